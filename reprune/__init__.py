@@ -1,0 +1,5 @@
+"""Channel pruning by kernel clustering (REPrune), on an exact, batched clustering core."""
+
+from importlib.metadata import version
+
+__version__ = version("reprune")
