@@ -1,0 +1,62 @@
+"""``reprune demo``: see a network trained on real images, pruned and measured."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from reprune import demo
+from reprune.cli import tables
+from reprune.cli.progress import Stages
+from reprune.demo import Report
+
+
+def add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "demo",
+        parents=[common],
+        help="train a small network on real images, prune half of it and measure both",
+        description="Train a small residual network on 5,000 digits of MNIST, prune half of its FLOPs, train "
+        "on and measure.",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("reprune-demo"), metavar="FOLDER", help="default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="a rehearsal of one epoch, not a result")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the demo and show what it measured."""
+    with Stages() as stages:
+        report = demo.run(arguments.out, seed=arguments.seed, quick=arguments.quick, progress=stages)
+    if arguments.json:
+        json.dump(report.to_dict(), sys.stdout, indent=2)
+        print()
+    else:
+        _print(report)
+
+
+def _print(report: Report) -> None:
+    dense, small = report.dense, report.small
+    rows = [
+        ("accuracy on 1,000 test images", tables.percent(dense.accuracy), tables.percent(small.accuracy), ""),
+        ("  right after pruning", "", tables.percent(report.accuracy_when_cut), ""),
+        ("epochs trained", str(dense.epochs), str(small.epochs), ""),
+        tables.before_after("FLOPs of an image", dense.flops, small.flops, tables.count),
+        tables.before_after("parameters", dense.parameters, small.parameters, tables.count),
+        tables.before_after("file size", dense.file_bytes, small.file_bytes, tables.memory),
+        *(
+            tables.before_after(f"latency, batch {batch}", seconds, small.latency[batch], tables.milliseconds)
+            for batch, seconds in dense.latency.items()
+        ),
+    ]
+    tables.show(f"Measured here, in {report.seconds:.0f} s", ("", "dense", "pruned", "left"), rows)
+    same = "gives the same outputs to the last bit" if report.same_after_reload else "GIVES OTHER OUTPUTS"
+    tables.say(f"The file of the small network, loaded into a fresh one, {same}.")
+    for what, path in report.files.items():
+        tables.say(f"  {path}  {what}")

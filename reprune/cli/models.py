@@ -1,0 +1,131 @@
+"""The network that MODEL names, and an input that fits it."""
+
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from reprune.cli.errors import UserError
+
+CLIP = (3, 16, 112, 112)
+INPUT_SIZES = (  # how the names of torchvision begin -> input without the batch; the first that fits counts
+    ("inception_v3", (3, 299, 299)),
+    ("r3d_", CLIP),
+    ("mc3_", CLIP),
+    ("r2plus1d_", CLIP),
+    ("s3d", (3, 16, 224, 224)),
+    ("mvit_", (3, 16, 224, 224)),
+    ("swin3d_", (3, 16, 224, 224)),
+    ("", (3, 224, 224)),
+)
+
+
+def build(name: str, seed: int) -> nn.Module:
+    """The network called ``name``: of torchvision, or ``package.module:function``, called without arguments.
+
+    Torchvision's come with random weights, drawn from ``seed``.
+    """
+    torch.manual_seed(seed)
+    return _from_function(name) if ":" in name else _from_torchvision(name)
+
+
+def example(name: str, size: tuple[int, ...] | None) -> torch.Tensor:
+    """A random input for the network called ``name``: a batch of one."""
+    if size is None:
+        size = next(size for start, size in INPUT_SIZES if name.startswith(start))
+    return torch.randn(1, *size)
+
+
+def check_input(model: nn.Module, inputs: torch.Tensor) -> None:
+    """Run the network once; raises ``UserError`` if it does not take ``inputs``."""
+    training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(inputs)
+    except Exception as error:
+        size = ",".join(str(n) for n in inputs.shape[1:])
+        raise UserError(
+            f"the network does not take an input of size {size} ({_first_line(error)}); "
+            "give its own with --input-size"
+        ) from error
+    finally:
+        model.train(training)
+
+
+def _from_torchvision(name: str) -> nn.Module:
+    try:
+        from torchvision import models
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f'{name!r} is looked up in torchvision, which is missing: pip install "reprune[vision]"'
+        ) from error
+    names = models.list_models()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise UserError(
+            f"torchvision has no model {name!r}{hint} "
+            "(a network of your own is written package.module:function)"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about init_weights, of googlenet and inception_v3
+        model = models.get_model(name, weights=None, **_no_download(name))
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _no_download(name: str) -> dict[str, None]:
+    """Detection and segmentation models would fetch a trained backbone."""
+    from inspect import signature
+
+    from torchvision import models
+
+    parameters = signature(models.get_model_builder(name)).parameters
+    return {"weights_backbone": None} if "weights_backbone" in parameters else {}
+
+
+def _from_function(name: str) -> nn.Module:
+    module_name, _, function_name = name.partition(":")
+    with _working_folder_importable():
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise UserError(f"cannot import {error.name!r} of {name!r}: {error}") from error
+        except Exception as error:
+            raise UserError(f"importing {module_name!r} failed: {_described(error)}") from error
+        function = getattr(module, function_name, None)
+        if not callable(function):
+            raise UserError(f"{module_name!r} has no function {function_name!r}")
+        try:
+            model = function()
+        except Exception as error:
+            raise UserError(f"calling {name} failed: {_described(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{name} must return a torch.nn.Module, it returned a {type(model).__name__}")
+    return model
+
+
+@contextlib.contextmanager
+def _working_folder_importable() -> Iterator[None]:
+    """What ``python -m`` does, for the time of one import and one call."""
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,214 @@
+"""``reprune prune MODEL``: a network in, a smaller one on disk."""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeGuard
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import reprune
+from reprune.cli import models, tables, weights
+from reprune.cli.errors import UserError
+from reprune.cli.progress import Stages
+from reprune.cli.show import plan_as_dict
+from reprune.plan import PruningPlan
+
+FLOPS_LEFT = 0.5  # without any of the three targets
+EXAMPLES = """examples:
+  reprune prune resnet50 --weights resnet50.pth --flops 0.5 -o small.safetensors
+  reprune prune mypackage.networks:build --sparsity 0.3 --scope all -o small.safetensors
+"""
+
+
+def add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "prune",
+        parents=[common],
+        help="prune a network and write the small one",
+        description="Prune a network and write the small one, plan included; reprune.load() reads it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a network of torchvision (resnet50), or package.module:function, a function that returns one",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="where the small network goes"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="trained weights: safetensors, or what torch.save(state_dict) wrote",
+    )
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument(
+        "--flops", type=float, metavar="F", help="part of the FLOPs that stays (default: 0.5)"
+    )
+    target.add_argument("--params", type=float, metavar="P", help="part of the parameters that stays")
+    target.add_argument("--sparsity", type=float, metavar="S", help="part of the channels that goes")
+    parser.add_argument(
+        "--rule",
+        choices=("auto", "bn", "uniform"),
+        default="auto",
+        help="how many channels each layer loses: bn, by the gammas of BatchNorm; uniform, the same part "
+        "everywhere; auto (default), bn where gammas tell channels apart",
+    )
+    parser.add_argument(
+        "--scope",
+        choices=("internal", "all"),
+        default="internal",
+        help="internal (default): channels that meet in no addition; all: those of residual streams too",
+    )
+    parser.add_argument(
+        "--round-to", type=int, default=1, metavar="N", help="keep multiples of N channels (default: 1)"
+    )
+    parser.add_argument(
+        "--min-keep", type=int, default=1, metavar="N", help="channels that every layer keeps (default: 1)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="for ties, and the weights of an untrained network"
+    )
+    parser.add_argument(
+        "--ties", choices=("random", "norm"), default="random", help="which of equal filters goes first"
+    )
+    parser.add_argument("--backend", choices=("auto", "reference", "cpp", "triton"), default="auto")
+    parser.add_argument(
+        "--input-size",
+        type=_size,
+        metavar="C,H,W",
+        help="one input, without the batch (default: by the model's name, or 3,224,224)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Build, fill, plan, cut, save and report."""
+    _check_output(arguments.output)
+    start = time.perf_counter()
+    with Stages() as stages:
+        stages("build")
+        model = models.build(arguments.model, arguments.seed)
+        if arguments.weights is not None:
+            stages("weights")
+            weights.load(model, arguments.weights)
+        stages("probe")
+        inputs = models.example(arguments.model, arguments.input_size)
+        models.check_input(model, inputs)
+        bytes_before = _tensor_bytes(model)
+        untargeted = arguments.sparsity is None and arguments.params is None and arguments.flops is None
+        rule, reason = (arguments.rule, "as asked for") if arguments.rule != "auto" else choose_rule(model)
+        plan = reprune.make_plan(
+            model,
+            inputs,
+            sparsity=arguments.sparsity,
+            flops=FLOPS_LEFT if untargeted else arguments.flops,
+            params=arguments.params,
+            rule=rule,
+            scope=arguments.scope,
+            round_to=arguments.round_to,
+            min_keep=arguments.min_keep,
+            seed=arguments.seed,
+            ties=arguments.ties,
+            backend=arguments.backend,
+            progress=stages,
+        )
+        reprune.apply(plan, model)
+        stages("save")
+        reprune.save(model, arguments.output)
+    result = Result(plan, rule, reason, bytes_before, time.perf_counter() - start)
+    _print_json(arguments, result) if arguments.json else _print_tables(arguments, result)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out, beside the file."""
+
+    plan: PruningPlan
+    rule: str
+    reason: str  # why this rule
+    bytes_before: int  # of the tensors of the full network
+    seconds: float
+
+
+def choose_rule(model: nn.Module) -> tuple[Literal["bn", "uniform"], str]:
+    """The rule for ``--rule auto``, and why: by gammas, if there are any and they tell channels apart."""
+    gammas = [module.weight.detach().abs().flatten() for module in model.modules() if _has_gamma(module)]
+    if not gammas:
+        return "uniform", "the network has no BatchNorm"
+    every = torch.cat(gammas)
+    if bool((every == every[0]).all()):
+        return "uniform", "all BatchNorm gammas are equal, as in an untrained network"
+    return "bn", "BatchNorm gammas differ"
+
+
+def _has_gamma(module: nn.Module) -> TypeGuard[_BatchNorm]:
+    return isinstance(module, _BatchNorm) and module.weight is not None
+
+
+def _check_output(path: Path) -> None:
+    """Before anything long begins."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; --output takes the name of a file")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"the folder of {path} does not exist")
+
+
+def _tensor_bytes(model: nn.Module) -> int:
+    """Tied tensors count once, as in the file."""
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}.values())
+
+
+def _print_json(arguments: argparse.Namespace, result: Result) -> None:
+    facts: dict[str, Any] = {
+        "model": arguments.model,
+        "weights": None if arguments.weights is None else str(arguments.weights),
+        "file": str(arguments.output),
+        "bytes": {"before": result.bytes_before, "after": arguments.output.stat().st_size},
+        "rule": result.rule,
+        "rule_reason": result.reason,
+        "scope": arguments.scope,
+        "seed": arguments.seed,
+        "seconds": round(result.seconds, 3),
+    }
+    json.dump(facts | plan_as_dict(result.plan), sys.stdout, indent=2)
+    print()
+
+
+def _print_tables(arguments: argparse.Namespace, result: Result) -> None:
+    plan = result.plan
+    tables.layers(plan)
+    tables.skipped(plan)
+    rows = [
+        tables.before_after("FLOPs", *plan.flops, tables.count),
+        tables.before_after("parameters", *plan.params, tables.count),
+        tables.before_after("file size", result.bytes_before, arguments.output.stat().st_size, tables.memory),
+    ]
+    tables.show(f"{arguments.model}, {result.seconds:.1f} s", ("", "before", "after", "left"), rows)
+    tables.say(f"Channels per layer: rule {result.rule} ({result.reason}).")
+    if arguments.weights is None and ":" not in arguments.model:
+        tables.say("The weights were random; trained ones are given with --weights FILE.")
+    tables.say(
+        f"Written: {arguments.output}. Load it: reprune.load({str(arguments.output)!r}, <the full network>)"
+    )
+
+
+def _size(text: str) -> tuple[int, ...]:
+    try:
+        size = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        size = ()
+    if not size or min(size) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 3,224,224")
+    return size

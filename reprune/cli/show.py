@@ -1,0 +1,54 @@
+"""``reprune show FILE``: what a pruned network's file holds."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import reprune
+from reprune.cli import tables
+from reprune.plan import PruningPlan
+
+
+def add(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", common: argparse.ArgumentParser
+) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "show", parents=[common], help="what a pruned network's file holds", description=__doc__
+    )
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="a file written by `reprune prune` or `reprune.save`"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the plan inside the file."""
+    plan = reprune.read_plan(arguments.file)
+    size = arguments.file.stat().st_size
+    if arguments.json:
+        json.dump({"file": str(arguments.file), "bytes": size} | plan_as_dict(plan), sys.stdout, indent=2)
+        print()
+        return
+    tables.layers(plan, most=len(plan.keep))
+    tables.skipped(plan)
+    rows = [
+        tables.before_after("FLOPs", *plan.flops, tables.count),
+        tables.before_after("parameters", *plan.params, tables.count),
+    ]
+    tables.show(f"{arguments.file}: {tables.memory(size)}", ("", "before", "now", "left"), rows)
+
+
+def plan_as_dict(plan: PruningPlan) -> dict[str, Any]:
+    """The part of a command's JSON that tells the plan."""
+    return {
+        "flops": {"before": plan.flops[0], "after": plan.flops[1]},
+        "parameters": {"before": plan.params[0], "after": plan.params[1]},
+        "layers": {
+            name: {"channels": plan.channels[name], "kept": [int(channel) for channel in kept]}
+            for name, kept in plan.keep.items()
+        },
+        "skipped": dict(plan.skipped),
+    }

@@ -1,0 +1,83 @@
+"""The tables of the command line, and how numbers are written in them."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from reprune.plan import PruningPlan
+
+MOST_LAYERS = 20  # rows of a layer table that is not asked for as a whole
+BAR = 24
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
+    """Print a table on stdout: the first column to the left, the others to the right."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, caption=note or None
+    )
+    table.caption_justify = "left"
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def layers(plan: PruningPlan, most: int = MOST_LAYERS) -> None:
+    """Print what every layer keeps; past ``most`` rows, only how many more there are."""
+    rows = []
+    for name, kept in plan.keep.items():
+        total = plan.channels[name]
+        filled = max(1, round(BAR * len(kept) / total))
+        rows.append((name, "█" * filled + "░" * (BAR - filled), f"{len(kept)} of {total}"))
+    hidden = max(0, len(rows) - most)
+    note = f"and {hidden} more layers: reprune show FILE lists all" if hidden else ""
+    show("Channels kept", ("layer", "", "channels"), rows[: most if hidden else None], note)
+
+
+def skipped(plan: PruningPlan) -> None:
+    """Print the layers that stay whole and why; nothing when there are none."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in plan.skipped.items():
+        reasons.setdefault(reason, []).append(name)
+    if reasons:
+        rows = [
+            (reason, str(len(names)), names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}")
+            for reason, names in reasons.items()
+        ]
+        show("Kept whole", ("reason", "layers", "which"), rows)
+
+
+def say(text: str) -> None:
+    """Print a line of plain words below a table."""
+    Console().print(text, highlight=False, markup=False)
+
+
+def before_after(what: str, before: float, after: float, write: Callable[[float], str]) -> tuple[str, ...]:
+    """A row: what, before, after, and the part that is left."""
+    return what, write(before), write(after), percent(after / before)
+
+
+def count(number: float) -> str:
+    """``4089184256`` -> ``4.09 G``."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.2f} {unit}"
+    return f"{number:.0f}"
+
+
+def memory(size: float) -> str:
+    """``102540112`` bytes -> ``102.5 MB``."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def milliseconds(seconds: float) -> str:
+    """``0.00274`` s -> ``2.74 ms``."""
+    return f"{1e3 * seconds:.2f} ms"
+
+
+def percent(share: float) -> str:
+    """``0.985`` -> ``98.5 %``."""
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,95 @@
+"""Reading a file of weights into a network, without running code from the file."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from reprune.cli.errors import UserError
+
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+)  # where training scripts put the weights in a checkpoint
+PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+SHOWN = 3
+
+
+def load(model: nn.Module, path: Path) -> None:
+    """Fill ``model`` from ``path``, a safetensors file or one that ``torch.load(weights_only=True)`` reads.
+
+    Everything must fit: raises ``UserError`` that names what is missing, surplus or of another shape.
+    """
+    tensors = _without_prefix(_unwrapped(_read(path), path))
+    problems = _problems(model.state_dict(), tensors)
+    if problems:
+        raise UserError(f"the weights in {path} do not fit the network: " + "; ".join(problems))
+    model.load_state_dict(tensors)
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"no such file: {path}")
+    if _is_safetensors(path):
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"cannot read {path} as a safetensors file: {error}") from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is not a file of plain weights: it is damaged, or holds Python objects, which are not "
+            "loaded because that could run code; save model.state_dict() instead"
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise UserError(
+            f"cannot read {path}: {next(iter(str(error).splitlines()), 'it is cut short')}"
+        ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """The file begins with the length of a JSON header and the header."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return path.suffix == ".safetensors" or start[8:] == b"{"
+
+
+def _unwrapped(content: Any, path: Path) -> Mapping[str, Tensor]:
+    if isinstance(content, Mapping):
+        if content and all(isinstance(value, Tensor) for value in content.values()):
+            return content
+        for key in WRAPPERS:
+            if isinstance(content.get(key), Mapping):
+                return _unwrapped(content[key], path)
+    raise UserError(f"{path} holds no state_dict (tensors by name), but a {type(content).__name__}")
+
+
+def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES:
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return dict(tensors)
+
+
+def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """What keeps ``found`` from fitting; BatchNorm's counter of batches may be missing, as torch allows."""
+    missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
+    surplus = [name for name in found if name not in expected]
+    shapes = [
+        f"{name} is {list(found[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    kinds = (("missing", missing), ("not in the network", surplus), ("of another shape", shapes))
+    return [f"{len(items)} {kind} ({_some(items)})" for kind, items in kinds if items]
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:SHOWN]) + (", …" if len(items) > SHOWN else "")

@@ -1,0 +1,10 @@
+"""The demo: train a small network on real images, prune half of its FLOPs, train on, and measure both.
+
+``reprune.demo.network.build()`` is the network, ``reprune.demo.run(out)`` the whole road; ``reprune demo``
+shows it on the command line. Needs the packages of ``pip install "reprune[demo]"``.
+"""
+
+from reprune.demo.report import Report, Side
+from reprune.demo.run import run
+
+__all__ = ["Report", "Side", "run"]

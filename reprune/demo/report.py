@@ -1,0 +1,33 @@
+"""What the demo measured."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two networks."""
+
+    accuracy: float  # share of the 1,000 test images, 0..1
+    epochs: int  # passes over the training images so far
+    flops: int  # of one image
+    parameters: int
+    file_bytes: int
+    latency: dict[int, float]  # batch size -> seconds of a forward pass, median
+
+
+@dataclass(frozen=True)
+class Report:
+    """Dense against pruned, and where the files are."""
+
+    dense: Side
+    small: Side
+    accuracy_when_cut: float  # of the small network, right after pruning and before it trained on
+    same_after_reload: bool  # the file, loaded into a fresh network, gives the same outputs to the last bit
+    seconds: float
+    files: dict[str, Path]  # what it is -> where it is
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, ready for JSON."""
+        return asdict(self) | {"files": {what: str(path) for what, path in self.files.items()}}

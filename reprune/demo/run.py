@@ -1,0 +1,145 @@
+"""The demo from end to end: train, prune, train on, measure, write."""
+
+import copy
+import os
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import reprune
+from reprune.demo import data, measure, network, train
+from reprune.demo.report import Report, Side
+from reprune.plan import PruningPlan
+
+Progress = Callable[[str, int, int], None]  # (stage, done, total)
+
+FLOPS_LEFT = 0.5
+PEAK, PEAK_AFTER = 0.1, 0.03  # learning rates of the two trainings
+EPOCHS, EPOCHS_AFTER = 8, 2
+REPEATS = {1: 200, 64: 60}  # batch size -> timed runs
+
+
+def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | None = None) -> Report:
+    """Run the demo and leave the networks, the plan and a picture of it in the folder ``out``.
+
+    ``quick`` trains one epoch before and one after, and times less: a rehearsal, not a result.
+    ``progress`` is called with (stage, done, total).
+    """
+    _require("mlxtend", "matplotlib")
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    tell = progress if progress is not None else lambda stage, done, total: None
+    epochs, epochs_after = (1, 1) if quick else (EPOCHS, EPOCHS_AFTER)
+
+    digits = data.load(seed)
+    torch.manual_seed(seed)
+    model = network.build()
+    optimizer = train.optimizer_for(model)
+    train.fit(
+        model,
+        optimizer,
+        digits,
+        epochs=epochs,
+        peak=PEAK,
+        seed=seed,
+        progress=lambda done, total: tell("train", done, total),
+    )
+    dense = copy.deepcopy(model)
+
+    plan = reprune.make_plan(model, digits.test_images[:1], flops=FLOPS_LEFT, seed=seed, progress=progress)
+    reprune.apply(plan, model, optimizer)
+    accuracy_when_cut = train.accuracy(model, digits)
+    train.fit(
+        model,
+        optimizer,
+        digits,
+        epochs=epochs_after,
+        peak=PEAK_AFTER,
+        seed=seed + 1,
+        progress=lambda done, total: tell("train on", done, total),
+    )
+
+    files = _write(out, dense, model, plan)
+    reloaded = reprune.load(files["small network"], network.build())
+    images = digits.test_images[: max(REPEATS)]
+    with torch.inference_mode():
+        same = torch.equal(reloaded.eval()(images), model.eval()(images))
+    latency = _latencies([dense, reloaded], images, quick, tell)
+    return Report(
+        dense=Side(
+            accuracy=train.accuracy(dense, digits),
+            epochs=epochs,
+            flops=plan.flops[0],
+            parameters=_parameters(dense),
+            file_bytes=files["dense network"].stat().st_size,
+            latency=latency[0],
+        ),
+        small=Side(
+            accuracy=train.accuracy(reloaded, digits),
+            epochs=epochs + epochs_after,
+            flops=plan.flops[1],
+            parameters=_parameters(reloaded),
+            file_bytes=files["small network"].stat().st_size,
+            latency=latency[1],
+        ),
+        accuracy_when_cut=accuracy_when_cut,
+        same_after_reload=same,
+        seconds=time.perf_counter() - start,
+        files=files,
+    )
+
+
+def _require(*packages: str) -> None:
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise ModuleNotFoundError(f'the demo needs {" and ".join(missing)}: pip install "reprune[demo]"')
+
+
+def _write(out: Path, dense: nn.Module, small: nn.Module, plan: PruningPlan) -> dict[str, Path]:
+    from reprune.demo import picture  # needs matplotlib, which the rest of the package does without
+
+    files = {
+        "small network": out / "small.safetensors",
+        "plan": out / "plan.json",
+        "picture": out / "pruned.png",
+        "dense network": out / "dense.safetensors",
+    }
+    reprune.save(small, files["small network"])
+    _in_one_piece(files["plan"], lambda path: path.write_text(plan.to_json()))
+    _in_one_piece(files["picture"], lambda path: picture.draw(plan, path))
+    _in_one_piece(files["dense network"], lambda path: save_file(dense.state_dict(), path))
+    return files
+
+
+def _in_one_piece(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a file beside ``path``, then move it there: nothing is ever half-written."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _latencies(
+    models: list[nn.Module], images: torch.Tensor, quick: bool, tell: Progress
+) -> list[dict[int, float]]:
+    per_batch = {
+        batch: measure.latencies(
+            models,
+            images[:batch],
+            repeats=repeats // 10 if quick else repeats,
+            progress=lambda done, total, batch=batch: tell(f"time, batch {batch}", done, total),  # type: ignore[misc]
+        )
+        for batch, repeats in REPEATS.items()
+    }
+    return [{batch: seconds[side] for batch, seconds in per_batch.items()} for side in range(len(models))]
