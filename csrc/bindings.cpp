@@ -1,9 +1,147 @@
-// The one file that knows Python: it binds, and nothing else.
+// The one file that knows Python: it binds, and nothing else. Arguments are checked in Python; these functions trust.
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <functional>
+#include <optional>
+
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "coverage.hpp"
+#include "cut.hpp"
+#include "linkage.hpp"
+#include "pool.hpp"
+#include "select.hpp"
+#include "ties.hpp"
 
 namespace py = pybind11;
+using namespace reprune;
+
+namespace {
+
+using Doubles = py::array_t<double, py::array::c_style>;
+using Labels = py::array_t<std::int32_t, py::array::c_style>;
+using Counts = py::array_t<std::int64_t, py::array::c_style>;
+
+Points view(const py::array& a, py::ssize_t axis) {  // axes (axis, axis + 1) of a are [n, d]
+    const bool is_double = py::isinstance<py::array_t<double>>(a);
+    const py::ssize_t item = is_double ? 8 : 4;
+    return {a.data(), is_double, a.shape(axis), a.shape(axis + 1), a.strides(axis) / item, a.strides(axis + 1) / item};
+}
+
+Batch batch(const py::array& a) {  // [b, n, d]
+    const Points first = view(a, 1);
+    return {first, a.shape(0), a.strides(0) / (first.is_double ? 8 : 4)};
+}
+
+Doubles bind_linkage(const py::array& points, int method, int threads) {  // [b, n, d] -> [b, n-1, 4]
+    const Batch problems = batch(points);
+    const std::int64_t n = problems.first.n;
+    Doubles result({problems.b, n - 1, std::int64_t{4}});
+    double* z = result.mutable_data();
+    const py::gil_scoped_release release;
+    parallel_for(problems.b, threads,
+                 [&](std::int64_t i) { linkage(problems[i], static_cast<Method>(method), z + i * (n - 1) * 4); });
+    return result;
+}
+
+py::list bind_linkage_ragged(const std::vector<py::array>& points, int method, int threads) {  // [n_b, d] -> [n_b-1, 4]
+    std::vector<Points> problems;
+    std::vector<double*> z;
+    py::list results;
+    for (const py::array& p : points) {
+        problems.push_back(view(p, 0));
+        Doubles result({problems.back().n - 1, std::int64_t{4}});
+        z.push_back(result.mutable_data());
+        results.append(std::move(result));
+    }
+    const py::gil_scoped_release release;
+    parallel_for(static_cast<std::int64_t>(problems.size()), threads, [&](std::int64_t i) {
+        const auto k = static_cast<std::size_t>(i);
+        linkage(problems[k], static_cast<Method>(method), z[k]);
+    });
+    return results;
+}
+
+Labels bind_cut(const Doubles& trees, const Doubles& heights, int threads) {  // [b, n-1, 4], [b] -> [b, n]
+    const std::int64_t b = trees.shape(0), n = trees.shape(1) + 1;
+    Labels labels({b, n});
+    const double *z = trees.data(), *h = heights.data();
+    std::int32_t* out = labels.mutable_data();
+    const py::gil_scoped_release release;
+    parallel_for(b, threads, [&](std::int64_t i) { cut(z + i * (n - 1) * 4, n, h[i], out + i * n); });
+    return labels;
+}
+
+// columns [I, O]: the transposed label table; clusters [I]
+std::tuple<Counts, Counts> bind_max_coverage(const Labels& columns, const Labels& clusters, std::int64_t keep,
+                                             std::uint64_t seed, const std::string& name,
+                                             const std::optional<Doubles>& norms) {
+    const std::int64_t filters = columns.shape(1);
+    std::vector<LabelColumn> table;
+    for (std::int64_t j = 0; j < columns.shape(0); ++j)
+        table.push_back({columns.data() + j * filters, clusters.data()[j]});
+    Counts order(keep), gains(keep);
+    std::int64_t *picked = order.mutable_data(), *gained = gains.mutable_data();
+    const double* norm = norms ? norms->data() : nullptr;
+    {
+        const py::gil_scoped_release release;
+        max_coverage(table, filters, keep, tie_key(seed, name), norm, picked, gained);
+    }
+    return {order, gains};
+}
+
+using Chosen = std::tuple<Counts, Counts, std::vector<double>, Labels, Labels>;  // order, gains, heights, columns, clusters
+
+std::vector<Chosen> bind_select_layers(const std::vector<std::tuple<std::string, std::vector<py::array>, std::int64_t>>& given,
+                                       std::uint64_t seed, bool ties_by_norm, int threads,
+                                       const std::function<void(std::int64_t)>& progress) {
+    std::vector<LayerProblem> problems;
+    std::vector<Chosen> results;
+    for (const auto& [name, tables, keep] : given) {
+        LayerProblem problem;
+        problem.name = name;
+        problem.keep = keep;
+        std::int64_t channels = 0;
+        for (const py::array& table : tables) {
+            problem.tables.push_back(batch(table));
+            channels += problem.tables.back().b;
+        }
+        problem.filters = problem.tables.front().first.n;
+        Chosen chosen{Counts(keep), Counts(keep), {}, Labels({channels, problem.filters}), Labels(channels)};
+        problem.order = std::get<0>(chosen).mutable_data();
+        problem.gains = std::get<1>(chosen).mutable_data();
+        problem.labels = std::get<3>(chosen).mutable_data();
+        problem.clusters = std::get<4>(chosen).mutable_data();
+        problems.push_back(std::move(problem));
+        results.push_back(std::move(chosen));
+    }
+    for (std::size_t k = 0; k < problems.size(); ++k) {
+        {
+            const py::gil_scoped_release release;
+            select_layer(problems[k], seed, ties_by_norm, threads);
+        }
+        std::get<2>(results[k]) = problems[k].heights;
+        if (progress) progress(static_cast<std::int64_t>(k) + 1);
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    }
+    return results;
+}
+
+}  // namespace
 
 PYBIND11_MODULE(_core, m) {
-    m.doc() = "C++ core of reprune.";
+    m.doc() = "C++ core of reprune. Its functions trust their arguments; call them through reprune.";
     m.attr("has_cuda") = false;
+    m.def("linkage", &bind_linkage, py::arg("points"), py::arg("method"), py::arg("threads"));
+    m.def("linkage_ragged", &bind_linkage_ragged, py::arg("points"), py::arg("method"), py::arg("threads"));
+    m.def("cut", &bind_cut, py::arg("trees"), py::arg("heights"), py::arg("threads"));
+    m.def("max_coverage", &bind_max_coverage, py::arg("columns"), py::arg("clusters"), py::arg("keep"), py::arg("seed"),
+          py::arg("name"), py::arg("norms"));
+    m.def("select_layers", &bind_select_layers, py::arg("problems"), py::arg("seed"), py::arg("ties_by_norm"),
+          py::arg("threads"), py::arg("progress"));
 }

@@ -1,0 +1,13 @@
+// Hierarchical clustering of one problem, in full.
+#pragma once
+
+#include "points.hpp"
+
+namespace reprune {
+
+enum class Method { ward, single, complete, average };
+
+// points [n, d], n >= 1 -> z [n-1, 4] in scipy's form; heights in float64 whatever the points are.
+void linkage(const Points& points, Method method, double* z);
+
+}  // namespace reprune

@@ -1,0 +1,30 @@
+// One layer: clusters of every channel at a common cut, then the filters that cover them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "points.hpp"
+
+namespace reprune {
+
+struct LayerProblem {
+    std::string name;
+    std::vector<Batch> tables;  // each [I, O, d]
+    std::int64_t filters;       // O
+    std::int64_t keep;          // 1 <= keep < O
+    // results
+    std::vector<double> heights;         // [tables]
+    std::int32_t* labels = nullptr;      // [sum of I, O]
+    std::int32_t* clusters = nullptr;    // [sum of I]
+    std::int64_t *order = nullptr, *gains = nullptr;  // [keep]
+};
+
+// Cuts every channel of a table at h = max over channels of the height of its (O - keep)-th merge.
+// Returns h; writes labels [I, O] and clusters [I].
+double cut_table(const Batch& table, std::int64_t keep, int threads, std::int32_t* labels, std::int32_t* clusters);
+
+void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, int threads);
+
+}  // namespace reprune

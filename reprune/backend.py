@@ -1,0 +1,85 @@
+"""The backends: their names, which are available here and if not why, and which one ``"auto"`` means.
+
+=============  =============================================================================
+``reference``  plain numpy in float64; slow, for checking the others
+``cpp``        the C++ core, on the CPU, on ``REPRUNE_NUM_THREADS`` threads (default: all cores)
+``triton``     kernels on the GPU
+=============  =============================================================================
+
+A named backend never falls back: it works or raises :class:`BackendUnavailable`. ``"auto"`` goes by the
+device of the data; ``REPRUNE_BACKEND`` names what ``"auto"`` means instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+NAMES = ("reference", "cpp", "triton")
+CHOICES = ("auto", *NAMES)
+
+_BUILD = (
+    "the C++ core reprune._core is not built; run 'pip install .' in the source folder with a C++17 compiler "
+    "at hand, or 'pip install reprune'"
+)
+
+
+class BackendUnavailable(RuntimeError):  # noqa: N818
+    """The backend that was asked for cannot run here; the message says why."""
+
+
+def core() -> ModuleType:
+    """The C++ core."""
+    try:
+        return importlib.import_module("reprune._core")
+    except ImportError as error:
+        raise BackendUnavailable(f"backend 'cpp': {_BUILD} ({error})") from error
+
+
+def unavailable(name: str) -> str | None:
+    """Why backend ``name`` cannot run here; None if it can."""
+    if name == "cpp":
+        try:
+            core()
+        except BackendUnavailable as error:
+            return str(error).removeprefix("backend 'cpp': ")
+    if name == "triton":
+        return "this version of reprune has no GPU kernels yet"
+    return None
+
+
+def resolve(backend: str, device: str = "cpu") -> str:
+    """The name of the backend that runs: ``backend``, or for ``"auto"`` the one for data on ``device``
+    ("cpu", "cuda", ...).
+
+    Raises ValueError for a name that is none, BackendUnavailable where it cannot run.
+    """
+    name = _known(backend, "backend")
+    if name == "auto":
+        name = _known(os.environ.get("REPRUNE_BACKEND", "auto"), "environment variable REPRUNE_BACKEND")
+    if name == "auto":
+        name = "triton" if device == "cuda" and unavailable("triton") is None else "cpp"
+    reason = unavailable(name)
+    if reason is not None:
+        raise BackendUnavailable(f"backend {name!r}: {reason}")
+    return name
+
+
+def _known(name: str, what: str) -> str:
+    if name not in CHOICES:
+        raise ValueError(f"{what}: expected one of {', '.join(CHOICES)}; got {name!r}")
+    return name
+
+
+def num_threads() -> int:
+    """Threads of the C++ core: ``REPRUNE_NUM_THREADS``, else as many as this process may use cores."""
+    given = os.environ.get("REPRUNE_NUM_THREADS")
+    if given is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    if not given.isdecimal() or int(given) < 1:
+        raise ValueError(
+            f"environment variable REPRUNE_NUM_THREADS: expected a positive integer; got {given!r}"
+        )
+    return int(given)

@@ -1,0 +1,123 @@
+"""Greedy maximum cluster coverage: which filters to keep."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from . import reference
+from .arrays import device_of, integer, like, seed_of, to_floats, to_numpy
+from .backend import core, resolve
+
+if TYPE_CHECKING:
+    import torch
+
+TIES = ("random", "norm")
+
+
+@overload
+def max_coverage(
+    labels: npt.NDArray[Any],
+    keep: int,
+    seed: int = 0,
+    *,
+    ties: str = "random",
+    norms: npt.ArrayLike | None = None,
+    name: str = "",
+    backend: str = "auto",
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
+@overload
+def max_coverage(
+    labels: torch.Tensor,
+    keep: int,
+    seed: int = 0,
+    *,
+    ties: str = "random",
+    norms: Any = None,
+    name: str = "",
+    backend: str = "auto",
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+def max_coverage(
+    labels: Any,
+    keep: int,
+    seed: int = 0,
+    *,
+    ties: str = "random",
+    norms: Any = None,
+    name: str = "",
+    backend: str = "auto",
+) -> tuple[Any, Any]:
+    """Picks ``keep`` filters one by one, each covering the most clusters not covered yet (REPrune, Eq. 6-7).
+
+    The gain of filter i is the number of channels j whose cluster ``labels[i, j]`` no picked filter covers.
+    Greedy coverage reaches at least 1 - 1/e of the best coverage there is. Once all is covered, gains are 0
+    and the tie rule goes on.
+
+    Args:
+        labels: ``[O, I]`` integers >= 0: the cluster of kernel (i, j) within channel j; numpy or torch.
+        keep: filters to pick, 1 to O.
+        seed: any integer; together with ``name`` it fixes how ties are broken (see
+        :mod:`reprune.reference.ties`).
+        ties: ``"random"``, uniform among the tied; ``"norm"``, the larger of ``norms``, then random.
+        norms: ``[O]`` numbers, the L2 norms of the filters; for ``ties="norm"`` only.
+        name: the layer's name, so that layers with one seed break their ties differently.
+        backend: ``"auto"``, ``"reference"``, ``"cpp"`` or ``"triton"``.
+
+    Returns:
+        ``(order, gains)``, int64 ``[keep]`` each: the filters in the order picked and what each covered
+        newly.
+
+    Raises:
+        ValueError, TypeError: wrong shape or dtype, a negative label, ``keep`` outside 1..O, unknown
+        ``ties``.
+    """
+    chosen = resolve(backend, device_of(labels))
+    table = to_numpy(labels, "labels")
+    if table.ndim != 2 or table.dtype.kind not in "iu" or table.shape[0] < 1:
+        raise ValueError(f"labels: expected integers [O, I], O >= 1; got {table.dtype} {list(table.shape)}")
+    O = table.shape[0]
+    count = integer(keep, "keep", 1, O)
+    weights = check_ties(ties, norms, O)
+    if table.size and (table.min() < 0 or table.max() >= 2**31):
+        raise ValueError(f"labels: expected labels from 0 to 2^31 - 1; got {table.min()} to {table.max()}")
+    order, gains = cover(table, count, seed_of(seed), name, weights, chosen)
+    back = like(labels)
+    return back(order), back(gains)
+
+
+def check_ties(ties: str, norms: object, O: int) -> npt.NDArray[np.float64] | None:
+    """The norms [O] by which ties are broken; None for ``ties="random"``."""
+    if ties not in TIES:
+        raise ValueError(f"ties: expected one of {', '.join(TIES)}; got {ties!r}")
+    if (ties == "norm") != (norms is not None):
+        raise ValueError("norms: expected with ties='norm', and only then")
+    if norms is None:
+        return None
+    weights = to_floats(norms, "norms").astype(np.float64)
+    if weights.shape != (O,):
+        raise ValueError(f"norms: expected one number per filter [{O}]; got shape {list(weights.shape)}")
+    return weights
+
+
+def cover(
+    labels: npt.NDArray[Any],
+    keep: int,
+    seed: int,
+    name: str,
+    norms: npt.NDArray[np.float64] | None,
+    backend: str,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Labels [O, I], non-negative integers -> order [keep], gains [keep]; trusts its arguments."""
+    if backend != "cpp":
+        return reference.max_coverage(labels, keep, seed, name, norms)
+    columns = np.ascontiguousarray(labels.T)  # [I, O]
+    if columns.size and columns.max() >= columns.shape[1]:  # the core counts clusters in arrays of at most O
+        columns = np.stack([np.unique(column, return_inverse=True)[1] for column in columns])
+    columns = columns.astype(np.int32, copy=False)
+    clusters = columns.max(axis=1, initial=-1) + np.int32(1)  # [I]
+    result: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] = core().max_coverage(
+        columns, clusters.astype(np.int32), keep, seed, name, norms
+    )
+    return result

@@ -1,0 +1,108 @@
+"""Flat clusters from dendrograms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from . import reference
+from .arrays import device_of, like, to_numpy
+from .backend import core, num_threads, resolve
+
+if TYPE_CHECKING:
+    import torch
+
+Height = Any  # float, or one per problem: array, tensor or sequence [B]
+
+
+@overload
+def cut(Z: npt.NDArray[Any], height: Height, *, backend: str = "auto") -> npt.NDArray[np.int32]: ...
+@overload
+def cut(Z: torch.Tensor, height: Height, *, backend: str = "auto") -> torch.Tensor: ...
+@overload
+def cut(
+    Z: Sequence[npt.NDArray[Any]], height: Height, *, backend: str = "auto"
+) -> list[npt.NDArray[np.int32]]: ...
+@overload
+def cut(Z: Sequence[torch.Tensor], height: Height, *, backend: str = "auto") -> list[torch.Tensor]: ...
+def cut(Z: Any, height: Height, *, backend: str = "auto") -> Any:
+    """Labels of the clusters below ``height``: all merges with height <= ``height`` count.
+
+    As ``scipy.cluster.hierarchy.fcluster(Z, height, "distance")``, except that labels start at 0 and are
+    numbered by first appearance.
+
+    Args:
+        Z: dendrograms as :func:`linkage` gives them, ``[n-1, 4]``, ``[B, n-1, 4]`` or a list of ``[n_b - 1,
+            4]``; where heights are not sorted, a merge counts only if all merges below it do.
+        height: one number, or one per problem ``[B]``.
+        backend: ``"auto"``, ``"reference"``, ``"cpp"``.
+
+    Returns:
+        int32 labels ``[n]``, ``[B, n]`` or a list of ``[n_b]``.
+
+    Raises:
+        ValueError, TypeError: wrong shape, ids that name no cluster or one twice, NaN.
+    """
+    ragged = isinstance(Z, (list, tuple)) and any(np.ndim(z) == 2 for z in Z)
+    name = resolve(backend, device_of(Z[0]) if ragged else device_of(Z))
+    if name == "triton":
+        name = "cpp"  # the cut of a stored dendrogram is host work on every backend
+    if ragged:
+        heights = _heights(height, len(Z))
+        trees = [_tree(z, f"Z[{k}]", (2,)) for k, z in enumerate(Z)]
+        labels = [cut_batch(tree[None], heights[k : k + 1], name)[0] for k, tree in enumerate(trees)]
+        return [like(z)(result) for z, result in zip(Z, labels, strict=True)]
+    tree = _tree(Z, "Z", (2, 3))
+    batch = tree if tree.ndim == 3 else tree[None]
+    result = cut_batch(batch, _heights(height, len(batch)), name)
+    return like(Z)(result if tree.ndim == 3 else result[0])
+
+
+def _heights(height: Height, problems: int) -> npt.NDArray[np.float64]:
+    heights = np.asarray(to_numpy(height, "height"), dtype=np.float64)
+    if heights.shape not in ((), (problems,)):
+        raise ValueError(
+            f"height: expected one number or one per problem [{problems}]; got shape {list(heights.shape)}"
+        )
+    if np.isnan(heights).any():
+        raise ValueError("height: expected a number; got NaN")
+    return np.ascontiguousarray(np.broadcast_to(heights, (problems,)))
+
+
+def _tree(Z: object, name: str, dimensions: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    tree = to_numpy(Z, name)
+    if tree.dtype.kind not in "iuf" or tree.ndim not in dimensions or tree.shape[-1] != 4:
+        shapes = " or ".join({2: "[n-1, 4]", 3: "[B, n-1, 4]"}[k] for k in dimensions)
+        raise ValueError(f"{name}: expected {shapes} real numbers; got {tree.dtype} {list(tree.shape)}")
+    tree = np.ascontiguousarray(tree, dtype=np.float64)
+    merges = tree.shape[-2]
+    ids = tree[..., :2]  # each of the clusters 0 .. 2n-3 once, and before its own number
+    rows = np.arange(merges)[:, None]
+    good = (
+        np.isfinite(ids).all()
+        and (ids == np.floor(ids)).all()
+        and (ids >= 0).all()
+        and (ids <= merges + rows).all()
+    )
+    flat = np.sort(ids.reshape(*tree.shape[:-2], 2 * merges), axis=-1)
+    if not good or (flat[..., 1:] == flat[..., :-1]).any():
+        raise ValueError(f"{name}: expected ids of earlier clusters, each merged once, in columns 0 and 1")
+    if np.isnan(tree[..., 2]).any():
+        raise ValueError(f"{name}: expected heights in column 2; got NaN")
+    return tree
+
+
+def cut_batch(
+    trees: npt.NDArray[np.float64], heights: npt.NDArray[np.float64], backend: str
+) -> npt.NDArray[np.int32]:
+    """Trees [B, n-1, 4] and heights [B], float64 C-contiguous -> labels [B, n]; trusts its arguments."""
+    if backend == "cpp":
+        labels: npt.NDArray[np.int32] = core().cut(trees, heights, num_threads())
+        return labels
+    result = np.empty((len(trees), trees.shape[1] + 1), np.int32)
+    for k, tree in enumerate(trees):
+        result[k] = reference.cut(tree, heights[k])
+    return result

@@ -1,0 +1,115 @@
+"""Hierarchical clustering of one problem, a batch or a ragged list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from . import reference
+from .arrays import Floats, device_of, like, to_floats
+from .backend import core, num_threads, resolve
+
+if TYPE_CHECKING:
+    import torch
+
+
+@overload
+def linkage(
+    points: npt.NDArray[Any], method: str = "ward", *, backend: str = "auto"
+) -> npt.NDArray[np.float64]: ...
+@overload
+def linkage(points: torch.Tensor, method: str = "ward", *, backend: str = "auto") -> torch.Tensor: ...
+@overload
+def linkage(
+    points: Sequence[npt.NDArray[Any]], method: str = "ward", *, backend: str = "auto"
+) -> list[npt.NDArray[np.float64]]: ...
+@overload
+def linkage(
+    points: Sequence[torch.Tensor], method: str = "ward", *, backend: str = "auto"
+) -> list[torch.Tensor]: ...
+def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
+    """Agglomerative clustering of points by Euclidean distance.
+
+    Clusters A and B merge in the order of their height, with ``d(.,.)`` the Euclidean distance:
+
+    ==============  ==========================================================================
+    ``"ward"``      ``sqrt(2 |A||B| / (|A|+|B|)) * d(mean of A, mean of B)``
+    ``"single"``    smallest ``d(a, b)`` for a in A, b in B
+    ``"complete"``  largest ``d(a, b)``
+    ``"average"``   mean ``d(a, b)``
+    ==============  ==========================================================================
+
+    Args:
+        points: ``[n, d]`` one problem, ``[B, n, d]`` a batch, or a list of ``[n_b, d]``; numpy or torch, any
+            real dtype (float16, bfloat16 and float32 are read as they are, integers as float64), any strides.
+        method: the linkage.
+        backend: ``"auto"``, ``"reference"``, ``"cpp"`` or ``"triton"``.
+
+    Returns:
+        ``Z [n-1, 4]``, ``[B, n-1, 4]`` or a list of ``[n_b - 1, 4]``: float64 in scipy's form, row k = (id,
+        id, height, size) of the cluster with id ``n + k``, rows sorted by height and ids within a row. numpy
+        in, numpy out; torch in, torch out on the same device. Among equal heights any order may come.
+
+    Raises:
+        ValueError, TypeError: wrong shape, no points, NaN or infinity, unknown method or backend.
+        BackendUnavailable: the backend cannot run here.
+    """
+    if method not in reference.METHODS:
+        raise ValueError(f"method: expected one of {', '.join(reference.METHODS)}; got {method!r}")
+    if isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 for p in points):
+        return _ragged(points, method, backend)
+    name = resolve(backend, device_of(points))
+    floats = to_floats(points, "points")
+    if floats.ndim not in (2, 3):
+        raise ValueError(
+            f"points: expected shape [n, d] or [B, n, d], or a list of [n_b, d]; got {list(floats.shape)}"
+        )
+    _check_size(floats, "points")
+    Z = link_batch(floats if floats.ndim == 3 else floats[None], method, name)
+    return like(points)(Z if floats.ndim == 3 else Z[0])
+
+
+def _ragged(points: Sequence[Any], method: str, backend: str) -> list[Any]:
+    name = resolve(backend, device_of(points[0]))
+    problems = []
+    for k, p in enumerate(points):
+        floats = to_floats(p, f"points[{k}]")
+        if floats.ndim != 2:
+            raise ValueError(f"points[{k}]: expected shape [n, d]; got {list(floats.shape)}")
+        _check_size(floats, f"points[{k}]")
+        problems.append(floats)
+    results = link_ragged(problems, method, name)
+    return [like(p)(Z) for p, Z in zip(points, results, strict=True)]
+
+
+def _check_size(floats: Floats, name: str) -> None:
+    n, d = floats.shape[-2:]
+    if n < 1 or d < 1:
+        raise ValueError(
+            f"{name}: expected at least one point of one coordinate; got shape {list(floats.shape)}"
+        )
+
+
+def link_batch(points: Floats, method: str, backend: str) -> npt.NDArray[np.float64]:
+    """Points [B, n, d], float32 or float64, finite, n and d >= 1 -> [B, n-1, 4]; trusts its arguments."""
+    if backend == "cpp":
+        Z: npt.NDArray[np.float64] = core().linkage(points, reference.METHODS.index(method), num_threads())
+        return Z
+    empty = np.empty((len(points), points.shape[1] - 1, 4))
+    for k, problem in enumerate(points):
+        empty[k] = reference.linkage(problem.astype(np.float64), method)
+    return empty
+
+
+def link_ragged(points: Sequence[Floats], method: str, backend: str) -> list[npt.NDArray[np.float64]]:
+    """A list of points [n_b, d], float32 or float64, finite -> a list of [n_b - 1, 4]; trusts its
+    arguments."""
+    if backend == "cpp":
+        results: list[npt.NDArray[np.float64]] = core().linkage_ragged(
+            points, reference.METHODS.index(method), num_threads()
+        )
+        return results
+    return [reference.linkage(problem.astype(np.float64), method) for problem in points]

@@ -1,0 +1,12 @@
+"""The stages in plain numpy and float64: slow, obviously right, the oracle of every other backend.
+
+Nothing here checks its arguments; the public functions of :mod:`reprune` do.
+"""
+
+from .coverage import max_coverage
+from .cut import cut
+from .linkage import METHODS, linkage
+from .selection import select_layer
+from .ties import tie_key, tie_values
+
+__all__ = ["METHODS", "cut", "linkage", "max_coverage", "select_layer", "tie_key", "tie_values"]

@@ -1,0 +1,44 @@
+"""One layer: clusters of every channel at a common cut, then the filters that cover them (REPrune, Eq.
+1-7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from .coverage import max_coverage
+from .cut import cut
+from .linkage import linkage
+
+
+def select_layer(
+    tables: Sequence[npt.NDArray[np.floating]], keep: int, seed: int, ties: str, name: str
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[float], npt.NDArray[np.int32]]:
+    """Tables of points [I, O, d], keep < O -> order [keep], gains [keep], heights [tables], labels [O, sum of
+    I]."""
+    heights, columns = [], []
+    for table in tables:
+        trees = [linkage(points.astype(np.float64), "ward") for points in table]
+        merges = len(trees[0]) + 1 - keep
+        # h = max over the channels of the height of the merge that leaves `keep` clusters
+        heights.append(max(float(Z[merges - 1, 2]) for Z in trees))
+        columns += [cut(Z, heights[-1]) for Z in trees]
+    labels = np.stack(columns, axis=1)
+    norms = squared_norms(tables) if ties == "norm" else None
+    order, gains = max_coverage(labels, keep, seed, name, norms)
+    return order, gains, heights, labels
+
+
+def squared_norms(tables: Sequence[npt.NDArray[np.floating]]) -> npt.NDArray[np.float64]:
+    """Squared L2 norm [O] of every filter, added up in the order (table, channel, coordinate).
+
+    The order is part of the tie rule: norms that differ in the last bit are not tied.
+    """
+    norms = np.zeros(tables[0].shape[1])
+    for table in tables:
+        for points in table.astype(np.float64):  # [O, d]
+            for coordinate in points.T:
+                norms += coordinate**2
+    return norms

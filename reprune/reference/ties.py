@@ -1,0 +1,44 @@
+"""How ties are broken: a hash of (seed, layer name, step, filter) in 32-bit integer arithmetic.
+
+Counter-based: no state, so every backend, thread and rank draws the same winner in any order. All operations
+are modulo ``2**32``::
+
+    key    = fnv1a(name as UTF-8)                      # 32-bit FNV-1a
+    key    = mix(key ^ low 32 bits of seed)
+    key    = mix(key + high 32 bits of seed)           # once per layer
+    k      = mix(key + step * 0x9E3779B9)              # once per step
+    value  = mix(k ^ (filter * 0x85EBCA6B))            # once per filter; the smallest value wins
+
+``mix`` is a bijection and both multipliers are odd, so no two filters of a step have the same value.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def _mix(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """A bijection of 32-bit words with little bias (C. Wellons, "lowbias32")."""
+    x = x ^ (x >> np.uint32(16))
+    x = x * np.uint32(0x7FEB352D)
+    x = x ^ (x >> np.uint32(15))
+    x = x * np.uint32(0x846CA68B)
+    result: npt.NDArray[np.uint32] = x ^ (x >> np.uint32(16))
+    return result
+
+
+def tie_key(seed: int, name: str) -> int:
+    """The key of one layer; ``seed`` counts modulo ``2**64``."""
+    key = 0x811C9DC5
+    for byte in name.encode():
+        key = (key ^ byte) * 0x01000193 % 2**32
+    word = np.array([key ^ (seed % 2**32)], dtype=np.uint32)
+    word = _mix(word) + np.array([seed % 2**64 >> 32], dtype=np.uint32)
+    return int(_mix(word)[0])
+
+
+def tie_values(key: int, step: int, filters: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
+    """The values of ``filters`` [m] at ``step``; the filter with the smallest one wins the tie."""
+    step_key = _mix(np.array([(key + step * 0x9E3779B9) % 2**32], dtype=np.uint32))
+    return _mix(step_key ^ (filters.astype(np.uint32) * np.uint32(0x85EBCA6B)))
