@@ -6,8 +6,9 @@ import traceback
 from collections.abc import Sequence
 
 import reprune
-from reprune.cli import demo, prune, show
-from reprune.cli.errors import UserError
+
+from . import demo, prune, show
+from .errors import UserError
 
 USER_ERRORS = (UserError, ValueError, TypeError, OSError, ImportError, reprune.BackendUnavailable)
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the exit status: 0, 2 for a user's error, 130 for Ctrl-C.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
     except KeyboardInterrupt:
@@ -31,17 +32,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="reprune", description="Prune the channels of convolutional networks."
     )
-    parser.add_argument("--version", action="version", version=f"reprune {reprune.__version__}")
+    main_parser.add_argument("--version", action="version", version=f"reprune {reprune.__version__}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--json", action="store_true", help="print one JSON object on stdout and nothing else there"
     )
     common.add_argument("--traceback", action="store_true", help="show where an error came from")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = main_parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (prune, show, demo):
         command.add(commands, common)
-    return parser
+    return main_parser

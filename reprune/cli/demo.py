@@ -5,10 +5,10 @@ import json
 import sys
 from pathlib import Path
 
-from reprune import demo
-from reprune.cli import tables
-from reprune.cli.progress import Stages
-from reprune.demo import Report
+from .. import demo
+from ..demo import Report
+from . import tables
+from .progress import Stages
 
 
 def add(

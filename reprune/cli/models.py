@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from reprune.cli.errors import UserError
+from .errors import UserError
 
 CLIP = (3, 16, 112, 112)
 INPUT_SIZES = (  # how the names of torchvision begin -> input without the batch; the first that fits counts

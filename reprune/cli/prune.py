@@ -13,11 +13,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import reprune
-from reprune.cli import models, tables, weights
-from reprune.cli.errors import UserError
-from reprune.cli.progress import Stages
-from reprune.cli.show import plan_as_dict
-from reprune.plan import PruningPlan
+
+from ..plan import PruningPlan
+from . import models, tables, weights
+from .errors import UserError
+from .progress import Stages
+from .show import plan_as_dict
 
 FLOPS_LEFT = 0.5  # without any of the three targets
 EXAMPLES = """examples:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import reprune
-from reprune.cli import tables
-from reprune.plan import PruningPlan
+
+from ..plan import PruningPlan
+from . import tables
 
 
 def add(

@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from reprune.plan import PruningPlan
+from ..plan import PruningPlan
 
 MOST_LAYERS = 20  # rows of a layer table that is not asked for as a whole
 BAR = 24

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from reprune.cli.errors import UserError
+from .errors import UserError
 
 WRAPPERS = (
     "state_dict",

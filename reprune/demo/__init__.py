@@ -4,7 +4,7 @@
 shows it on the command line. Needs the packages of ``pip install "reprune[demo]"``.
 """
 
-from reprune.demo.report import Report, Side
-from reprune.demo.run import run
+from .report import Report, Side
+from .run import run
 
 __all__ = ["Report", "Side", "run"]

@@ -8,7 +8,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from reprune.plan import PruningPlan
+from ..plan import PruningPlan
 
 KEPT, REMOVED, INK, FAINT = "#0f766e", "#f1d9cf", "#1f2937", "#6b7280"
 CELL, GAP = 0.82, 0.34  # width of a cell of 1, space between rows of 1

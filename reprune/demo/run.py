@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import reprune
-from reprune.demo import data, measure, network, train
-from reprune.demo.report import Report, Side
-from reprune.plan import PruningPlan
+
+from ..plan import PruningPlan
+from . import data, measure, network, train
+from .report import Report, Side
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
 
@@ -101,7 +102,7 @@ def _require(*packages: str) -> None:
 
 
 def _write(out: Path, dense: nn.Module, small: nn.Module, plan: PruningPlan) -> dict[str, Path]:
-    from reprune.demo import picture  # needs matplotlib, which the rest of the package does without
+    from . import picture  # needs matplotlib, which the rest of the package does without
 
     files = {
         "small network": out / "small.safetensors",

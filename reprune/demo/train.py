@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reprune.demo.data import Digits
+from .data import Digits
 
 BATCH, TEST_BATCH = 64, 250
 SHIFT = 2  # pixels, in both directions
