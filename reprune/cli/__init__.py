@@ -34,16 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(
+    root = argparse.ArgumentParser(
         prog="reprune", description="Prune the channels of convolutional networks."
     )
-    main_parser.add_argument("--version", action="version", version=f"reprune {reprune.__version__}")
+    root.add_argument("--version", action="version", version=f"reprune {reprune.__version__}")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--json", action="store_true", help="print one JSON object on stdout and nothing else there"
     )
     common.add_argument("--traceback", action="store_true", help="show where an error came from")
-    commands = main_parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = root.add_subparsers(metavar="COMMAND", required=True)
     for command in (prune, show, demo):
         command.add(commands, common)
-    return main_parser
+    return root
