@@ -59,7 +59,7 @@ def max_coverage(
         labels: ``[O, I]`` integers >= 0: the cluster of kernel (i, j) within channel j; numpy or torch.
         keep: filters to pick, 1 to O.
         seed: any integer; together with ``name`` it fixes how ties are broken (see
-        :mod:`reprune.reference.ties`).
+            :mod:`reprune.reference.ties`).
         ties: ``"random"``, uniform among the tied; ``"norm"``, the larger of ``norms``, then random.
         norms: ``[O]`` numbers, the L2 norms of the filters; for ``ties="norm"`` only.
         name: the layer's name, so that layers with one seed break their ties differently.

@@ -54,8 +54,8 @@ def keep_counts(
         raise ValueError(f"gammas: expected at least one; got none; {_UNIFORM}")
     if everything[0] == everything[-1]:
         raise ValueError(
-            f"gammas: expected different values; all {everything.size} are {everything[0]:g}, so they rank no "
-            f"channel before another; {_UNIFORM}"
+            f"gammas: expected different values; all {everything.size} are {everything[0]:g}, so they rank "
+            f"no channel before another; {_UNIFORM}"
         )
     threshold = everything[_rank(share, everything.size) - 1]
     return {
