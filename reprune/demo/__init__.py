@@ -5,6 +5,6 @@ shows it on the command line. Needs the packages of ``pip install "reprune[demo]
 """
 
 from .report import Report, Side
-from .run import run
+from .end_to_end import run
 
 __all__ = ["Report", "Side", "run"]
