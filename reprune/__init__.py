@@ -3,20 +3,31 @@
 from importlib.metadata import version
 
 from .backend import BackendUnavailable
+from .checkpoint import load, read_plan, save
 from .coverage import max_coverage
 from .cut import cut
 from .linkage import linkage
+from .plan import PruningPlan
+from .planner import make_plan
 from .selection import Selection, select_filters
 from .sparsity import keep_counts
+from .surgery import apply, prune
 
 __version__ = version("reprune")
 
 __all__ = [
     "BackendUnavailable",
+    "PruningPlan",
     "Selection",
+    "apply",
     "cut",
     "keep_counts",
     "linkage",
+    "load",
+    "make_plan",
     "max_coverage",
+    "prune",
+    "read_plan",
+    "save",
     "select_filters",
 ]

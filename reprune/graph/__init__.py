@@ -1,0 +1,116 @@
+"""Which channels of a model must leave together: label propagation, and its certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from .certificate import Failure, Mask, certify
+from .groups import ChannelGroup, Producer, find_groups, mean_gamma
+from .slicing import Slices, cut, cut_all, named_tensors, put, sliced_copy
+from .traced import Example, TracedModel, as_example, trace_model
+
+__all__ = [
+    "ChannelGraph",
+    "ChannelGroup",
+    "Producer",
+    "Slices",
+    "build_graph",
+    "cut",
+    "cut_all",
+    "mean_gamma",
+    "named_tensors",
+    "put",
+    "sliced_copy",
+]
+
+
+@dataclass(frozen=True)
+class ChannelGraph:
+    """The channel groups of a model, certified."""
+
+    model: nn.Module
+    example: Example
+    traced: TracedModel
+    groups: tuple[ChannelGroup, ...]
+    skipped: dict[str, str]
+    """{convolution: why all its channels stay}."""
+    channels: dict[str, Any]
+    """{convolution: [O] the atom of each output channel}."""
+
+    def everything(self) -> Mask:
+        """[atoms] a mask that keeps all."""
+        return np.ones(self.traced.atoms.count, dtype=bool)
+
+    def certify(self, kept: Mask) -> Failure | None:
+        """Check one choice of atoms on the model itself; None if it is right."""
+        return certify(self.model, self.example, self.traced, self.groups, kept)
+
+    def without(self, groups: Sequence[ChannelGroup], reason: str) -> ChannelGraph:
+        """The graph without `groups`, whose convolutions are skipped for `reason`."""
+        out = {group.name for group in groups}
+        skipped = {p.name: reason for group in groups for p in group.producers}
+        left = tuple(group for group in self.groups if group.name not in out)
+        return replace(self, groups=left, skipped={**self.skipped, **skipped})
+
+    def without_fault(self, kept: Mask, failure: Failure) -> ChannelGraph:
+        """The graph without the groups to which `failure`, the answer to ``certify(kept)``, is due."""
+        bad = [group for group in self.groups if not failure.atoms.isdisjoint(group.atoms.tolist())]
+        return self.without(bad or self._bisect(kept), failure.reason)
+
+    def _bisect(self, kept: Mask) -> list[ChannelGroup]:
+        """A smallest part of the groups in which `kept` fails by itself."""
+        groups = [group for group in self.groups if not kept[group.atoms].all()]
+        while len(groups) > 1:
+            half = len(groups) // 2
+            for part in (groups[:half], groups[half:]):
+                if self.certify(self._only(kept, part)) is not None:
+                    groups = part
+                    break
+            else:
+                break  # each half is right by itself, only together they are not
+        return groups
+
+    def _only(self, kept: Mask, groups: Sequence[ChannelGroup]) -> Mask:
+        """`kept` in `groups`, everything elsewhere."""
+        only = self.everything()
+        for group in groups:
+            only[group.atoms] = kept[group.atoms]
+        return only
+
+
+def build_graph(
+    model: nn.Module, example_inputs: Any, progress: Callable[[str, int, int], None] | None = None
+) -> ChannelGraph:
+    """Find the channel groups of `model` by running it on `example_inputs`.
+
+    Groups that the certificate rejects are skipped with its reason.  ``progress("trace", done, total)`` is
+    called in between.  The model is left as it was.
+    """
+    report = progress or (lambda stage, done, total: None)
+    example = as_example(example_inputs)
+    report("trace", 0, 2)
+    traced, trace = trace_model(model, example)
+    report("trace", 1, 2)
+    groups, skipped, channels = find_groups(model, trace, traced.labels, traced.atoms)
+    graph = ChannelGraph(model, example, traced, tuple(groups), skipped, channels)
+    kept = _probe(graph)
+    while graph.groups and (failure := graph.certify(kept)) is not None:
+        graph = graph.without_fault(kept, failure)
+        kept = _probe(graph)
+    report("trace", 2, 2)
+    return graph
+
+
+def _probe(graph: ChannelGraph) -> Mask:
+    """Drop a different random share of each group."""
+    rng = np.random.default_rng(0)
+    kept = graph.everything()
+    for group in graph.groups:
+        drop = int(rng.integers(1, max(2, group.atoms.size - 1)))
+        kept[rng.choice(group.atoms, drop, replace=False)] = False
+    return kept

@@ -1,0 +1,47 @@
+"""What a network costs when some of its channels are gone: FLOPs and parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from .labels import FIXED, Atoms, Ints
+from .trace import Key
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A sum of terms, each proportional to the lengths of some dimensions."""
+
+    terms: tuple[tuple[int, tuple[Ints, ...]], ...]
+    """(amount in the full network, the atoms along each dimension that it scales with; -1 where fixed)."""
+
+    @property
+    def full(self) -> int:
+        return sum(amount for amount, _ in self.terms)
+
+    def at(self, kept: npt.NDArray[np.float64]) -> float:
+        """The cost when `kept` [atoms] are there: 1 or 0, or the share of a group that will be kept."""
+        share = np.append(kept, 1.0)  # -1 (fixed) finds the last
+        return float(
+            sum(amount * np.prod([share[dim].mean() for dim in dims]) for amount, dims in self.terms)
+        )
+
+
+def cost_of(terms: list[tuple[int, list[Ints]]], atoms: Atoms) -> Cost:
+    """The cost of what a trace counted, in atoms."""
+    of = np.append(atoms.of, FIXED)
+    return Cost(tuple((amount, tuple(of[labels] for labels in dims)) for amount, dims in terms))
+
+
+def parameter_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> Cost:
+    """The number of parameters, in atoms."""
+    terms = [
+        (p.numel(), [labels[name, dim] for dim in range(p.dim()) if (name, dim) in labels])
+        for name, p in model.named_parameters()
+    ]
+    return cost_of(terms, atoms)

@@ -1,0 +1,146 @@
+"""Groups of channels: what one decision about a layer cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from .labels import FIXED, Atoms, Ints, components
+from .state import Convolution
+from .trace import Key, Trace
+
+
+@dataclass(frozen=True)
+class Producer:
+    """A convolution whose output channels are a group's."""
+
+    name: str
+    """The module's name."""
+    kernel: Tensor
+    """Effective kernels, output channels first: [O, I/groups, *sides]."""
+    rows: Ints
+    """[A, w] output channels of each atom; w > 1 for grouped convolutions and chunks.  Where atoms have
+    different numbers of channels here, the first of each; -1 where an atom has none."""
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that are selected together, as atoms."""
+
+    name: str
+    """The first producing convolution."""
+    producers: tuple[Producer, ...]
+    atoms: Ints
+    """[A] those that may leave, in the order of the first producer's channels."""
+    gammas: tuple[tuple[str, Ints, Ints], ...]
+    """The BatchNorm weights behind it: (parameter, positions, which atom of the group each is)."""
+    added: bool
+    """Channels of two layers meet in an addition in it."""
+
+
+def find_groups(
+    model: nn.Module, trace: Trace, labels: Mapping[Key, Ints], atoms: Atoms
+) -> tuple[list[ChannelGroup], dict[str, str], dict[str, Ints]]:
+    """The groups of a traced model, in the order in which it runs, {convolution: why it stays whole}, and
+    {convolution: [O] the atom of each output channel}."""
+    found = _called(trace, labels)
+    prunable = np.ones(atoms.count, dtype=bool)
+    prunable[list(atoms.pinned)] = False
+    skipped: dict[str, str] = {}
+    free: dict[str, Ints] = {}  # {convolution: the atoms of its channels that may leave}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.modules.conv._ConvNd):
+            continue
+        if name not in found:
+            skipped[name] = "did not run on the example input, or its weight has a single output channel"
+            continue
+        channels = atoms.of[found[name].channels]
+        left = _in_order(channels[prunable[channels]])
+        if left.size < 2:
+            skipped[name] = _why(atoms, channels)
+        else:
+            free[name] = left
+    names = [name for name in found if name in free]
+    groups = []
+    for members in _sharing(names, free, atoms.count):
+        group_atoms = _in_order(np.concatenate([free[name] for name in members]))
+        producers = tuple(_producer(name, found[name], atoms, group_atoms) for name in members)
+        added = not atoms.added.isdisjoint(group_atoms.tolist())
+        gammas = _gammas(model, labels, atoms, group_atoms)
+        groups.append(ChannelGroup(members[0], producers, group_atoms, gammas, added))
+    return groups, skipped, {name: atoms.of[convolution.channels] for name, convolution in found.items()}
+
+
+def _called(trace: Trace, labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
+    """{module name: convolution}, in the order of the calls."""
+    owner = {int(line[0]): name for (name, _), line in labels.items()}
+    found: dict[str, Convolution] = {}
+    for first, convolution in trace.convolutions.items():
+        tensor = owner[first]
+        found[tensor.rpartition(".")[0].removesuffix(".parametrizations.weight")] = convolution
+    return found
+
+
+def _why(atoms: Atoms, channels: Ints) -> str:
+    reasons = [atoms.pinned[atom] for atom in np.unique(channels).tolist() if atom in atoms.pinned]
+    return reasons[0] if reasons else "all its channels leave together or not at all"
+
+
+def _in_order(values: Ints) -> Ints:
+    """Distinct values, in the order of their first appearance."""
+    distinct, first = np.unique(values, return_index=True)
+    return distinct[np.argsort(first)]
+
+
+def _sharing(names: list[str], free: Mapping[str, Ints], count: int) -> list[list[str]]:
+    """Convolutions that share one of the `count` atoms are selected as one."""
+    edges = [(np.full(free[name].size, count + k), free[name]) for k, name in enumerate(names)]
+    group = components(edges, count + len(names))[count:]
+    return [[names[k] for k in np.flatnonzero(group == g)] for g in _in_order(group).tolist()]
+
+
+def _producer(name: str, convolution: Convolution, atoms: Atoms, group: Ints) -> Producer:
+    kernel = convolution.kernel.detach()
+    channels = atoms.of[convolution.channels]
+    if convolution.transposed:  # [I, O/g, ...] -> [O, I/g, ...]
+        parts = kernel.reshape(convolution.groups, -1, *kernel.shape[1:])
+        kernel = parts.transpose(1, 2).flatten(0, 1)
+    rows = [np.flatnonzero(channels == atom) for atom in group.tolist()]
+    width = min(row.size for row in rows if row.size)
+    table = np.full((group.size, width), FIXED)
+    for atom, row in enumerate(rows):
+        if row.size:
+            table[atom] = row[:width]
+    return Producer(name, kernel, table)
+
+
+def _gammas(
+    model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms, group: Ints
+) -> tuple[tuple[str, Ints, Ints], ...]:
+    place = np.full(atoms.count, FIXED)
+    place[group] = np.arange(group.size)
+    gammas = []
+    for name, module in model.named_modules():
+        weight = f"{name}.weight" if name else "weight"
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (weight, 0) in labels:
+            where = place[atoms.of[labels[weight, 0]]]
+            positions = np.flatnonzero(where != FIXED)
+            if positions.size:
+                gammas.append((weight, positions, where[positions]))
+    return tuple(gammas)
+
+
+def mean_gamma(group: ChannelGroup, tensors: Mapping[str, Tensor]) -> npt.NDArray[np.float64] | None:
+    """[A] |gamma| of each atom, averaged over the BatchNorms behind it (Eq. 8); None where an atom has
+    none."""
+    total, count = np.zeros(group.atoms.size), np.zeros(group.atoms.size)
+    for name, positions, where in group.gammas:
+        values = tensors[name].detach().abs().to("cpu", torch.float64).numpy()
+        np.add.at(total, where, values[positions])
+        np.add.at(count, where, 1)
+    return total / count if count.all() else None

@@ -1,0 +1,100 @@
+"""Labels, and which of them live or die together.
+
+A *label* is one position of one dimension of one parameter or buffer, an ``int``.  Tracing a model collects
+statements about labels; solving them gives *atoms*, the smallest sets of positions that can leave a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+FIXED = -1
+"""Label of a position that always exists: the zeros of a padding, a channel of the input image."""
+
+
+@dataclass
+class Ledger:
+    """What a trace says about labels, in the order in which it says it."""
+
+    edges: list[tuple[Ints, Ints]] = field(default_factory=list)
+    pins: list[tuple[Ints, str]] = field(default_factory=list)
+    meetings: list[Ints] = field(default_factory=list)
+
+    def unite(self, a: Ints, b: Ints, why: str) -> None:
+        """Positions ``a[i]`` and ``b[i]`` live or die together; one that meets a fixed position must live."""
+        if a is b:
+            return
+        if (
+            a.shape != b.shape
+        ):  # only in a sliced model, where one of two equal sizes was cut to 1 and broadcasts
+            self.pin(a, why)
+            self.pin(b, why)
+            return
+        self.edges.append((a, b))
+        lone = (a == FIXED) != (b == FIXED)
+        if lone.any():
+            self.pin(np.maximum(a, b)[lone], why)
+
+    def pin(self, a: Ints, why: str) -> None:
+        """The positions must live; ``why`` is told to the user."""
+        self.pins.append((a, why))
+
+    def meet(self, a: Ints, b: Ints) -> None:
+        """Channels of two layers meet in an addition here."""
+        differ = (a != b) & (a != FIXED) & (b != FIXED)
+        if differ.any():
+            self.meetings.append(a[differ])
+
+
+@dataclass(frozen=True)
+class Atoms:
+    """The solution of a ledger."""
+
+    of: Ints
+    """[labels] the atom of each label."""
+    pinned: dict[int, str]
+    """Atoms that must live, with the first reason."""
+    added: set[int]
+    """Atoms in which channels of two layers meet in an addition."""
+
+    @property
+    def count(self) -> int:
+        return int(self.of.max(initial=-1)) + 1
+
+
+def solve(ledger: Ledger, count: int) -> Atoms:
+    """The connected components of `count` labels under the ledger's edges."""
+    of = components(ledger.edges, count)
+    pinned: dict[int, str] = {}
+    for labels, why in ledger.pins:
+        for atom in np.unique(of[labels[labels != FIXED]]).tolist():
+            pinned.setdefault(atom, why)
+    added = {atom for labels in ledger.meetings for atom in np.unique(of[labels]).tolist()}
+    return Atoms(of, pinned, added)
+
+
+def components(edges: Sequence[tuple[Ints, Ints]], count: int) -> Ints:
+    """[count] the connected component of each node.
+
+    Hooks the larger root under the smaller and compresses, all edges at once, until no edge joins two roots.
+    """
+    root = np.arange(count)
+    none = np.empty(0, dtype=np.int64)
+    a = np.concatenate([none, *(a for a, _ in edges)])
+    b = np.concatenate([none, *(b for _, b in edges)])
+    real = (a != FIXED) & (b != FIXED)
+    a, b = a[real], b[real]
+    while a.size:
+        a, b = root[a], root[b]
+        apart = a != b
+        a, b = a[apart], b[apart]
+        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(above := root[root], root):
+            root = above
+    return np.unique(root, return_inverse=True)[1].reshape(-1)

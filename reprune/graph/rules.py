@@ -1,0 +1,117 @@
+"""The table: which rule follows labels through which ATen operation.
+
+Views and elementwise operations are not listed, ATen itself says which they are.  An operation without a rule
+pins what reaches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from . import rules_compute as compute
+from . import rules_shape as shape
+from .labels import Ints
+from .rules_pointwise import pointwise
+from .state import FREE, Call
+
+if TYPE_CHECKING:
+    from .trace import Trace
+
+Rule = Callable[["Trace", Call, bool], "list[Ints] | None"]
+"""Sets the states of the outputs; returns the dimensions that the call's FLOPs are proportional to."""
+
+FACTORIES = frozenset(
+    (
+        "zeros ones empty full rand randn zeros_like ones_like empty_like full_like rand_like randn_like "
+        "new_zeros new_ones new_empty new_full scalar_tensor empty_strided new_empty_strided"
+    ).split()
+)
+
+_MOVEMENTS = frozenset(
+    (
+        "roll flip index_select index pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle "
+        "repeat repeat_interleave _unsafe_view _reshape_alias reshape unsafe_split unsafe_chunk "
+        "unsafe_split_with_sizes"
+    ).split()
+)
+
+_POINTWISE = frozenset(
+    (
+        "copy clone contiguous _to_copy fill zero bernoulli normal uniform random exponential log_normal "
+        "native_dropout hardswish silu mish prelu _prelu_kernel rrelu_with_noise fused_dropout dropout"
+    ).split()
+)
+
+_SPATIAL = (
+    "max_pool{} max_pool{}_with_indices avg_pool{} adaptive_avg_pool{} _adaptive_avg_pool{} "
+    "adaptive_max_pool{} upsample_nearest{} _upsample_nearest_exact{} upsample_linear{} upsample_bilinear{} "
+    "upsample_trilinear{} upsample_bicubic{} _upsample_bilinear{}_aa _upsample_bicubic{}_aa "
+    "reflection_pad{} replication_pad{}"
+)
+
+_REDUCTIONS = (
+    "mean sum amax amin var std var_mean std_mean logsumexp prod any all argmax argmin max min "
+    "linalg_vector_norm norm median mode nanmean nansum softmax _softmax log_softmax _log_softmax cumsum "
+    "cumprod sort topk"
+)
+
+
+def is_movement(call: Call) -> bool:
+    """The call only moves values: it can be run on position numbers."""
+    return bool(call.func.is_view) or call.name in _MOVEMENTS
+
+
+def no_rule(trace: Trace, call: Call, flows: bool) -> None:
+    """What an unknown operation does to channels is unknown, so they stay."""
+    for x in call.tensors():
+        trace.pin(x, f"reaches {call.func}, which has no rule")
+    for out in call.outputs():
+        trace.set(out, [None] * out.dim(), flows)
+
+
+def blank(trace: Trace, call: Call, flows: bool) -> None:
+    """A new tensor, the same everywhere."""
+    for out in call.outputs():
+        trace.set(out, [FREE if size > 1 else None for size in out.shape], flows=False)
+
+
+RULES: dict[str, Rule] = {
+    "convolution": compute.convolution,
+    "mm": compute.matmul,
+    "addmm": compute.matmul,
+    "bmm": compute.matmul,
+    "baddbmm": compute.matmul,
+    "linear": compute.linear,
+    "embedding": compute.embedding,
+    "native_batch_norm": compute.batch_norm,
+    "_native_batch_norm_legit": compute.batch_norm,
+    "_native_batch_norm_legit_no_training": compute.batch_norm,
+    "_batch_norm_with_update": compute.batch_norm,
+    "_batch_norm_no_update": compute.batch_norm,
+    "cudnn_batch_norm": compute.batch_norm,
+    "miopen_batch_norm": compute.batch_norm,
+    "native_group_norm": compute.group_norm,
+    "native_layer_norm": compute.layer_norm,
+    "_fused_rms_norm": compute.layer_norm,
+    "cat": shape.cat,
+    "stack": shape.stack,
+    "constant_pad_nd": shape.pad,
+    "glu": shape.glu,
+    "as_strided": shape.as_strided,
+    **dict.fromkeys(FACTORIES, blank),
+    **dict.fromkeys(_REDUCTIONS.split(), shape.reduction),
+    **{name.format(f"{n}d"): shape.spatial(n) for n in (1, 2, 3) for name in _SPATIAL.split()},
+}
+
+
+def rule_of(call: Call) -> Rule:
+    if call.name in RULES:
+        return RULES[call.name]
+    if is_movement(call):
+        return shape.movement
+    if torch.Tag.pointwise in call.func.tags or call.name in _POINTWISE:
+        return pointwise
+    return no_rule

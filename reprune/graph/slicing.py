@@ -1,0 +1,102 @@
+"""Slicing: keeping some positions of some dimensions of a model's parameters and buffers.
+
+The one place that changes shapes.  Everything is cut before anything is replaced, so an error leaves the
+model as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .labels import Ints
+
+Slices = Mapping[str, Mapping[int, Ints]]
+"""{parameter or buffer: {dimension: sorted kept positions}}; what is not named stays whole."""
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; a tied one under its first name only."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def cut(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
+    """The kept positions of `tensor`, as a tensor of its own in the same memory format."""
+    out = tensor.detach()
+    for dim, positions in kept.items():
+        out = out.index_select(dim, torch.from_numpy(positions).to(out.device))
+    for ndim, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        if tensor.dim() == ndim and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=layout):
+            out = out.contiguous(memory_format=layout)
+    return out
+
+
+def cut_all(model: nn.Module, slices: Slices) -> dict[Tensor, Tensor]:
+    """{tensor of the model: its slice} for every tensor that `slices` names.  The model is not changed."""
+    tensors = named_tensors(model)
+    new: dict[Tensor, Tensor] = {}
+    for name, kept in slices.items():
+        old = tensors[name]
+        out = cut(old, kept)
+        if isinstance(old, nn.Parameter):
+            parameter = nn.Parameter(out, requires_grad=old.requires_grad)
+            parameter.__dict__.update(old.__dict__)  # marks that a training loop may have left on it
+            if old.grad is not None:
+                parameter.grad = cut(old.grad, kept)
+            out = parameter
+        new[old] = out
+    return new
+
+
+def put(model: nn.Module, new: Mapping[Tensor, Tensor]) -> None:
+    """Replace tensors of `model`, tied ones at every place, and set the sizes that its layers remember."""
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for name, tensor in list(store.items()):
+                if tensor is not None and tensor in new:
+                    store[name] = new[tensor]  # type: ignore[assignment]
+    for module in model.modules():
+        remember_sizes(module)
+
+
+def sliced_copy(model: nn.Module, slices: Slices) -> nn.Module:
+    """A smaller copy of `model` that shares every tensor that is not cut: for a look, not for training."""
+    new = cut_all(model, slices)
+    memo = {id(t): new.get(t, t) for t in named_tensors(model).values()}
+    small = copy.deepcopy(model, memo)
+    for module in small.modules():
+        remember_sizes(module)
+    return small
+
+
+def remember_sizes(module: nn.Module) -> None:
+    """Bring the attributes of a layer in line with the shape of its weight."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        rows, columns = module.weight.shape[:2]
+        if module.transposed:
+            module.groups = _scaled(module.groups, rows, module.in_channels)
+            module.in_channels, module.out_channels = rows, columns * module.groups
+        else:
+            module.groups = _scaled(module.groups, rows, module.out_channels)
+            module.out_channels, module.in_channels = rows, columns * module.groups
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        for tensor in (module.weight, module.running_mean):
+            if tensor is not None:
+                module.num_features = tensor.shape[0]
+    elif isinstance(module, nn.GroupNorm) and module.weight is not None:
+        module.num_groups = _scaled(module.num_groups, module.weight.shape[0], module.num_channels)
+        module.num_channels = module.weight.shape[0]
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = module.weight.shape[0]
+
+
+def _scaled(groups: int, channels: int, before: int) -> int:
+    """Groups keep their width."""
+    return channels // (before // groups) if groups > 1 else 1

@@ -1,0 +1,71 @@
+"""A model after its first trace: labels, atoms and what ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from .cost import Cost, cost_of, parameter_cost
+from .labels import Atoms, Ints, solve
+from .slicing import named_tensors
+from .trace import Key, Trace, fresh_labels, run
+
+Example = tuple[tuple[Any, ...], dict[str, Any]]
+"""(positional, keyword) arguments of a forward pass."""
+
+
+@dataclass(frozen=True)
+class TracedModel:
+    """What one trace says about a model."""
+
+    labels: Mapping[Key, Ints]
+    """The index map: {(tensor, dim): the label of each position}."""
+    atoms: Atoms
+    flops: Cost
+    params: Cost
+    log: list[tuple[Any, ...]]
+    data_dependent: bool
+    training_problem: str | None
+    """Why the model could not be traced in training mode too."""
+
+    def slices(self, kept: npt.NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
+        """{tensor: {dim: kept positions}} for the dimensions that lose some when the atoms `kept` [atoms]
+        stay."""
+        slices: dict[str, dict[int, Ints]] = {}
+        for (name, dim), line in self.labels.items():
+            stays = kept[self.atoms.of[line]]
+            if not stays.all():
+                slices.setdefault(name, {})[dim] = np.flatnonzero(stays)
+        return slices
+
+
+def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]:
+    """Run `model` once and solve what the trace says.  The model is left as it was."""
+    tensors = named_tensors(model)
+    labels, count = fresh_labels(tensors)
+    trace = Trace(tensors, labels)
+    problem = run(model, example, trace)
+    atoms = solve(trace.ledger, count)
+    flops = cost_of(trace.costs, atoms)
+    params = parameter_cost(model, labels, atoms)
+    return TracedModel(labels, atoms, flops, params, trace.log, trace.data_dependent, problem), trace
+
+
+def as_example(example_inputs: Any) -> Example:
+    """A tensor, a tuple of arguments or a dictionary of keyword arguments, as (args, kwargs)."""
+    if isinstance(example_inputs, Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, dict):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(example_inputs), {}
+    raise TypeError(
+        "example_inputs: expected a tensor, a tuple of positional arguments or a dictionary of "
+        "keyword arguments of "
+        f"the model, got {type(example_inputs).__name__}"
+    )

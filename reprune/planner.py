@@ -1,0 +1,275 @@
+"""Planning a whole model: graph, counts (step 1), selection (steps 2 and 3), certificate."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from .backend import resolve
+from .graph import ChannelGraph, Producer, build_graph, mean_gamma, named_tensors
+from .plan import PruningPlan
+from .selection import LayerProblem, Selection, select_layers
+from .sparsity import keep_counts, uniform_counts
+from .targets import Counts, reach, rounded
+
+Progress = Callable[[str, int, int], None]
+
+
+def make_plan(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    sparsity: float | None = None,
+    flops: float | None = None,
+    params: float | None = None,
+    keep: Mapping[str, int] | None = None,
+    rule: str = "bn",
+    scope: str = "internal",
+    round_to: int = 1,
+    min_keep: int = 1,
+    seed: int = 0,
+    ties: str = "random",
+    backend: str = "auto",
+    progress: Progress | None = None,
+) -> PruningPlan:
+    """Decide which channels of `model` to keep, by REPrune (Park et al., AAAI 2024).
+
+    Exactly one target:
+
+    sparsity
+        Share of the channels to drop, over all layers together (Eq. 8), in (0, 1).
+    flops, params
+        Share of the FLOPs or parameters to leave at most, in (0, 1); met by bisection on the global sparsity.
+    keep
+        ``{convolution: output channels to keep}``; the other layers stay whole.
+
+    Args:
+        model: any eager model; it is run, in evaluation and training mode, and left as it was.
+        example_inputs: a tensor, a tuple of positional or a dictionary of keyword arguments of the model,
+        on its device. rule: how the share of each layer is found: ``"bn"`` by the BatchNorm scales of all
+        layers (Eq. 8-9),
+            ``"uniform"`` the same share of each.
+        scope: ``"internal"``: groups of channels that meet in no addition; ``"all"``: residual streams too.
+        round_to: keep a multiple of this many channels (never more than there are).
+        min_keep: the fewest channels of a layer.
+        seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`.
+        backend: who clusters, see :mod:`reprune.backend`.
+        progress: called as ``progress(stage, done, total)``, stage "trace", "select" or "certify".
+
+    Raises:
+        ValueError: a target that is missing, doubled, out of range or out of reach; a wrong name in
+        `keep`; a model
+            without convolutions or without any that may lose channels; NaN or infinite weights; ``rule="bn"``
+            without BatchNorms or with all scales equal.
+        BackendUnavailable: `backend` cannot run here.
+    """
+    target = _target(sparsity, flops, params, keep)
+    _choice("rule", rule, ("bn", "uniform"))
+    _choice("scope", scope, ("internal", "all"))
+    _choice("ties", ties, ("random", "norm"))
+    for name, value in (("round_to", round_to), ("min_keep", min_keep)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+    device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
+    chosen = resolve(backend, device)
+    if not any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules()):
+        raise ValueError("model: expected a network with convolutions, found none in it")
+
+    graph = build_graph(model, example_inputs, progress)
+    while True:
+        graph, counts = _counts(graph, target, rule, scope, round_to, min_keep)
+        selections = _select(graph, counts, seed, ties, chosen, progress)
+        kept = _kept(graph, selections)
+        if progress is not None:
+            progress("certify", 0, 1)
+        failure = graph.certify(kept)
+        if progress is not None:
+            progress("certify", 1, 1)
+        if failure is None:
+            break
+        graph = graph.without_fault(kept, failure)
+    settings = {
+        target[0]: target[1],
+        "rule": rule,
+        "scope": scope,
+        "round_to": round_to,
+        "min_keep": min_keep,
+    }
+    return _plan(graph, counts, selections, kept, {**settings, "seed": seed, "ties": ties})
+
+
+Target = tuple[str, Any]
+
+
+def _target(
+    sparsity: float | None, flops: float | None, params: float | None, keep: Mapping[str, int] | None
+) -> Target:
+    shares = {"sparsity": sparsity, "flops": flops, "params": params}
+    given: list[Target] = [(name, value) for name, value in shares.items() if value is not None]
+    if keep is not None:
+        given.append(("keep", dict(keep)))
+    if len(given) != 1:
+        names = ", ".join(name for name, _ in given) or "none"
+        raise ValueError(f"expected exactly one target of sparsity, flops, params and keep; got {names}")
+    name, value = given[0]
+    if name != "keep":
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name}: expected a number between 0 and 1, got {value!r}")
+        if not 0 < value < 1:
+            raise ValueError(f"{name}: expected a number between 0 and 1 (exclusive), got {value!r}")
+    return name, value
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _counts(
+    graph: ChannelGraph, target: Target, rule: str, scope: str, round_to: int, min_keep: int
+) -> tuple[ChannelGraph, Counts]:
+    """Step 1: the graph of the groups that are decided about, and how many atoms each keeps."""
+    if scope == "internal":
+        added = [group for group in graph.groups if group.added]
+        graph = graph.without(
+            added, "its channels meet another layer's in an addition; scope='all' prunes them"
+        )
+    _finite(graph)
+    what, value = target
+    if what == "keep":
+        counts = _given(graph, value)
+        rest = [group for group in graph.groups if group.name not in counts]
+        return graph.without(rest, "not named in keep"), counts
+    tensors = named_tensors(graph.model)
+    gammas = {group.name: mean_gamma(group, tensors) for group in graph.groups} if rule == "bn" else {}
+    bare = [group for group in graph.groups if rule == "bn" and gammas[group.name] is None]
+    if not graph.groups or len(bare) == len(graph.groups):
+        _nothing(graph, bool(bare))
+    graph = graph.without(bare, "no BatchNorm behind it; rule='uniform' prunes it")
+    scales = {group.name: gammas[group.name] for group in graph.groups} if rule == "bn" else {}
+    sizes = {group.name: group.atoms.size for group in graph.groups}
+
+    def counts_at(share: float) -> Counts:
+        counts = keep_counts(scales, share) if rule == "bn" else uniform_counts(sizes, share)
+        return {g.name: rounded(g, counts[g.name], min_keep, round_to) for g in graph.groups}
+
+    if what == "sparsity":
+        return graph, counts_at(value)
+    cost = graph.traced.flops if what == "flops" else graph.traced.params
+    return graph, reach(what, value, cost, graph.groups, graph.traced.atoms.count, counts_at)
+
+
+def _nothing(graph: ChannelGraph, no_batch_norm: bool) -> None:
+    if no_batch_norm:
+        raise ValueError(
+            "rule: 'bn' needs BatchNorm layers behind the convolutions and this model has none; use "
+            "rule='uniform'"
+        )
+    reasons = "; ".join(f"{name}: {why}" for name, why in list(graph.skipped.items())[:5])
+    raise ValueError(f"model: no convolution of it may lose channels ({reasons})")
+
+
+def _finite(graph: ChannelGraph) -> None:
+    for group in graph.groups:
+        for producer in group.producers:
+            if not bool(torch.isfinite(producer.kernel).all()):
+                raise ValueError(
+                    f"model: the weight of {producer.name} has NaN or infinite values; it cannot be clustered"
+                )
+
+
+def _given(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
+    """`keep` in atoms of groups."""
+    group_of = {p.name: (group, p) for group in graph.groups for p in group.producers}
+    counts: Counts = {}
+    for name, channels in keep.items():
+        if name in graph.skipped:
+            raise ValueError(f"keep: {name} must stay whole: {graph.skipped[name]}")
+        if name not in group_of:
+            near = difflib.get_close_matches(name, group_of, n=3) or list(group_of)[:3]
+            raise ValueError(
+                f"keep: no convolution is named {name!r}; did you mean one of {', '.join(near)}?"
+            )
+        group, producer = group_of[name]
+        size, width = graph.channels[name].size, producer.rows.shape[1]
+        fixed = size - group.atoms.size * width
+        atoms, odd = divmod(channels - fixed, width)
+        if not 1 <= channels <= size or odd or atoms < 1:
+            step = f" in steps of {width}" if width > 1 else ""
+            raise ValueError(
+                f"keep: {name} can keep {fixed + width} to {size} channels{step}, got {channels}"
+            )
+        if counts.setdefault(group.name, atoms) != atoms:
+            raise ValueError(f"keep: {name} shares its channels with {group.name}; give both the same number")
+    if not counts:
+        raise ValueError("keep: expected at least one convolution, got an empty dictionary")
+    return counts
+
+
+def _select(
+    graph: ChannelGraph, counts: Counts, seed: int, ties: str, backend: str, progress: Progress | None
+) -> list[Selection]:
+    """Steps 2 and 3 for every group."""
+    problems = [
+        LayerProblem(group.name, tuple(t for p in group.producers for t in _tables(p)), counts[group.name])
+        for group in graph.groups
+    ]
+    report = None if progress is None else lambda done: progress("select", done, len(problems))
+    return select_layers(problems, seed=seed, ties=ties, backend=backend, progress=report)
+
+
+def _tables(producer: Producer) -> list[npt.NDArray[Any]]:
+    """[I, A, d] for each of the w channels of an atom: I clustering problems of A kernels."""
+    kernel: Tensor = producer.kernel.flatten(2)
+    if kernel.dtype not in (torch.float32, torch.float64):
+        kernel = kernel.float()
+    points = kernel.cpu().numpy().transpose(1, 0, 2)  # [I, O, d]
+    tables = []
+    for rows in producer.rows.T:
+        if np.array_equal(rows, np.arange(points.shape[1])):
+            tables.append(points)
+        else:
+            table = points[:, rows]
+            table[:, rows < 0] = 0  # an atom without a channel here
+            tables.append(table)
+    return tables
+
+
+def _kept(graph: ChannelGraph, selections: list[Selection]) -> npt.NDArray[np.bool_]:
+    kept = graph.everything()
+    for group, selection in zip(graph.groups, selections, strict=True):
+        kept[group.atoms] = False
+        kept[group.atoms[selection.keep]] = True
+    return kept
+
+
+def _plan(
+    graph: ChannelGraph,
+    counts: Counts,
+    selections: list[Selection],
+    kept: npt.NDArray[np.bool_],
+    settings: dict[str, Any],
+) -> PruningPlan:
+    traced = graph.traced
+    slices = traced.slices(kept)
+    tensors = named_tensors(graph.model)
+    decided = {p.name: s.coverage for g, s in zip(graph.groups, selections, strict=True) for p in g.producers}
+    problem = traced.training_problem
+    return PruningPlan(
+        keep={name: np.flatnonzero(kept[line]) for name, line in graph.channels.items() if name in decided},
+        channels={name: line.size for name, line in graph.channels.items()},
+        skipped=graph.skipped,
+        flops=(traced.flops.full, round(traced.flops.at(kept.astype(np.float64)))),
+        params=(traced.params.full, round(traced.params.at(kept.astype(np.float64)))),
+        slices=slices,
+        shapes={name: tuple(tensors[name].shape) for name in slices},
+        coverage={name: decided[name] for name in graph.channels if name in decided},
+        settings=settings,
+        notes=(f"the model could be traced in evaluation mode only ({problem})",) if problem else (),
+    )
