@@ -38,10 +38,11 @@ def run(arguments: argparse.Namespace) -> None:
         json.dump(report.to_dict(), sys.stdout, indent=2)
         print()
     else:
-        _print(report)
+        show_report(report)
 
 
-def _print(report: Report) -> None:
+def show_report(report: Report) -> None:
+    """Print the table of the demo."""
     dense, small = report.dense, report.small
     rows = [
         ("accuracy on 1,000 test images", tables.percent(dense.accuracy), tables.percent(small.accuracy), ""),

@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -108,23 +108,7 @@ def run(arguments: argparse.Namespace) -> None:
         inputs = models.example(arguments.model, arguments.input_size)
         models.check_input(model, inputs)
         bytes_before = _tensor_bytes(model)
-        untargeted = arguments.sparsity is None and arguments.params is None and arguments.flops is None
-        rule, reason = (arguments.rule, "as asked for") if arguments.rule != "auto" else choose_rule(model)
-        plan = reprune.make_plan(
-            model,
-            inputs,
-            sparsity=arguments.sparsity,
-            flops=FLOPS_LEFT if untargeted else arguments.flops,
-            params=arguments.params,
-            rule=rule,
-            scope=arguments.scope,
-            round_to=arguments.round_to,
-            min_keep=arguments.min_keep,
-            seed=arguments.seed,
-            ties=arguments.ties,
-            backend=arguments.backend,
-            progress=stages,
-        )
+        plan, rule, reason = _plan(model, inputs, arguments, stages)
         reprune.apply(plan, model)
         stages("save")
         reprune.save(model, arguments.output)
@@ -143,15 +127,54 @@ class Result:
     seconds: float
 
 
-def choose_rule(model: nn.Module) -> tuple[Literal["bn", "uniform"], str]:
-    """The rule for ``--rule auto``, and why: by gammas, if there are any and they tell channels apart."""
+def _plan(
+    model: nn.Module, inputs: torch.Tensor, arguments: argparse.Namespace, stages: Stages
+) -> tuple[PruningPlan, str, str]:
+    """The plan, the rule it was made by, and why by this one."""
+    untargeted = arguments.sparsity is None and arguments.params is None and arguments.flops is None
+
+    def plan_by(rule: str) -> PruningPlan:
+        return reprune.make_plan(
+            model,
+            inputs,
+            sparsity=arguments.sparsity,
+            flops=FLOPS_LEFT if untargeted else arguments.flops,
+            params=arguments.params,
+            rule=rule,
+            scope=arguments.scope,
+            round_to=arguments.round_to,
+            min_keep=arguments.min_keep,
+            seed=arguments.seed,
+            ties=arguments.ties,
+            backend=arguments.backend,
+            progress=stages,
+        )
+
+    if arguments.rule != "auto":
+        return plan_by(arguments.rule), arguments.rule, "as asked for"
+    reason = why_not_bn(model)
+    if reason is None:
+        try:
+            return plan_by("bn"), "bn", "BatchNorm tells channels apart"
+        except ValueError as error:
+            if "rule='uniform'" not in str(error):
+                raise
+            reason = "BatchNorm does not tell apart the channels that may go"
+    return plan_by("uniform"), "uniform", reason
+
+
+def why_not_bn(model: nn.Module) -> str | None:
+    """What a glance at all gammas says against the rule "bn"; None if nothing does.
+
+    Tracing a large network takes seconds, so the usual cases are not left to ``make_plan``.
+    """
     gammas = [module.weight.detach().abs().flatten() for module in model.modules() if _has_gamma(module)]
     if not gammas:
-        return "uniform", "the network has no BatchNorm"
+        return "the network has no BatchNorm"
     every = torch.cat(gammas)
     if bool((every == every[0]).all()):
-        return "uniform", "all BatchNorm gammas are equal, as in an untrained network"
-    return "bn", "BatchNorm gammas differ"
+        return "all BatchNorm gammas are equal, as in an untrained network"
+    return None
 
 
 def _has_gamma(module: nn.Module) -> TypeGuard[_BatchNorm]:
@@ -198,6 +221,8 @@ def _print_tables(arguments: argparse.Namespace, result: Result) -> None:
     ]
     tables.show(f"{arguments.model}, {result.seconds:.1f} s", ("", "before", "after", "left"), rows)
     tables.say(f"Channels per layer: rule {result.rule} ({result.reason}).")
+    for note in plan.notes:
+        tables.say(f"Note: {note}.")
     if arguments.weights is None and ":" not in arguments.model:
         tables.say("The weights were random; trained ones are given with --weights FILE.")
     tables.say(

@@ -52,7 +52,7 @@ def skipped(plan: PruningPlan) -> None:
 
 def say(text: str) -> None:
     """Print a line of plain words below a table."""
-    Console().print(text, highlight=False, markup=False)
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def before_after(what: str, before: float, after: float, write: Callable[[float], str]) -> tuple[str, ...]:

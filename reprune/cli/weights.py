@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import reprune
+
 from .errors import UserError
 
 WRAPPERS = (
@@ -37,6 +39,7 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"no such file: {path}")
     if _is_safetensors(path):
+        _not_pruned(path)
         try:
             return load_file(path)
         except SafetensorError as error:
@@ -52,6 +55,14 @@ def _read(path: Path) -> Any:
         raise UserError(
             f"cannot read {path}: {next(iter(str(error).splitlines()), 'it is cut short')}"
         ) from error
+
+
+def _not_pruned(path: Path) -> None:
+    try:
+        reprune.read_plan(path)
+    except ValueError:  # the usual case: a file of another program
+        return
+    raise UserError(f"{path} is a network that reprune has pruned already; reprune.load() reads it")
 
 
 def _is_safetensors(path: Path) -> bool:

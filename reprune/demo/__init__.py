@@ -4,7 +4,7 @@
 shows it on the command line. Needs the packages of ``pip install "reprune[demo]"``.
 """
 
-from .report import Report, Side
 from .end_to_end import run
+from .report import Report, Side
 
 __all__ = ["Report", "Side", "run"]

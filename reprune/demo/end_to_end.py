@@ -20,6 +20,9 @@ from .report import Report, Side
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
 
 FLOPS_LEFT = 0.5
+ROUND_TO = (
+    8  # channels: convolutions are computed in blocks, and a block half full costs as much as a full one
+)
 PEAK, PEAK_AFTER = 0.1, 0.03  # learning rates of the two trainings
 EPOCHS, EPOCHS_AFTER = 8, 2
 REPEATS = {1: 200, 64: 60}  # batch size -> timed runs
@@ -52,7 +55,9 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | N
     )
     dense = copy.deepcopy(model)
 
-    plan = reprune.make_plan(model, digits.test_images[:1], flops=FLOPS_LEFT, seed=seed, progress=progress)
+    plan = reprune.make_plan(
+        model, digits.test_images[:1], flops=FLOPS_LEFT, round_to=ROUND_TO, seed=seed, progress=progress
+    )
     reprune.apply(plan, model, optimizer)
     accuracy_when_cut = train.accuracy(model, digits)
     train.fit(
