@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.cluster import hierarchy
+from scipy.spatial.distance import pdist
 
 METHODS = ("ward", "single", "complete", "average")
 
@@ -15,7 +16,7 @@ def canonical(labels):
 def assert_same_dendrogram(Z, points, method, rtol=1e-12):
     """Heights and the partitions at every cut are scipy's."""
     points = np.asarray(points, np.float64)
-    expected = hierarchy.linkage(points, method)
+    expected = hierarchy.linkage(pdist(points), method)
     floor = 1e-14 * expected[-1, 2]  # of points that differ only by rounding
     np.testing.assert_allclose(Z[:, 2], expected[:, 2], rtol=rtol, atol=floor)
     assert hierarchy.is_valid_linkage(Z)

@@ -66,16 +66,3 @@ else:
     env = {k: v for k, v in os.environ.items() if not k.startswith("REPRUNE_")}
     done = subprocess.run([sys.executable, "-P", "-c", program], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_clustering_needs_no_torch():
-    program = """
-import sys
-sys.modules["torch"] = None
-from reprune.linkage import linkage
-import numpy
-assert linkage(numpy.eye(4)).shape == (3, 4)
-"""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("REPRUNE_")}
-    done = subprocess.run([sys.executable, "-P", "-c", program], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

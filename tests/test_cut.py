@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster import hierarchy
+from scipy.spatial.distance import pdist
 
 import reprune
 
@@ -20,7 +21,7 @@ BACKENDS = ("reference", "cpp")
     share=st.floats(-0.1, 1.1),
 )
 def test_labels_are_fclusters(backend, kind, n, seed, share):
-    Z = hierarchy.linkage(oracles.draw_points(kind, n, 3, seed), "average")
+    Z = hierarchy.linkage(pdist(oracles.draw_points(kind, n, 3, seed)), "average")
     for height in (share * Z[-1, 2], *Z[:, 2]):
         labels = reprune.cut(Z, height, backend=backend)
         assert labels.dtype == np.int32
