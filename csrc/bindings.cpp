@@ -15,6 +15,7 @@
 #include "cut.hpp"
 #include "linkage.hpp"
 #include "pool.hpp"
+#include "scan.hpp"
 #include "select.hpp"
 #include "ties.hpp"
 
@@ -144,4 +145,6 @@ PYBIND11_MODULE(_core, m) {
           py::arg("name"), py::arg("norms"));
     m.def("select_layers", &bind_select_layers, py::arg("problems"), py::arg("seed"), py::arg("ties_by_norm"),
           py::arg("threads"), py::arg("progress"));
+    m.def("isa", [] { return std::string(scanner().name); });
+    m.def("set_isa", [](const std::string& name) { return set_isa(name.c_str()); }, py::arg("name"));
 }

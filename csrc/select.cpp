@@ -1,11 +1,7 @@
 #include "select.hpp"
 
-#include <algorithm>
-
 #include "coverage.hpp"
-#include "cut.hpp"
-#include "linkage.hpp"
-#include "pool.hpp"
+#include "table.hpp"
 #include "ties.hpp"
 
 namespace reprune {
@@ -25,17 +21,6 @@ std::vector<double> squared_norms(const LayerProblem& problem) {
 }
 
 }  // namespace
-
-double cut_table(const Batch& table, std::int64_t keep, int threads, std::int32_t* labels, std::int32_t* clusters) {
-    const std::int64_t n = table.first.n, merges = n - keep;
-    std::vector<double> z(static_cast<std::size_t>(table.b * (n - 1) * 4));
-    const auto tree = [&](std::int64_t j) { return z.data() + j * (n - 1) * 4; };
-    parallel_for(table.b, threads, [&](std::int64_t j) { linkage(table[j], Method::ward, tree(j)); });
-    double height = 0;
-    for (std::int64_t j = 0; j < table.b; ++j) height = std::max(height, tree(j)[4 * (merges - 1) + 2]);
-    parallel_for(table.b, threads, [&](std::int64_t j) { clusters[j] = cut(tree(j), n, height, labels + j * n); });
-    return height;
-}
 
 void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, int threads) {
     std::vector<LabelColumn> columns;

@@ -21,10 +21,6 @@ struct LayerProblem {
     std::int64_t *order = nullptr, *gains = nullptr;  // [keep]
 };
 
-// Cuts every channel of a table at h = max over channels of the height of its (O - keep)-th merge.
-// Returns h; writes labels [I, O] and clusters [I].
-double cut_table(const Batch& table, std::int64_t keep, int threads, std::int32_t* labels, std::int32_t* clusters);
-
 void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, int threads);
 
 }  // namespace reprune

@@ -24,7 +24,7 @@ def linkage(points: npt.NDArray[np.float64], method: str) -> npt.NDArray[np.floa
         a, b = sorted(divmod(int(distance.argmin()), n))
         Z[k] = *sorted((number[a], number[b])), unit * distance[a, b], size[a] + size[b]
         if method == "ward":  # sqrt(2 |A||B| / (|A|+|B|)) * ||m_A - m_B||
-            centre[a] = (size[a] * centre[a] + size[b] * centre[b]) / (size[a] + size[b])
+            centre[a] += size[b] / (size[a] + size[b]) * (centre[b] - centre[a])  # exact for equal points
             weight = np.sqrt(2 * (size[a] + size[b]) * size / (size[a] + size[b] + size))
             row = weight * np.sqrt(((centre - centre[a]) ** 2).sum(axis=1))
         elif method == "single":

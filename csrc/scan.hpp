@@ -1,0 +1,44 @@
+// One query cluster against all live clusters of a channel: the inner loop of Ward's clustering, by instruction set.
+//
+// Clusters stand in blocks of 16 lanes of 4 bytes. A block of the fixed-point form is
+//     [pairs][16] of two int16 coordinates, [16] int32 squared norm, [16] float 1/size        64 * (pairs + 2) bytes
+// and one of the floating-point form
+//     [d][16] float coordinates, [16] float 1/size                                           64 * (d + 1) bytes
+// Keys are approximate Ward costs ||a - b||^2 / (1/|A| + 1/|B|); the caller knows how far they can be off and decides what
+// is close in float64, so that every instruction set gives the same clusters.
+#pragma once
+
+#include <cstdint>
+
+namespace reprune {
+
+constexpr int lanes = 16;
+
+struct FixedQuery {
+    const std::int16_t* minus2;  // [2 * pairs]: -2 a
+    std::int32_t norm;           // ||a||^2
+    float reciprocal;            // 1/|A|
+};
+
+struct FloatQuery {
+    const float* coordinates;  // [d]
+    float reciprocal;
+};
+
+struct Scanner {
+    const char* name;
+    float error;  // relative error of a key beyond that of its coordinates
+    // Both write keys [16 * blocks] and return the smallest.
+    float (*fixed)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys);
+    float (*floating)(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys);
+    // Indices of keys <= limit, ascending; returns how many.
+    std::int32_t (*gather)(const float* keys, std::int32_t count, float limit, std::int32_t* found);
+};
+
+// The fastest one here, or what set_isa() chose. Names: "avx512", "avx2", "sse2", "plain".
+const Scanner& scanner();
+bool set_isa(const char* name);  // "" for the fastest; false if this machine has no such instruction set
+const Scanner* x86_scanner(int rank);  // 0, 1, 2: the fastest first; null where it cannot run
+extern const Scanner plain_scanner;
+
+}  // namespace reprune

@@ -1,0 +1,93 @@
+// The scan in plain C++, for machines that scan_x86.cpp does not know; also the reading version of it.
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <limits>
+
+#include "scan.hpp"
+
+namespace reprune {
+namespace {
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+float least(const float* keys) { return *std::min_element(keys, keys + lanes); }
+
+float fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys) {
+    float smallest = infinity;
+    for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (pairs + 2), keys += lanes) {
+        std::uint32_t sum[lanes];  // modulo 2^32: only the final value has to fit
+        float reciprocal[lanes];
+        std::memcpy(sum, blocks + 64 * pairs, 64);
+        std::memcpy(reciprocal, blocks + 64 * (pairs + 1), 64);
+        for (std::int32_t p = 0; p < pairs; ++p) {
+            std::int16_t x[2 * lanes];
+            std::memcpy(x, blocks + 64 * p, 64);
+            const std::int32_t q0 = query.minus2[2 * p], q1 = query.minus2[2 * p + 1];
+            for (int l = 0; l < lanes; ++l) sum[l] += static_cast<std::uint32_t>(x[2 * l] * q0 + x[2 * l + 1] * q1);
+        }
+        for (int l = 0; l < lanes; ++l) {
+            const auto squared = static_cast<std::int32_t>(sum[l] + static_cast<std::uint32_t>(query.norm));
+            keys[l] = static_cast<float>(squared) / (reciprocal[l] + query.reciprocal);
+        }
+        smallest = std::min(smallest, least(keys));
+    }
+    return smallest;
+}
+
+float floating(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys) {
+    float smallest = infinity;
+    for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (d + 1), keys += lanes) {
+        float sum[lanes] = {}, x[lanes];
+        for (std::int32_t k = 0; k < d; ++k) {
+            std::memcpy(x, blocks + 64 * k, 64);
+            for (int l = 0; l < lanes; ++l) sum[l] += (x[l] - query.coordinates[k]) * (x[l] - query.coordinates[k]);
+        }
+        std::memcpy(x, blocks + 64 * d, 64);
+        for (int l = 0; l < lanes; ++l) keys[l] = sum[l] / (x[l] + query.reciprocal);
+        smallest = std::min(smallest, least(keys));
+    }
+    return smallest;
+}
+
+std::int32_t gather(const float* keys, std::int32_t count, float limit, std::int32_t* found) {
+    std::int32_t m = 0;
+    for (std::int32_t i = 0; i < count * lanes; ++i)
+        if (keys[i] <= limit) found[m++] = i;
+    return m;
+}
+
+std::atomic<const Scanner*> chosen{nullptr};
+
+const Scanner* fastest() {
+    for (int rank = 0; rank < 3; ++rank)
+        if (const Scanner* s = x86_scanner(rank)) return s;
+    return &plain_scanner;
+}
+
+}  // namespace
+
+const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, gather};
+
+const Scanner& scanner() {
+    const Scanner* s = chosen.load(std::memory_order_relaxed);
+    if (s == nullptr) chosen.store(s = fastest(), std::memory_order_relaxed);
+    return *s;
+}
+
+bool set_isa(const char* name) {
+    if (*name == 0) {
+        chosen.store(fastest());
+        return true;
+    }
+    for (int rank = 0; rank < 4; ++rank) {
+        const Scanner* s = rank < 3 ? x86_scanner(rank) : &plain_scanner;
+        if (s != nullptr && std::strcmp(s->name, name) == 0) {
+            chosen.store(s);
+            return true;
+        }
+    }
+    return false;
+}
+
+}  // namespace reprune

@@ -1,0 +1,127 @@
+// The scan for x86-64. Functions carry their instruction set as an attribute, so nothing else in the library is compiled
+// for a machine that may not be there.
+#include "scan.hpp"
+
+#if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
+#include <immintrin.h>
+
+namespace reprune {
+namespace {
+
+inline std::int32_t pair_of(const std::int16_t* q) {
+    return static_cast<std::int32_t>(static_cast<std::uint16_t>(q[0]) |
+                                     static_cast<std::uint32_t>(static_cast<std::uint16_t>(q[1])) << 16);
+}
+
+namespace avx512 {
+#define REPRUNE_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+#define REPRUNE_WIDTH 16
+using F = __m512;
+using I = __m512i;
+REPRUNE_TARGET inline F load(const void* p) { return _mm512_loadu_ps(p); }
+REPRUNE_TARGET inline I loadi(const void* p) { return _mm512_loadu_si512(p); }
+REPRUNE_TARGET inline I seti(std::int32_t x) { return _mm512_set1_epi32(x); }
+REPRUNE_TARGET inline F set(float x) { return _mm512_set1_ps(x); }
+REPRUNE_TARGET inline I dot(I sum, I x, I y) { return _mm512_dpwssd_epi32(sum, x, y); }
+REPRUNE_TARGET inline I addi(I x, I y) { return _mm512_add_epi32(x, y); }
+REPRUNE_TARGET inline F number(I x) { return _mm512_cvtepi32_ps(x); }
+REPRUNE_TARGET inline F add(F x, F y) { return _mm512_add_ps(x, y); }
+REPRUNE_TARGET inline F sub(F x, F y) { return _mm512_sub_ps(x, y); }
+REPRUNE_TARGET inline F mul(F x, F y) { return _mm512_mul_ps(x, y); }
+REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm512_fmadd_ps(x, x, sum); }
+REPRUNE_TARGET inline F reciprocal(F x) { return _mm512_rcp14_ps(x); }
+REPRUNE_TARGET inline F min(F x, F y) { return _mm512_min_ps(x, y); }
+REPRUNE_TARGET inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+REPRUNE_TARGET inline float least(F x) { return _mm512_reduce_min_ps(x); }
+REPRUNE_TARGET inline std::uint32_t below(F x, F limit) { return _mm512_cmp_ps_mask(x, limit, _CMP_LE_OQ); }
+#include "scan_x86.inc"
+}  // namespace avx512
+
+namespace avx2 {
+#define REPRUNE_TARGET __attribute__((target("avx2,fma")))
+#define REPRUNE_WIDTH 8
+using F = __m256;
+using I = __m256i;
+REPRUNE_TARGET inline F load(const void* p) { return _mm256_loadu_ps(static_cast<const float*>(p)); }
+REPRUNE_TARGET inline I loadi(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+REPRUNE_TARGET inline I seti(std::int32_t x) { return _mm256_set1_epi32(x); }
+REPRUNE_TARGET inline F set(float x) { return _mm256_set1_ps(x); }
+REPRUNE_TARGET inline I dot(I sum, I x, I y) { return _mm256_add_epi32(sum, _mm256_madd_epi16(x, y)); }
+REPRUNE_TARGET inline I addi(I x, I y) { return _mm256_add_epi32(x, y); }
+REPRUNE_TARGET inline F number(I x) { return _mm256_cvtepi32_ps(x); }
+REPRUNE_TARGET inline F add(F x, F y) { return _mm256_add_ps(x, y); }
+REPRUNE_TARGET inline F sub(F x, F y) { return _mm256_sub_ps(x, y); }
+REPRUNE_TARGET inline F mul(F x, F y) { return _mm256_mul_ps(x, y); }
+REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm256_fmadd_ps(x, x, sum); }
+REPRUNE_TARGET inline F reciprocal(F x) { return _mm256_rcp_ps(x); }
+REPRUNE_TARGET inline F min(F x, F y) { return _mm256_min_ps(x, y); }
+REPRUNE_TARGET inline void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+REPRUNE_TARGET inline std::uint32_t below(F x, F limit) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_LE_OQ)));
+}
+REPRUNE_TARGET inline float least(F x) {
+    float v[8];
+    store(v, x);
+    float m = v[0];
+    for (int l = 1; l < 8; ++l) m = v[l] < m ? v[l] : m;
+    return m;
+}
+#include "scan_x86.inc"
+}  // namespace avx2
+
+namespace sse2 {
+#define REPRUNE_TARGET
+#define REPRUNE_WIDTH 4
+using F = __m128;
+using I = __m128i;
+inline F load(const void* p) { return _mm_loadu_ps(static_cast<const float*>(p)); }
+inline I loadi(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+inline I seti(std::int32_t x) { return _mm_set1_epi32(x); }
+inline F set(float x) { return _mm_set1_ps(x); }
+inline I dot(I sum, I x, I y) { return _mm_add_epi32(sum, _mm_madd_epi16(x, y)); }
+inline I addi(I x, I y) { return _mm_add_epi32(x, y); }
+inline F number(I x) { return _mm_cvtepi32_ps(x); }
+inline F add(F x, F y) { return _mm_add_ps(x, y); }
+inline F sub(F x, F y) { return _mm_sub_ps(x, y); }
+inline F mul(F x, F y) { return _mm_mul_ps(x, y); }
+inline F square_add(F x, F sum) { return _mm_add_ps(_mm_mul_ps(x, x), sum); }
+inline F reciprocal(F x) { return _mm_rcp_ps(x); }
+inline F min(F x, F y) { return _mm_min_ps(x, y); }
+inline void store(float* p, F x) { _mm_storeu_ps(p, x); }
+inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_cmple_ps(x, limit))); }
+inline float least(F x) {
+    float v[4];
+    store(v, x);
+    float m = v[0];
+    for (int l = 1; l < 4; ++l) m = v[l] < m ? v[l] : m;
+    return m;
+}
+#include "scan_x86.inc"
+}  // namespace sse2
+
+const Scanner scanners[3] = {
+    {"avx512", 6.2e-5F, avx512::fixed, avx512::floating, avx512::gather},
+    {"avx2", 3.7e-4F, avx2::fixed, avx2::floating, avx2::gather},
+    {"sse2", 3.7e-4F, sse2::fixed, sse2::floating, sse2::gather},
+};
+
+}  // namespace
+
+const Scanner* x86_scanner(int rank) {
+    __builtin_cpu_init();
+    const bool can[3] = {__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                             __builtin_cpu_supports("avx512vnni"),
+                         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), true};
+    return can[rank] ? &scanners[rank] : nullptr;
+}
+
+}  // namespace reprune
+
+#else
+
+namespace reprune {
+const Scanner* x86_scanner(int) { return nullptr; }
+}  // namespace reprune
+
+#endif

@@ -1,0 +1,47 @@
+// Ward's clustering of one channel up to a cost, on centroids: a nearest-neighbour chain whose scans run in 16-bit fixed
+// point and whose decisions are those of float64.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "scan.hpp"
+
+namespace reprune {
+
+struct Join {  // `gone` becomes part of `kept`; clusters go by the largest id of their points
+    std::int32_t gone, kept;
+    double cost;  // |A||B|/(|A|+|B|) * ||m_A - m_B||^2, half the square of the height
+};
+
+// Memory is kept from one channel to the next.
+class Ward {
+  public:
+    double* start(std::int32_t n, std::int32_t d);  // rows [n, d] to be filled in, exactly centred if need be
+    // Starts from singletons; `parent` [n] in: who belongs together already (a forest, parent[i] >= i), or null.
+    void begin(const std::int32_t* parent);
+    // Makes all joins of cost <= limit that are left, appended to joins.
+    void run(double limit);
+
+    std::vector<Join> joins;
+    double scatter = 0;  // sum of squared distances to the mean: no join costs more
+
+  private:
+    void pack();  // live clusters into blocks
+    void enter(std::int32_t slot, std::int32_t id);
+    void leave(std::int32_t slot);
+    double cost(std::int32_t a, std::int32_t b) const;
+    std::int32_t nearest(std::int32_t tip, std::int32_t before, double limit, double* reached);
+
+    std::int32_t n_ = 0, d_ = 0, pairs_ = 0, live_ = 0;
+    bool fixed_ = true;     // fixed point, else floating point: for points of very different size
+    double scale_ = 1;      // coordinates to fixed point
+    std::int64_t scans_ = 0, candidates_ = 0;
+    std::vector<double> rows_, size_, mean_;
+    std::vector<std::int32_t> id_, slot_, path_, final_, found_, forest_, count_;
+    std::vector<char> blocks_;
+    std::vector<float> keys_, query_;
+    std::vector<std::int16_t> minus2_;
+};
+
+}  // namespace reprune
