@@ -24,7 +24,7 @@ ROUND_TO = (
     8  # channels: convolutions are computed in blocks, and a block half full costs as much as a full one
 )
 PEAK, PEAK_AFTER = 0.1, 0.03  # learning rates of the two trainings
-EPOCHS, EPOCHS_AFTER = 8, 2
+EPOCHS, EPOCHS_AFTER = 6, 2
 REPEATS = {1: 200, 64: 60}  # batch size -> timed runs
 
 
