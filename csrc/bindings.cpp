@@ -121,15 +121,18 @@ std::vector<Chosen> bind_select_layers(const std::vector<std::tuple<std::string,
         problems.push_back(std::move(problem));
         results.push_back(std::move(chosen));
     }
-    for (std::size_t k = 0; k < problems.size(); ++k) {
-        {
-            const py::gil_scoped_release release;
-            select_layer(problems[k], seed, ties_by_norm, threads);
-        }
-        std::get<2>(results[k]) = problems[k].heights;
-        if (progress) progress(static_cast<std::int64_t>(k) + 1);
+    std::int64_t told = 0;
+    const auto tell = [&](std::int64_t done) {
+        const py::gil_scoped_acquire acquire;
         if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        if (progress && done > told) progress(told = done);
+    };
+    {
+        const py::gil_scoped_release release;
+        select_layers(problems, seed, ties_by_norm, threads, tell);
     }
+    tell(static_cast<std::int64_t>(problems.size()));
+    for (std::size_t k = 0; k < problems.size(); ++k) std::get<2>(results[k]) = problems[k].heights;
     return results;
 }
 

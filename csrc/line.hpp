@@ -1,34 +1,36 @@
-// Ward's clustering of points on a line (1 x 1 kernels): only neighbours ever merge, so sorting and a stack do.
+// Ward's clustering of points on a line (1 x 1 kernels): only neighbours ever merge, so after sorting each boundary between
+// neighbours has one cost, and the clusters at a cut are read off by comparing.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
-
-#include "ward.hpp"
 
 namespace reprune {
 
 class Line {
   public:
     double* start(std::int32_t n);  // values [n] to be filled in
-    // All joins of cost <= limit, appended to joins.
+    // Finds the joins of cost <= limit: cost()[p] is that of the join which closes the boundary between the sorted points p
+    // and p + 1, infinity where none within the limit does.
     void run(double limit);
 
-    std::vector<Join> joins;
+    const std::int32_t* order() const { return order_.data(); }  // [n] points by value, equal ones by id
+    const double* cost() const { return cost_.data(); }          // [n-1]
 
   private:
-    struct Cluster {
-        double mean, size;
-        double gap;  // cost of the join with the cluster below it on the stack
-        std::int32_t id;
-    };
     void sort();
+    void rounds(double limit);
+    void chain(double limit);
 
-    std::int32_t n_ = 0;
+    std::int32_t n_ = 0, live_ = 0;
     std::vector<double> values_;
-    std::vector<std::uint64_t> keys_, spare_;
     std::vector<std::int32_t> order_, spare_order_;
-    std::vector<Cluster> stack_, waiting_;
+    std::vector<double> cost_;
+    // clusters from left to right: mean, size, and the boundary on their right; gap: cost of the join across it
+    std::vector<double> mean_, size_, gap_, share_;
+    std::vector<std::int64_t> join_;
+    std::vector<std::int32_t> boundary_, stack_, waiting_;
 };
 
 }  // namespace reprune

@@ -6,119 +6,144 @@
 #include <numeric>
 #include <vector>
 
+#include "clones.hpp"
 #include "dendrogram.hpp"
+#include "line.hpp"
 #include "rows.hpp"
+#include "ward.hpp"
 
 namespace reprune {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-// The nearest-neighbour chain (Benzecri 1982): follow nearest neighbours until two are mutual, merge, go on from the rest
-// of the chain. Right for every reducible linkage. `live` [m] holds the clusters by the id of a member; of equally near
-// ones the chain's predecessor is taken first, then the smallest id, so the chain always ends.
-template <class Nearest, class Join>
-void chain(std::int64_t n, Nearest nearest, Join join) {
-    std::vector<std::int32_t> live(static_cast<std::size_t>(n)), path;
-    std::iota(live.begin(), live.end(), 0);
-    while (live.size() > 1) {
-        if (path.empty()) path.push_back(live.front());
-        const std::int32_t tip = path.back();
-        const std::int32_t before = path.size() > 1 ? path[path.size() - 2] : -1;
-        const std::int32_t next = nearest(tip, before, live);
-        if (next != before) {
+// The loops that are worth vectors; the same operations in any width, so the same results.
+REPRUNE_CLONES double smallest(const double* x, std::size_t n) {
+    double lane[16];
+    std::fill_n(lane, 16, infinity);
+    std::size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (std::size_t l = 0; l < 16; ++l) lane[l] = x[i + l] < lane[l] ? x[i + l] : lane[l];
+    for (; i < n; ++i) lane[0] = x[i] < lane[0] ? x[i] : lane[0];
+    return *std::min_element(lane, lane + 16);
+}
+
+REPRUNE_CLONES void combine(Method method, std::size_t n, double na, double nb, double* __restrict a,
+                            const double* __restrict b) {
+    if (method == Method::single) {
+        for (std::size_t k = 0; k < n; ++k) a[k] = b[k] < a[k] ? b[k] : a[k];
+    } else if (method == Method::complete) {
+        for (std::size_t k = 0; k < n; ++k) a[k] = b[k] > a[k] ? b[k] : a[k];
+    } else {
+        for (std::size_t k = 0; k < n; ++k) a[k] = (na * a[k] + nb * b[k]) / (na + nb);
+    }
+}
+
+// row[b] += (x - y[b])^2
+REPRUNE_CLONES void add_squares(double x, const double* __restrict y, std::size_t n, double* __restrict row) {
+    for (std::size_t b = 0; b < n; ++b) row[b] += (x - y[b]) * (x - y[b]);
+}
+
+REPRUNE_CLONES void roots(double* row, std::size_t n) {
+    for (std::size_t b = 0; b < n; ++b) row[b] = std::sqrt(row[b]);
+}
+
+// matrix [n, n] of Euclidean distances, infinite on the diagonal
+void distances(const Rows& rows, double* matrix) {
+    const auto n = static_cast<std::size_t>(rows.n), d = static_cast<std::size_t>(rows.d);
+    std::vector<double> turned(n * d);  // [d, n]
+    for (std::size_t i = 0; i < n; ++i)
+        for (std::size_t k = 0; k < d; ++k) turned[k * n + i] = rows.values[i * d + k];
+    for (std::size_t a = 0; a < n; ++a) {
+        std::fill_n(matrix + a * n, n, 0.0);
+        for (std::size_t k = 0; k < d; ++k) add_squares(turned[k * n + a], turned.data() + k * n, a, matrix + a * n);
+        roots(matrix + a * n, a);
+        matrix[a * n + a] = infinity;
+    }
+    for (std::size_t a = 0; a < n; a += 16)  // the other half, in tiles
+        for (std::size_t b = 0; b <= a; b += 16)
+            for (std::size_t i = a; i < std::min(a + 16, n); ++i)
+                for (std::size_t j = b; j < std::min(b + 16, i); ++j) matrix[j * n + i] = matrix[i * n + j];
+}
+
+std::vector<Merge> ward(const Points& points) {
+    thread_local Ward space;
+    Rows rows(points);
+    std::copy(rows.values.begin(), rows.values.end(),
+              space.start(static_cast<std::int32_t>(rows.n), static_cast<std::int32_t>(rows.d)));
+    space.begin(nullptr);
+    space.run(infinity);
+    std::vector<Merge> merges;
+    merges.reserve(space.joins.size());
+    for (const Join& x : space.joins) merges.push_back({x.gone, x.kept, rows.unit * std::sqrt(2 * x.cost)});
+    return merges;
+}
+
+std::vector<Merge> ward_on_a_line(const Points& points) {
+    thread_local Line space;
+    Rows rows(points);
+    std::copy(rows.values.begin(), rows.values.end(), space.start(static_cast<std::int32_t>(rows.n)));
+    space.run(infinity);
+    std::vector<Merge> merges;
+    for (std::int64_t p = 0; p + 1 < rows.n; ++p)
+        merges.push_back({space.order()[p], space.order()[p + 1], rows.unit * std::sqrt(2 * space.cost()[p])});
+    return merges;
+}
+
+// single, complete, average: the n x n matrix of distances, updated by Lance and Williams' formula, and a nearest-neighbour
+// chain (Benzecri 1982), right for every reducible linkage. Of equally near clusters the chain's predecessor comes first,
+// then the first in the matrix, so the chain always ends. Rows of merged clusters are filled by the last one, so the matrix
+// stays dense.
+std::vector<Merge> stored(const Points& points, Method method) {
+    const Rows rows(points);
+    const auto n = static_cast<std::size_t>(rows.n);
+    std::vector<double> matrix(n * n), size(n, 1.0);
+    std::vector<std::int32_t> id(n);  // a point of the cluster in row i
+    std::iota(id.begin(), id.end(), 0);
+    distances(rows, matrix.data());
+    std::vector<Merge> merges;
+    merges.reserve(n);
+    std::vector<std::size_t> path;
+    std::size_t live = n;
+    while (live > 1) {
+        if (path.empty()) path.push_back(live - 1);
+        const std::size_t tip = path.back();
+        const double* row = matrix.data() + tip * n;
+        const double least = smallest(row, live);  // the diagonal is infinite
+        const std::size_t before = path.size() > 1 ? path[path.size() - 2] : live;
+        if (before == live || row[before] > least) {
+            std::size_t next = 0;
+            while (row[next] != least) ++next;
             path.push_back(next);
             continue;
         }
         path.resize(path.size() - 2);
-        const std::int32_t kept = std::max(tip, before), gone = std::min(tip, before);
-        live.erase(std::lower_bound(live.begin(), live.end(), gone));
-        join(kept, gone, live);
+        const std::size_t kept = std::min(tip, before), gone = std::max(tip, before), last = --live;
+        merges.push_back({id[kept], id[gone], rows.unit * least});
+        double *a = matrix.data() + kept * n, *b = matrix.data() + gone * n;
+        combine(method, live + 1, size[kept], size[gone], a, b);
+        a[kept] = infinity;
+        size[kept] += size[gone];
+        if (gone != last) {  // the last cluster moves into the hole
+            a[gone] = a[last];
+            std::copy_n(matrix.data() + last * n, live, b);
+            b[kept] = a[gone];
+            b[gone] = infinity;
+            for (std::size_t k = 0; k < live; ++k) matrix[k * n + gone] = b[k];
+            id[gone] = id[last];
+            size[gone] = size[last];
+            std::replace(path.begin(), path.end(), last, gone);
+        }
+        for (std::size_t k = 0; k < live; ++k) matrix[k * n + kept] = a[k];
     }
-}
-
-std::vector<Merge> ward(const Points& points) {
-    Rows rows(points);
-    const std::int64_t n = rows.n, d = rows.d;
-    std::vector<double> size(static_cast<std::size_t>(n), 1.0);
-    std::vector<Merge> merges;
-    double reached = 0;  // the cost that the last nearest() found
-    const auto cost = [&](std::int32_t a, std::int32_t b) {  // |A||B|/(|A|+|B|) * ||m_A - m_B||^2
-        const double na = size[static_cast<std::size_t>(a)], nb = size[static_cast<std::size_t>(b)];
-        return na * nb / (na + nb) * rows.squared(a, b);
-    };
-    const auto nearest = [&](std::int32_t tip, std::int32_t before, const std::vector<std::int32_t>& live) {
-        std::int32_t best = before;
-        double least = before < 0 ? infinity : cost(tip, before);
-        for (const std::int32_t other : live) {
-            if (other == tip) continue;
-            const double c = cost(tip, other);
-            if (c < least || best < 0) {
-                least = c;
-                best = other;
-            }
-        }
-        reached = least;
-        return best;
-    };
-    const auto join = [&](std::int32_t kept, std::int32_t gone, const std::vector<std::int32_t>&) {
-        merges.push_back({kept, gone, rows.unit * std::sqrt(2 * reached)});
-        double* m = rows.row(kept);
-        const double* other = rows.row(gone);
-        double& nk = size[static_cast<std::size_t>(kept)];
-        const double share = size[static_cast<std::size_t>(gone)] / (nk + size[static_cast<std::size_t>(gone)]);
-        for (std::int64_t k = 0; k < d; ++k) m[k] += share * (other[k] - m[k]);
-        nk += size[static_cast<std::size_t>(gone)];
-    };
-    chain(n, nearest, join);
-    return merges;
-}
-
-// single, complete, average: the n x n matrix of distances, updated by Lance and Williams' formula.
-std::vector<Merge> stored(const Points& points, Method method) {
-    const Rows rows(points);
-    const std::int64_t n = rows.n;
-    std::vector<double> matrix(static_cast<std::size_t>(n * n)), size(static_cast<std::size_t>(n), 1.0);
-    const auto at = [&](std::int32_t a, std::int32_t b) -> double& {
-        return matrix[static_cast<std::size_t>(a * n + b)];
-    };
-    for (std::int32_t a = 0; a < n; ++a)
-        for (std::int32_t b = 0; b < a; ++b) at(a, b) = at(b, a) = std::sqrt(rows.squared(a, b));
-    std::vector<Merge> merges;
-    const auto nearest = [&](std::int32_t tip, std::int32_t before, const std::vector<std::int32_t>& live) {
-        std::int32_t best = before;
-        double least = before < 0 ? infinity : at(tip, before);
-        for (const std::int32_t other : live) {
-            if (other == tip) continue;
-            if (at(tip, other) < least || best < 0) {
-                least = at(tip, other);
-                best = other;
-            }
-        }
-        return best;
-    };
-    const auto join = [&](std::int32_t kept, std::int32_t gone, const std::vector<std::int32_t>& live) {
-        merges.push_back({kept, gone, rows.unit * at(kept, gone)});
-        const double nk = size[static_cast<std::size_t>(kept)], ng = size[static_cast<std::size_t>(gone)];
-        for (const std::int32_t other : live) {
-            if (other == kept) continue;
-            const double x = at(kept, other), y = at(gone, other);
-            double z = 0;
-            if (method == Method::single) z = std::min(x, y);
-            if (method == Method::complete) z = std::max(x, y);
-            if (method == Method::average) z = (nk * x + ng * y) / (nk + ng);
-            at(kept, other) = at(other, kept) = z;
-        }
-        size[static_cast<std::size_t>(kept)] = nk + ng;
-    };
-    chain(n, nearest, join);
     return merges;
 }
 
 }  // namespace
 
 void linkage(const Points& points, Method method, double* z) {
-    std::vector<Merge> merges = method == Method::ward ? ward(points) : stored(points, method);
+    std::vector<Merge> merges =
+        method != Method::ward ? stored(points, method) : points.d == 1 ? ward_on_a_line(points) : ward(points);
     to_scipy(merges, points.n, z);
 }
 

@@ -15,9 +15,9 @@ namespace reprune {
 constexpr int lanes = 16;
 
 struct FixedQuery {
-    const std::int16_t* minus2;  // [2 * pairs]: -2 a
-    std::int32_t norm;           // ||a||^2
-    float reciprocal;            // 1/|A|
+    const std::int32_t* words;  // [pairs]: a, two int16 coordinates to a word
+    std::int32_t norm;          // ||a||^2
+    float reciprocal;           // 1/|A|
 };
 
 struct FloatQuery {

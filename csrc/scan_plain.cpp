@@ -23,7 +23,9 @@ float fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const Fi
         for (std::int32_t p = 0; p < pairs; ++p) {
             std::int16_t x[2 * lanes];
             std::memcpy(x, blocks + 64 * p, 64);
-            const std::int32_t q0 = query.minus2[2 * p], q1 = query.minus2[2 * p + 1];
+            std::int16_t q[2];
+            std::memcpy(q, query.words + p, 4);
+            const std::int32_t q0 = -2 * q[0], q1 = -2 * q[1];
             for (int l = 0; l < lanes; ++l) sum[l] += static_cast<std::uint32_t>(x[2 * l] * q0 + x[2 * l + 1] * q1);
         }
         for (int l = 0; l < lanes; ++l) {

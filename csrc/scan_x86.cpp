@@ -8,11 +8,6 @@
 namespace reprune {
 namespace {
 
-inline std::int32_t pair_of(const std::int16_t* q) {
-    return static_cast<std::int32_t>(static_cast<std::uint16_t>(q[0]) |
-                                     static_cast<std::uint32_t>(static_cast<std::uint16_t>(q[1])) << 16);
-}
-
 namespace avx512 {
 #define REPRUNE_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #define REPRUNE_WIDTH 16
@@ -22,6 +17,7 @@ REPRUNE_TARGET inline F load(const void* p) { return _mm512_loadu_ps(p); }
 REPRUNE_TARGET inline I loadi(const void* p) { return _mm512_loadu_si512(p); }
 REPRUNE_TARGET inline I seti(std::int32_t x) { return _mm512_set1_epi32(x); }
 REPRUNE_TARGET inline F set(float x) { return _mm512_set1_ps(x); }
+REPRUNE_TARGET inline I minus2(I x) { return _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_add_epi16(x, x)); }
 REPRUNE_TARGET inline I dot(I sum, I x, I y) { return _mm512_dpwssd_epi32(sum, x, y); }
 REPRUNE_TARGET inline I addi(I x, I y) { return _mm512_add_epi32(x, y); }
 REPRUNE_TARGET inline F number(I x) { return _mm512_cvtepi32_ps(x); }
@@ -46,6 +42,7 @@ REPRUNE_TARGET inline F load(const void* p) { return _mm256_loadu_ps(static_cast
 REPRUNE_TARGET inline I loadi(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 REPRUNE_TARGET inline I seti(std::int32_t x) { return _mm256_set1_epi32(x); }
 REPRUNE_TARGET inline F set(float x) { return _mm256_set1_ps(x); }
+REPRUNE_TARGET inline I minus2(I x) { return _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_add_epi16(x, x)); }
 REPRUNE_TARGET inline I dot(I sum, I x, I y) { return _mm256_add_epi32(sum, _mm256_madd_epi16(x, y)); }
 REPRUNE_TARGET inline I addi(I x, I y) { return _mm256_add_epi32(x, y); }
 REPRUNE_TARGET inline F number(I x) { return _mm256_cvtepi32_ps(x); }
@@ -78,6 +75,7 @@ inline F load(const void* p) { return _mm_loadu_ps(static_cast<const float*>(p))
 inline I loadi(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 inline I seti(std::int32_t x) { return _mm_set1_epi32(x); }
 inline F set(float x) { return _mm_set1_ps(x); }
+inline I minus2(I x) { return _mm_sub_epi16(_mm_setzero_si128(), _mm_add_epi16(x, x)); }
 inline I dot(I sum, I x, I y) { return _mm_add_epi32(sum, _mm_madd_epi16(x, y)); }
 inline I addi(I x, I y) { return _mm_add_epi32(x, y); }
 inline F number(I x) { return _mm_cvtepi32_ps(x); }

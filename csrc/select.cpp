@@ -1,6 +1,12 @@
 #include "select.hpp"
 
+#include <algorithm>
+#include <atomic>
+#include <numeric>
+#include <thread>
+
 #include "coverage.hpp"
+#include "pool.hpp"
 #include "table.hpp"
 #include "ties.hpp"
 
@@ -20,8 +26,6 @@ std::vector<double> squared_norms(const LayerProblem& problem) {
     return norms;
 }
 
-}  // namespace
-
 void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, int threads) {
     std::vector<LabelColumn> columns;
     std::int64_t first = 0;  // channel of the table's first column
@@ -35,6 +39,33 @@ void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, 
     if (ties_by_norm) norms = squared_norms(problem);
     max_coverage(columns, problem.filters, problem.keep, tie_key(seed, problem.name), ties_by_norm ? norms.data() : nullptr,
                  problem.order, problem.gains);
+}
+
+// Roughly what a layer costs: pairs of points that a scan looks at, or points to sort.
+double work(const LayerProblem& problem) {
+    double sum = 0;
+    for (const Batch& table : problem.tables) {
+        const auto n = static_cast<double>(table.first.n), d = static_cast<double>(table.first.d);
+        sum += static_cast<double>(table.b) * n * (table.first.d == 1 ? 100 : 20 + n * d / 9);
+    }
+    return sum;
+}
+
+}  // namespace
+
+void select_layers(std::vector<LayerProblem>& problems, std::uint64_t seed, bool ties_by_norm, int threads,
+                   const std::function<void(std::int64_t)>& finished) {
+    std::vector<std::size_t> turn(problems.size());
+    std::iota(turn.begin(), turn.end(), std::size_t{0});
+    std::stable_sort(turn.begin(), turn.end(), [&](auto a, auto b) { return work(problems[a]) > work(problems[b]); });
+    std::atomic<std::int64_t> done{0};
+    const std::thread::id caller = std::this_thread::get_id();
+    // threads without a layer of their own help with the channels of another's
+    parallel_for(static_cast<std::int64_t>(problems.size()), threads, [&](std::int64_t k) {
+        select_layer(problems[turn[static_cast<std::size_t>(k)]], seed, ties_by_norm, threads);
+        const std::int64_t count = ++done;
+        if (std::this_thread::get_id() == caller) finished(count);
+    });
 }
 
 }  // namespace reprune

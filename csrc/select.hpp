@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct LayerProblem {
     std::int64_t *order = nullptr, *gains = nullptr;  // [keep]
 };
 
-void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, int threads);
+// All problems, the largest first and several at a time. `finished` is called on this thread, now and then, with the number
+// of layers done; what it throws ends the work.
+void select_layers(std::vector<LayerProblem>& problems, std::uint64_t seed, bool ties_by_norm, int threads,
+                   const std::function<void(std::int64_t)>& finished);
 
 }  // namespace reprune

@@ -14,6 +14,7 @@
 namespace reprune {
 namespace {
 
+constexpr std::int64_t block = 16;  // channels of one cache line of float32
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
@@ -21,7 +22,7 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 struct Space {  // per thread
     Ward ward;
     Line line;
-    std::vector<double> costs;
+    std::vector<double> costs, block;
 };
 
 Space& space() {
@@ -41,12 +42,12 @@ class Table {
   private:
     void scale();
     std::vector<std::int64_t> largest(std::int64_t count) const;
-    void cluster(std::int64_t j, double limit);
-    double deepen(std::int64_t j, double limit);
+    void load(std::int64_t j) const;
+    void load_lines(std::int64_t begin, std::int64_t end) const;
+    void centre(double* rows) const;
+    double cluster(std::int64_t j, double limit);
+    double reach(std::int64_t j, double limit);
     void label(std::int64_t j, double height);
-    const std::vector<Join>& join(std::int64_t j, const std::int32_t* parent, double limit);
-    double* load(std::int64_t j, double* rows) const;
-    double nth_cost(const std::vector<Join>& joins, std::size_t n) const;
 
     Batch table_;
     std::int32_t n_, d_;
@@ -73,8 +74,9 @@ void Table::scale() {
     unit_ = std::ldexp(1.0, exponent);
 }
 
-// Rows [n, d] of channel j. An offset common to all points goes where that is exact (Sterbenz: all within a factor of two).
-double* Table::load(std::int64_t j, double* rows) const {
+// Channel j into the memory of this thread's Line or Ward.
+void Table::load(std::int64_t j) const {
+    double* rows = d_ == 1 ? space().line.start(n_) : space().ward.start(n_, d_);
     const Points points = table_[j];
     const auto copy = [&](const auto* data) {
         for (std::int32_t i = 0; i < n_; ++i)
@@ -87,23 +89,41 @@ double* Table::load(std::int64_t j, double* rows) const {
     } else {
         copy(static_cast<const float*>(points.data));
     }
+    centre(rows);
+}
+
+// Lines of channels that are neighbours in memory: a cache line of the weight serves them all.
+void Table::load_lines(std::int64_t begin, std::int64_t end) const {
+    std::vector<double>& values = space().block;
+    values.resize(at(block * n_));
+    const Points points = table_[begin];
+    const auto copy = [&](const auto* data) {
+        for (std::int32_t i = 0; i < n_; ++i)
+            for (std::int64_t c = 0; c < end - begin; ++c)
+                values[at(c * n_ + i)] = static_cast<double>(data[i * points.stride_n + c]) * factor_;
+    };
+    if (points.is_double) {
+        copy(static_cast<const double*>(points.data));
+    } else {
+        copy(static_cast<const float*>(points.data));
+    }
+}
+
+// An offset common to all points goes where that is exact (Sterbenz: all within a factor of two).
+void Table::centre(double* rows) const {
     for (std::int32_t k = 0; k < d_; ++k) {
         const double first = rows[k];
         double low = first, high = first;
         for (std::int32_t i = 1; i < n_; ++i) {
             const double x = rows[static_cast<std::int64_t>(i) * d_ + k];
-            if (x * first <= 0) {  // the usual case, soon found: both signs occur
-                low = 0;
-                break;
-            }
             low = std::min(low, x);
             high = std::max(high, x);
+            if (low <= 0 && high >= 0) break;  // the usual case, soon found
         }
         if (!((low > 0 && high <= 2 * low) || (high < 0 && low >= 2 * high))) continue;
         const double middle = low + (high - low) / 2;
         for (std::int32_t i = 0; i < n_; ++i) rows[static_cast<std::int64_t>(i) * d_ + k] -= middle;
     }
-    return rows;
 }
 
 // Channels whose points lie furthest apart, as the differences of consecutive points tell.
@@ -126,69 +146,75 @@ std::vector<std::int64_t> Table::largest(std::int64_t count) const {
     return channels;
 }
 
-const std::vector<Join>& Table::join(std::int64_t j, const std::int32_t* parent, double limit) {
+// The channel that was loaded, up to `limit`: joins of at most the known bound into labels_, the others into left_. Returns
+// the cost of the merge that leaves `keep` clusters if it is among the others: 0 if it came before, infinity if it comes later.
+double Table::cluster(std::int64_t j, double limit) {
     Space& s = space();
-    if (d_ == 1) {  // on a line all joins come at once
-        load(j, s.line.start(n_));
-        s.line.run(limit);
-        return s.line.joins;
-    }
-    load(j, s.ward.start(n_, d_));
-    s.ward.begin(parent);
-    s.ward.run(limit);
-    return s.ward.joins;
-}
-
-double Table::nth_cost(const std::vector<Join>& joins, std::size_t n) const {  // the n-th smallest, n >= 1
-    std::vector<double>& costs = space().costs;
-    costs.clear();
-    for (const Join& x : joins) costs.push_back(x.cost);
-    std::nth_element(costs.begin(), costs.begin() + static_cast<std::ptrdiff_t>(n - 1), costs.end());
-    return costs[n - 1];
-}
-
-// Channel j from its points up to `limit`: joins up to the known bound into labels_ (as a forest), others into left_.
-void Table::cluster(std::int64_t j, double limit) {
-    const std::vector<Join>& joins = join(j, nullptr, limit);
     std::int32_t* parent = labels_ + j * n_;
-    std::iota(parent, parent + n_, 0);
-    left_[at(j)].clear();
-    for (const Join& x : joins) {
-        if (x.cost <= known_) {
-            parent[x.gone] = x.kept;
-        } else {
-            left_[at(j)].push_back(x);
+    std::vector<Join>& left = left_[at(j)];
+    left.clear();
+    std::size_t made = 0;  // of those in labels_
+    if (d_ == 1) {
+        s.line.run(limit);
+        const std::int32_t* order = s.line.order();
+        const double* cost = s.line.cost();
+        std::int32_t root = parent[order[0]] = order[0];
+        for (std::int32_t p = 1; p < n_; ++p) {
+            const bool same = cost[p - 1] <= known_;
+            root = same ? root : order[p];
+            made += same;
+            parent[order[p]] = root;
+            if (!same && cost[p - 1] <= limit && cost[p - 1] < infinity) left.push_back({order[p - 1], order[p], cost[p - 1]});
+        }
+    } else {
+        s.ward.begin(nullptr);
+        s.ward.run(limit);
+        std::iota(parent, parent + n_, 0);
+        for (const Join& x : s.ward.joins) {
+            if (x.cost <= known_) {
+                parent[x.gone] = x.kept;
+                ++made;
+            } else {
+                left.push_back(x);
+            }
         }
     }
     reached_[at(j)] = limit;
-    clusters_[j] = n_ - static_cast<std::int32_t>(joins.size());
+    if (made >= merges_) return 0;
+    if (made + left.size() < merges_) return infinity;
+    s.costs.clear();
+    for (const Join& x : left) s.costs.push_back(x.cost);
+    const auto nth = s.costs.begin() + static_cast<std::ptrdiff_t>(merges_ - made - 1);
+    std::nth_element(s.costs.begin(), nth, s.costs.end());
+    return *nth;
 }
 
-// Cost of the merge of channel j that leaves `keep` clusters, where the first run ended before it.
-double Table::deepen(std::int64_t j, double limit) {
-    double next = std::max(limit, 1e-300);
+// The same from `limit` on, as far as it takes.
+double Table::reach(std::int64_t j, double limit) {
     for (;;) {
-        next = next > 1e300 ? infinity : next * 1.5;
-        cluster(j, next);
-        const auto made = at(n_ - clusters_[j]);
-        if (made >= merges_) return nth_cost(left_[at(j)], merges_ - (made - left_[at(j)].size()));
-        if (next > 1e6 * limit) next = infinity;
+        load(j);
+        const double cost = cluster(j, limit);
+        if (cost < infinity) return cost;
+        limit = limit > 1e300 || limit < 1e-300 ? infinity : limit * 1.5;
     }
 }
 
 void Table::label(std::int64_t j, double height) {
     std::int32_t* parent = labels_ + j * n_;
-    if (reached_[at(j)] < height) cluster(j, height);
+    if (reached_[at(j)] < height) {
+        load(j);
+        cluster(j, height);
+    }
     const auto root = [&](std::int32_t x) {
-        while (parent[x] != x) x = parent[x];
+        while (parent[x] != x) x = parent[x] = parent[parent[x]];
         return x;
     };
-    for (const Join& x : left_[at(j)]) {
-        if (x.cost > height) continue;
-        const std::int32_t a = root(x.gone), b = root(x.kept);
-        parent[std::min(a, b)] = std::max(a, b);
+    for (const Join& x : left_[at(j)])
+        if (x.cost <= height) parent[root(x.gone)] = root(x.kept);
+    for (std::int32_t i = 0; i < n_; ++i) {
+        const std::int32_t up = parent[i];
+        if (parent[up] != up) parent[i] = root(up);
     }
-    for (std::int32_t i = n_ - 1; i >= 0; --i) parent[i] = parent[parent[i]];  // to the root: those above are done
     clusters_[j] = renumber(parent, n_);
     std::vector<Join>().swap(left_[at(j)]);
 }
@@ -196,23 +222,30 @@ void Table::label(std::int64_t j, double height) {
 double Table::cut() {
     scale();
     // A few channels first: the cut is at least the largest of theirs.
-    const std::vector<std::int64_t> first = largest(std::max<std::int64_t>(2, std::min<std::int64_t>(8, table_.b / 32)));
-    std::vector<double> costs(at(table_.b), -1.0);
+    const std::vector<std::int64_t> first = largest(std::max<std::int64_t>(2, std::min<std::int64_t>(6, table_.b / 64)));
+    std::vector<double> costs(at(table_.b), 0.0);
+    known_ = -1;  // all joins are "others"
+    const double guess = reach(first[0], infinity);
     parallel_for(static_cast<std::int64_t>(first.size()), threads_, [&](std::int64_t f) {
-        const std::int64_t j = first[at(f)];
-        const std::vector<Join>& joins = join(j, nullptr, infinity);
-        costs[at(j)] = nth_cost(joins, merges_);
+        costs[at(first[at(f)])] = f == 0 ? guess : reach(first[at(f)], guess * 1.05);
     });
     known_ = *std::max_element(costs.begin(), costs.end());
     // Then all, a little further than that: most likely far enough.
     const double limit = known_ * 1.08;
-    parallel_for(table_.b, threads_, [&](std::int64_t j) {
-        cluster(j, limit);
-        const auto made = at(n_ - clusters_[j]);
-        if (made < merges_) {
-            costs[at(j)] = deepen(j, limit);
-        } else if (made - left_[at(j)].size() < merges_) {
-            costs[at(j)] = nth_cost(left_[at(j)], merges_ - (made - left_[at(j)].size()));
+    const std::int64_t width = d_ == 1 && table_.stride_b == 1 ? block : 1;
+    parallel_for((table_.b + width - 1) / width, threads_, [&](std::int64_t b) {
+        const std::int64_t begin = b * width, end = std::min(begin + width, table_.b);
+        if (width > 1) load_lines(begin, end);
+        for (std::int64_t j = begin; j < end; ++j) {
+            if (width > 1) {
+                const double* values = space().block.data() + (j - begin) * n_;
+                std::copy(values, values + n_, space().line.start(n_));
+                centre(space().line.start(n_));
+            } else {
+                load(j);
+            }
+            const double cost = cluster(j, limit);
+            costs[at(j)] = std::max(costs[at(j)], cost < infinity ? cost : reach(j, limit * 1.5));
         }
     });
     const double cost = *std::max_element(costs.begin(), costs.end());

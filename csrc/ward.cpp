@@ -26,7 +26,10 @@ double* Ward::start(std::int32_t n, std::int32_t d) {
     blocks_.resize(at(64LL * (n / lanes + 1) * (d + 2)));
     keys_.resize(at(n + lanes));
     query_.resize(at(d));
-    minus2_.assign(at(2 * pairs_), 0);
+    words_.assign(at(static_cast<std::int64_t>(n) * pairs_), 0);
+    norm_.resize(at(n));
+    share_.resize(at(n));
+    slack_.resize(at(n));
     joins.clear();
     return rows_.data();
 }
@@ -48,15 +51,14 @@ void Ward::begin(const std::int32_t* parent) {
         forest_.assign(buckets, -1);
         for (std::int32_t i = n_ - 1; i >= 0; --i) {
             double* row = rows_.data() + static_cast<std::int64_t>(i) * d_;
-            std::uint64_t hash = 0;
-            for (std::int32_t k = 0; k < d_; ++k) {
+            std::uint64_t hash = 0, odd = 0x9e3779b97f4a7c15ULL;
+            for (std::int32_t k = 0; k < d_; ++k, odd += 0xbf58476d1ce4e5baULL) {
                 row[k] += 0.0;  // no negative zero
                 std::uint64_t word;
                 std::memcpy(&word, row + k, 8);
-                hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-                hash ^= hash >> 29;
+                hash += (word ^ word >> 32) * odd;
             }
-            std::size_t bucket = hash & (buckets - 1);
+            std::size_t bucket = (hash ^ hash >> 32) & (buckets - 1);
             while (forest_[bucket] >= 0 &&
                    std::memcmp(row, rows_.data() + static_cast<std::int64_t>(forest_[bucket]) * d_, 8 * at(d_)) != 0)
                 bucket = (bucket + 1) & (buckets - 1);
@@ -117,28 +119,40 @@ void Ward::pack() {
     }
 }
 
+void Ward::measure(std::int32_t id) {
+    const double* row = rows_.data() + static_cast<std::int64_t>(id) * d_;
+    std::int32_t* words = words_.data() + static_cast<std::int64_t>(id) * pairs_;
+    std::int32_t norm = 0;
+    for (std::int32_t k = 0; k < d_; ++k) {
+        const double x = (row[k] - mean_[at(k)]) * scale_;
+        const auto q = static_cast<std::int16_t>(static_cast<std::int32_t>(x + std::copysign(0.5, x)));
+        norm += q * q;
+        std::memcpy(reinterpret_cast<char*>(words) + 2 * k, &q, 2);
+    }
+    norm_[at(id)] = norm;
+    const auto size = static_cast<float>(size_[at(id)]);
+    share_[at(id)] = 1 / size;
+    // each coordinate of a difference is off by at most one, so is the distance by at most sqrt(d)
+    slack_[at(id)] = 1.01F * std::sqrt(static_cast<float>(d_) * size);
+}
+
 void Ward::enter(std::int32_t slot, std::int32_t id) {
     id_[at(slot)] = id;
     slot_[at(id)] = slot;
-    const double* row = rows_.data() + static_cast<std::int64_t>(id) * d_;
-    const auto share = static_cast<float>(1 / size_[at(id)]);
     if (fixed_) {
         char* block = blocks_.data() + 64LL * (slot / lanes) * (pairs_ + 2) + 4 * (slot % lanes);
-        std::int32_t norm = 0;
-        for (std::int32_t k = 0; k < d_; ++k) {
-            const auto q = static_cast<std::int16_t>(std::lrint((row[k] - mean_[at(k)]) * scale_));
-            norm += q * q;
-            std::memcpy(block + 64 * (k / 2) + 2 * (k % 2), &q, 2);
-        }
-        std::memcpy(block + 64 * pairs_, &norm, 4);
-        std::memcpy(block + 64 * (pairs_ + 1), &share, 4);
+        const std::int32_t* words = words_.data() + static_cast<std::int64_t>(id) * pairs_;
+        for (std::int32_t p = 0; p < pairs_; ++p) std::memcpy(block + 64 * p, words + p, 4);
+        std::memcpy(block + 64 * pairs_, &norm_[at(id)], 4);
+        std::memcpy(block + 64 * (pairs_ + 1), &share_[at(id)], 4);
     } else {
+        const double* row = rows_.data() + static_cast<std::int64_t>(id) * d_;
         char* block = blocks_.data() + 64LL * (slot / lanes) * (d_ + 1) + 4 * (slot % lanes);
         for (std::int32_t k = 0; k < d_; ++k) {
             const auto x = static_cast<float>(row[k]);
             std::memcpy(block + 64 * k, &x, 4);
         }
-        std::memcpy(block + 64 * d_, &share, 4);
+        std::memcpy(block + 64 * d_, &share_[at(id)], 4);
     }
 }
 
@@ -161,53 +175,38 @@ void Ward::leave(std::int32_t slot) {
 // The cluster nearest to `tip`, of equally near ones `before`, then the one with the smallest id; -1 if it is certain
 // that none is within `limit`. *reached: the cost, NaN where the neighbour was plain without it.
 std::int32_t Ward::nearest(std::int32_t tip, std::int32_t before, double limit, double* reached) {
-    const Scanner& scan = scanner();
+    const Scanner& scan = *scan_;
     const std::int32_t slot = slot_[at(tip)], count = (live_ + lanes - 1) / lanes;
-    const double* row = rows_.data() + static_cast<std::int64_t>(tip) * d_;
-    const auto size = static_cast<float>(size_[at(tip)]);
-    const float share = 1 / size;
-    float least, slack, unit;  // slack: how far the root of a key can be off; unit: of the keys' root
+    const float share = share_[at(tip)];
+    float least, slack;
     if (fixed_) {
-        char* block = blocks_.data() + 64LL * (slot / lanes) * (pairs_ + 2) + 4 * (slot % lanes);
-        for (std::int32_t k = 0; k < d_; ++k) {
-            std::int16_t q;
-            std::memcpy(&q, block + 64 * (k / 2) + 2 * (k % 2), 2);
-            minus2_[at(k)] = static_cast<std::int16_t>(-2 * q);
-        }
-        std::int32_t norm;
-        std::memcpy(&norm, block + 64 * pairs_, 4);
-        const std::int32_t away = nowhere + 2 * norm;  // the query's own lane
+        char* block = blocks_.data() + 64LL * (slot / lanes) * (pairs_ + 2) + 4 * (slot % lanes) + 64 * pairs_;
+        const std::int32_t norm = norm_[at(tip)], away = nowhere + 2 * norm;
         const float none = 0;
-        std::memcpy(block + 64 * pairs_, &away, 4);
-        std::memcpy(block + 64 * (pairs_ + 1), &none, 4);
-        least = scan.fixed(blocks_.data(), count, pairs_, {minus2_.data(), norm, share}, keys_.data());
-        std::memcpy(block + 64 * pairs_, &norm, 4);
-        std::memcpy(block + 64 * (pairs_ + 1), &share, 4);
-        // each coordinate of a difference is off by at most one, so is the distance by at most sqrt(d)
-        slack = 1.01F * std::sqrt(static_cast<float>(d_) * size);
-        unit = static_cast<float>(scale_);
+        std::memcpy(block, &away, 4);  // the query's own lane is no neighbour
+        std::memcpy(block + 64, &none, 4);
+        const std::int32_t* words = words_.data() + static_cast<std::int64_t>(tip) * pairs_;
+        least = scan.fixed(blocks_.data(), count, pairs_, {words, norm, share}, keys_.data());
+        std::memcpy(block, &norm, 4);
+        std::memcpy(block + 64, &share, 4);
+        slack = slack_[at(tip)];
     } else {
+        const double* row = rows_.data() + static_cast<std::int64_t>(tip) * d_;
         float norm = 0;
-        char* block = blocks_.data() + 64LL * (slot / lanes) * (d_ + 1) + 4 * (slot % lanes);
         for (std::int32_t k = 0; k < d_; ++k) {
             query_[at(k)] = static_cast<float>(row[k]);
             norm += query_[at(k)] * query_[at(k)];
         }
-        least = 0;
         scan.floating(blocks_.data(), count, d_, {query_.data(), share}, keys_.data());
-        (void)block;
         keys_[at(slot)] = 3e38F;
         least = *std::min_element(keys_.begin(), keys_.begin() + count * lanes);
         // coordinates are rounded relative to the larger cluster's norm, at most ||a|| plus the distance
-        slack = 2.2F * rounding * std::sqrt(norm * size) + 1e-18F;
-        unit = 1;
+        slack = 2.2F * rounding * std::sqrt(norm / share) + 1e-18F;
     }
-    const float error = scan.error + (fixed_ ? 3 : static_cast<float>(d_) + 8) * rounding;
     const float root = std::sqrt(std::max(least, 0.0F));
-    const double floor = static_cast<double>(root * (1 - error) - slack) / static_cast<double>(unit);
-    if (floor > 0 && floor * floor > limit * (1 + 1e-6)) return -1;
-    const float ceiling = (root + 2 * slack) * (1 + error);
-    const std::int32_t found = scan.gather(keys_.data(), count, ceiling * ceiling * (1 + error), found_.data());
+    if (root * (1 - error_) - slack > limit_root_) return -1;
+    const float ceiling = (root + 2 * slack) * (1 + error_);
+    const std::int32_t found = scan.gather(keys_.data(), count, ceiling * ceiling * (1 + error_), found_.data());
     ++scans_;
     candidates_ += found;
     if (found == 1 && before >= 0) {  // certain, and within the limit, as the way here was
@@ -231,6 +230,17 @@ std::int32_t Ward::nearest(std::int32_t tip, std::int32_t before, double limit, 
 
 void Ward::run(double limit) {
     live_ = static_cast<std::int32_t>(final_.size());
+    scan_ = &scanner();
+    const auto units = [&] {  // of the keys' roots
+        error_ = scan_->error + (fixed_ ? 3 : static_cast<float>(d_) + 8) * rounding;
+        const double root = std::sqrt(limit) * (fixed_ ? scale_ : 1.0) * (1 + 1e-6);
+        limit_root_ = root < 3e38 ? static_cast<float>(root) : 3e38F;
+    };
+    units();
+    if (fixed_)
+        for (const std::int32_t id : final_) measure(id);
+    else
+        for (const std::int32_t id : final_) share_[at(id)] = static_cast<float>(1 / size_[at(id)]);
     std::sort(final_.begin(), final_.end());
     std::copy(final_.begin(), final_.end(), id_.begin());
     final_.clear();
@@ -244,6 +254,7 @@ void Ward::run(double limit) {
     while (live_ > 1) {
         if (fixed_ && scans_ >= 64 && candidates_ > 4 * scans_) {  // fixed point is too coarse for these points
             fixed_ = false;
+            units();
             pack();
         }
         if (path_.empty()) path_.push_back(id_[at(live_ - 1)]);
@@ -268,6 +279,7 @@ void Ward::run(double limit) {
         for (std::int32_t k = 0; k < d_; ++k) m[k] += share * (x[k] - m[k]);
         size_[at(kept)] += size_[at(gone)];
         remove(gone);
+        measure(kept);
         enter(slot_[at(kept)], kept);
     }
     if (live_ == 1) final_.push_back(id_[0]);

@@ -28,6 +28,7 @@ class Ward {
 
   private:
     void pack();  // live clusters into blocks
+    void measure(std::int32_t id);  // fixed-point form of a cluster
     void enter(std::int32_t slot, std::int32_t id);
     void leave(std::int32_t slot);
     double cost(std::int32_t a, std::int32_t b) const;
@@ -36,12 +37,15 @@ class Ward {
     std::int32_t n_ = 0, d_ = 0, pairs_ = 0, live_ = 0;
     bool fixed_ = true;     // fixed point, else floating point: for points of very different size
     double scale_ = 1;      // coordinates to fixed point
+    const Scanner* scan_ = nullptr;
+    float error_ = 0, limit_root_ = 0;
     std::int64_t scans_ = 0, candidates_ = 0;
     std::vector<double> rows_, size_, mean_;
+    std::vector<std::int32_t> words_, norm_;  // [n, pairs], [n] fixed-point coordinates and squared norms
+    std::vector<float> share_, slack_;        // [n] 1/size; how far the root of a key can be off
     std::vector<std::int32_t> id_, slot_, path_, final_, found_, forest_, count_;
     std::vector<char> blocks_;
     std::vector<float> keys_, query_;
-    std::vector<std::int16_t> minus2_;
 };
 
 }  // namespace reprune

@@ -1,0 +1,9 @@
+// Compiles a function for several instruction sets; the loader takes the best. Only for loops whose results do not depend on
+// the width of vectors.
+#pragma once
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__)
+#define REPRUNE_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define REPRUNE_CLONES
+#endif
