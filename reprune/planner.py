@@ -246,7 +246,7 @@ def _kept(graph: ChannelGraph, selections: list[Selection]) -> npt.NDArray[np.bo
     for group, selection in zip(graph.groups, selections, strict=True):
         kept[group.atoms] = False
         kept[group.atoms[selection.keep]] = True
-    return kept
+    return graph.traced.filled(kept)
 
 
 def _plan(

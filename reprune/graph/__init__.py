@@ -80,7 +80,7 @@ class ChannelGraph:
         only = self.everything()
         for group in groups:
             only[group.atoms] = kept[group.atoms]
-        return only
+        return self.traced.filled(only)
 
 
 def build_graph(
@@ -113,4 +113,4 @@ def _probe(graph: ChannelGraph) -> Mask:
     for group in graph.groups:
         drop = int(rng.integers(1, max(2, group.atoms.size - 1)))
         kept[rng.choice(group.atoms, drop, replace=False)] = False
-    return kept
+    return graph.traced.filled(kept)

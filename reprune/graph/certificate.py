@@ -43,6 +43,7 @@ def certify(
     for group in groups:
         if kept[group.atoms].sum() < 2:
             wide[group.atoms[:2]] = True
+    wide = traced.filled(wide, least=2)
     failure = _retrace(model, example, traced, wide, follow=True)
     if failure is None and not np.array_equal(wide, kept):
         failure = _retrace(model, example, traced, kept, follow=False)
@@ -71,6 +72,8 @@ def _retrace(
             return Failure(
                 "channels are taken by their number or by a fixed size (the certificate)", frozenset(bad)
             )
+    if traced.data_dependent and not follow:
+        return None  # which calls touch channels is not known without labels
     return _other_calls(trace, traced)
 
 

@@ -96,6 +96,7 @@ RULES: dict[str, Rule] = {
     "native_group_norm": compute.group_norm,
     "native_layer_norm": compute.layer_norm,
     "_fused_rms_norm": compute.layer_norm,
+    "_weight_norm_interface": compute.weight_norm,
     "cat": shape.cat,
     "stack": shape.stack,
     "constant_pad_nd": shape.pad,

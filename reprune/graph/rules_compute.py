@@ -167,3 +167,14 @@ def layer_norm(trace: Trace, call: Call, flows: bool) -> None:
                 dims[-k] = trace.unite(dims[-k], trace.state(call[name]).dims[-k], why)
     for out in call.outputs():
         trace.set(out, dims if out.shape == x.shape else [None] * out.dim(), flows)
+
+
+def weight_norm(trace: Trace, call: Call, flows: bool) -> None:
+    """``g * v / |v|``, each slice along `dim` by itself: what the norm runs over stays."""
+    v, g, dim = call["v"], call["g"], call["dim"]
+    over = [k for k in range(v.dim()) if k != dim]
+    trace.pin(v, "is normalised over by a weight norm", over)
+    dims = list(trace.state(v).dims)
+    dims[dim] = trace.unite(dims[dim], trace.state(g).dims[dim], "meets a fixed weight norm")
+    trace.set(call.out[0], dims, flows)
+    trace.set(call.out[1], [d if k == dim else None for k, d in enumerate(dims)], flows)

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from .trace import Trace
 
 
-def signature(call: Call, trace: Trace) -> tuple[Any, ...]:
-    """The operation and its scalars, without those that are sizes by their meaning."""
-    if is_movement(call):
-        return (call.name,)
+def signature(call: Call, trace: Trace) -> tuple[Any, ...] | None:
+    """The operation and its scalars, without those that are sizes by their meaning; None for a call that
+    only moves values: labels show where they go, and whether a copy is needed depends on sizes.
+    """
+    if is_movement(call) or call.name in ("clone", "contiguous"):
+        return None
     if call.name in FACTORIES:
         return (call.name, call["fill_value"] if call.has("fill_value") else None)
     if call.name == "convolution":

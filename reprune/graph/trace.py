@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .labels import Ints, Ledger
@@ -41,6 +40,10 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """By the first label of the kernels' output dimension."""
         self.data_dependent = False
         self.counting = True
+        # Imported here, as it imports Triton.
+        from torch.utils.flop_counter import flop_registry
+
+        self._flops = flop_registry
         self._states: Any = WeakTensorKeyDictionary()
         self._bases: Any = WeakTensorKeyDictionary()
         self._viewed: Any = WeakTensorKeyDictionary()
@@ -56,11 +59,12 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call = Call(func, args, kwargs, out)
         states = [self.state(x) for x in call.tensors()]
         flows = any(state.flows for state in states)
-        if flows and torch.Tag.dynamic_output_shape in func.tags:
-            self.data_dependent = True
-        self.log.append((any(state.labelled() for state in states), *signature(call, self)))
+        if torch.Tag.dynamic_output_shape in func.tags and any(state.flows for state in states[-1:]):
+            self.data_dependent = True  # its last tensor, for a gather the last index, comes from the data
+        if (what := signature(call, self)) is not None:
+            self.log.append((any(state.labelled() for state in states), *what))
         scale = rule_of(call)(self, call, flows) or []
-        count = flop_registry.get(getattr(func, "_overloadpacket", None))
+        count = self._flops.get(getattr(func, "_overloadpacket", None))
         if count is not None and self.counting:
             self.costs.append((int(count(*args, **kwargs, out_val=out)), scale))
         return out

@@ -43,6 +43,20 @@ class TracedModel:
                 slices.setdefault(name, {})[dim] = np.flatnonzero(stays)
         return slices
 
+    def filled(self, kept: npt.NDArray[np.bool_], least: int = 1) -> npt.NDArray[np.bool_]:
+        """`kept` and the first atoms that it takes to leave at least `least` positions of every dimension.
+
+        A group can have a layer that sees a part of its channels only, and none of these may be in `kept`.
+        """
+        kept = kept.copy()
+        for line in self.labels.values():
+            atoms = self.atoms.of[line]
+            for atom in atoms:
+                if np.count_nonzero(kept[atoms]) >= least:
+                    break
+                kept[atom] = True
+        return kept
+
 
 def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]:
     """Run `model` once and solve what the trace says.  The model is left as it was."""

@@ -1,0 +1,70 @@
+"""Networks with every parameter and statistic drawn at random, and the network that pruning must equal.
+
+A dropped channel is one that no consumer sees: the *masked* network is the full one in which the consumers'
+input slices are zeroed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Weights kept at their scale; affine parameters and statistics of all norms drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(tensor: Tensor, low: float, high: float) -> None:
+        tensor.data.copy_(low + (high - low) * torch.rand(tensor.shape, generator=generator))
+
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm | nn.LayerNorm):
+            if module.weight is not None:
+                draw(module.weight, 0.5, 1.5)
+                draw(module.bias, -0.5, 0.5)
+            if getattr(module, "running_mean", None) is not None:
+                draw(module.running_mean, -0.5, 0.5)
+                draw(module.running_var, 0.5, 1.5)
+    return model
+
+
+def consumers(model: nn.Module) -> dict[str, int]:
+    """{weight: its input dimension} of every layer that sums over channels."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) or (
+            isinstance(module, nn.modules.conv._ConvNd) and module.groups == 1 and not module.transposed
+        ):
+            found[f"{name}.weight"] = 1
+        elif isinstance(module, nn.modules.conv._ConvNd) and module.groups == 1:
+            found[f"{name}.weight"] = 0
+    return found
+
+
+def masked(model: nn.Module, slices: Mapping[str, Mapping[int, np.ndarray]]) -> nn.Module:
+    """The full network in which the consumers' input slices of the dropped channels are zeroed."""
+    full = copy.deepcopy(model)
+    inputs = consumers(model)
+    parameters = dict(full.named_parameters())
+    for name, dims in slices.items():
+        dim = inputs.get(name)
+        if dim is not None and dim in dims:
+            weight = parameters[name].data
+            dropped = np.setdiff1d(np.arange(weight.shape[dim]), dims[dim])
+            weight.index_fill_(dim, torch.from_numpy(dropped), 0)
+    return full
+
+
+def difference(a: object, b: object) -> float:
+    """Largest difference of two outputs (tensors, tuples, dictionaries), relative to the largest value."""
+    from torch.utils._pytree import tree_leaves
+
+    worst = 0.0
+    for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True):
+        assert x.shape == y.shape
+        worst = max(worst, float((x - y).abs().max() / y.abs().max().clamp_min(1e-300)))
+    return worst
