@@ -25,12 +25,18 @@ struct FloatQuery {
     float reciprocal;
 };
 
+struct Least {
+    float key;            // the smallest; its low bits may be lost to the number of its lane
+    float second;         // the next, not smaller
+    std::int32_t index;   // lane of the smallest
+};
+
 struct Scanner {
     const char* name;
     float error;  // relative error of a key beyond that of its coordinates
-    // Both write keys [16 * blocks] and return the smallest.
-    float (*fixed)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys);
-    float (*floating)(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys);
+    // Both write keys [16 * count] too, unless keys is null.
+    Least (*fixed)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys);
+    Least (*floating)(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys);
     // Indices of keys <= limit, ascending; returns how many.
     std::int32_t (*gather)(const float* keys, std::int32_t count, float limit, std::int32_t* found);
 };

@@ -11,11 +11,20 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-float least(const float* keys) { return *std::min_element(keys, keys + lanes); }
+void take(const float* keys, std::int32_t block, Least& least) {
+    for (int l = 0; l < lanes; ++l) {
+        least.second = std::min(least.second, std::max(least.key, keys[l]));
+        if (keys[l] < least.key) {
+            least.key = keys[l];
+            least.index = block * lanes + l;
+        }
+    }
+}
 
-float fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys) {
-    float smallest = infinity;
-    for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (pairs + 2), keys += lanes) {
+Least fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys) {
+    Least least{infinity, infinity, 0};
+    float key[lanes];
+    for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (pairs + 2)) {
         std::uint32_t sum[lanes];  // modulo 2^32: only the final value has to fit
         float reciprocal[lanes];
         std::memcpy(sum, blocks + 64 * pairs, 64);
@@ -30,26 +39,29 @@ float fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const Fi
         }
         for (int l = 0; l < lanes; ++l) {
             const auto squared = static_cast<std::int32_t>(sum[l] + static_cast<std::uint32_t>(query.norm));
-            keys[l] = static_cast<float>(squared) / (reciprocal[l] + query.reciprocal);
+            key[l] = static_cast<float>(squared) / (reciprocal[l] + query.reciprocal);
         }
-        smallest = std::min(smallest, least(keys));
+        take(key, b, least);
+        if (keys != nullptr) std::memcpy(keys + b * lanes, key, 64);
     }
-    return smallest;
+    return least;
 }
 
-float floating(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys) {
-    float smallest = infinity;
-    for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (d + 1), keys += lanes) {
+Least floating(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys) {
+    Least least{infinity, infinity, 0};
+    float key[lanes];
+    for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (d + 1)) {
         float sum[lanes] = {}, x[lanes];
         for (std::int32_t k = 0; k < d; ++k) {
             std::memcpy(x, blocks + 64 * k, 64);
             for (int l = 0; l < lanes; ++l) sum[l] += (x[l] - query.coordinates[k]) * (x[l] - query.coordinates[k]);
         }
         std::memcpy(x, blocks + 64 * d, 64);
-        for (int l = 0; l < lanes; ++l) keys[l] = sum[l] / (x[l] + query.reciprocal);
-        smallest = std::min(smallest, least(keys));
+        for (int l = 0; l < lanes; ++l) key[l] = sum[l] / (x[l] + query.reciprocal);
+        take(key, b, least);
+        if (keys != nullptr) std::memcpy(keys + b * lanes, key, 64);
     }
-    return smallest;
+    return least;
 }
 
 std::int32_t gather(const float* keys, std::int32_t count, float limit, std::int32_t* found) {

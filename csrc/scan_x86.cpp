@@ -26,9 +26,16 @@ REPRUNE_TARGET inline F sub(F x, F y) { return _mm512_sub_ps(x, y); }
 REPRUNE_TARGET inline F mul(F x, F y) { return _mm512_mul_ps(x, y); }
 REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm512_fmadd_ps(x, x, sum); }
 REPRUNE_TARGET inline F reciprocal(F x) { return _mm512_rcp14_ps(x); }
-REPRUNE_TARGET inline F min(F x, F y) { return _mm512_min_ps(x, y); }
+REPRUNE_TARGET inline I bits(F x) { return _mm512_castps_si512(x); }
+REPRUNE_TARGET inline I mini(I x, I y) { return _mm512_min_epi32(x, y); }
+REPRUNE_TARGET inline I maxi(I x, I y) { return _mm512_max_epi32(x, y); }
+REPRUNE_TARGET inline I tag(I key, I mask, I step) {  // key & ~mask | step
+    return _mm512_ternarylogic_epi32(key, mask, step, 0xBA);
+}
+REPRUNE_TARGET inline std::int32_t leasti(I x) { return _mm512_reduce_min_epi32(x); }
+REPRUNE_TARGET inline std::uint32_t equal(I x, I y) { return _mm512_cmpeq_epi32_mask(x, y); }
+REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
 REPRUNE_TARGET inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
-REPRUNE_TARGET inline float least(F x) { return _mm512_reduce_min_ps(x); }
 REPRUNE_TARGET inline std::uint32_t below(F x, F limit) { return _mm512_cmp_ps_mask(x, limit, _CMP_LE_OQ); }
 #include "scan_x86.inc"
 }  // namespace avx512
@@ -51,17 +58,22 @@ REPRUNE_TARGET inline F sub(F x, F y) { return _mm256_sub_ps(x, y); }
 REPRUNE_TARGET inline F mul(F x, F y) { return _mm256_mul_ps(x, y); }
 REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm256_fmadd_ps(x, x, sum); }
 REPRUNE_TARGET inline F reciprocal(F x) { return _mm256_rcp_ps(x); }
-REPRUNE_TARGET inline F min(F x, F y) { return _mm256_min_ps(x, y); }
+REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
+REPRUNE_TARGET inline I bits(F x) { return _mm256_castps_si256(x); }
+REPRUNE_TARGET inline I mini(I x, I y) { return _mm256_min_epi32(x, y); }
+REPRUNE_TARGET inline I maxi(I x, I y) { return _mm256_max_epi32(x, y); }
+REPRUNE_TARGET inline I tag(I key, I mask, I step) { return _mm256_or_si256(_mm256_andnot_si256(mask, key), step); }
+REPRUNE_TARGET inline std::int32_t leasti(I x) {
+    __m128i m = _mm_min_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    m = _mm_min_epi32(m, _mm_shuffle_epi32(m, 0x4E));
+    return _mm_cvtsi128_si32(_mm_min_epi32(m, _mm_shuffle_epi32(m, 0xB1)));
+}
+REPRUNE_TARGET inline std::uint32_t equal(I x, I y) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(x, y))));
+}
 REPRUNE_TARGET inline void store(float* p, F x) { _mm256_storeu_ps(p, x); }
 REPRUNE_TARGET inline std::uint32_t below(F x, F limit) {
     return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_LE_OQ)));
-}
-REPRUNE_TARGET inline float least(F x) {
-    float v[8];
-    store(v, x);
-    float m = v[0];
-    for (int l = 1; l < 8; ++l) m = v[l] < m ? v[l] : m;
-    return m;
 }
 #include "scan_x86.inc"
 }  // namespace avx2
@@ -84,16 +96,20 @@ inline F sub(F x, F y) { return _mm_sub_ps(x, y); }
 inline F mul(F x, F y) { return _mm_mul_ps(x, y); }
 inline F square_add(F x, F sum) { return _mm_add_ps(_mm_mul_ps(x, x), sum); }
 inline F reciprocal(F x) { return _mm_rcp_ps(x); }
-inline F min(F x, F y) { return _mm_min_ps(x, y); }
+inline void storei(std::int32_t* p, I x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), x); }
+inline I bits(F x) { return _mm_castps_si128(x); }
+inline I mini(I x, I y) { return _mm_castps_si128(_mm_min_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
+inline I maxi(I x, I y) { return _mm_castps_si128(_mm_max_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
+inline I tag(I key, I mask, I step) { return _mm_or_si128(_mm_andnot_si128(mask, key), step); }
+inline std::int32_t leasti(I x) {
+    I m = mini(x, _mm_shuffle_epi32(x, 0x4E));
+    return _mm_cvtsi128_si32(mini(m, _mm_shuffle_epi32(m, 0xB1)));
+}
+inline std::uint32_t equal(I x, I y) {
+    return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(x, y))));
+}
 inline void store(float* p, F x) { _mm_storeu_ps(p, x); }
 inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_cmple_ps(x, limit))); }
-inline float least(F x) {
-    float v[4];
-    store(v, x);
-    float m = v[0];
-    for (int l = 1; l < 4; ++l) m = v[l] < m ? v[l] : m;
-    return m;
-}
 #include "scan_x86.inc"
 }  // namespace sse2
 

@@ -20,7 +20,7 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 struct Space {  // per thread
-    Ward ward;
+    Ward ward[2];  // two channels in turn
     Line line;
     std::vector<double> costs, block;
 };
@@ -42,10 +42,11 @@ class Table {
   private:
     void scale();
     std::vector<std::int64_t> largest(std::int64_t count) const;
-    void load(std::int64_t j) const;
+    void load(std::int64_t j, int which) const;
     void load_lines(std::int64_t begin, std::int64_t end) const;
     void centre(double* rows) const;
     double cluster(std::int64_t j, double limit);
+    double collect(std::int64_t j, double limit, int which);
     double reach(std::int64_t j, double limit);
     void label(std::int64_t j, double height);
 
@@ -74,9 +75,9 @@ void Table::scale() {
     unit_ = std::ldexp(1.0, exponent);
 }
 
-// Channel j into the memory of this thread's Line or Ward.
-void Table::load(std::int64_t j) const {
-    double* rows = d_ == 1 ? space().line.start(n_) : space().ward.start(n_, d_);
+// Channel j into the memory of this thread's Line or Ward `which`.
+void Table::load(std::int64_t j, int which) const {
+    double* rows = d_ == 1 ? space().line.start(n_) : space().ward[which].start(n_, d_);
     const Points points = table_[j];
     const auto copy = [&](const auto* data) {
         for (std::int32_t i = 0; i < n_; ++i)
@@ -146,16 +147,15 @@ std::vector<std::int64_t> Table::largest(std::int64_t count) const {
     return channels;
 }
 
-// The channel that was loaded, up to `limit`: joins of at most the known bound into labels_, the others into left_. Returns
+// What Line or Ward `which` found of channel j up to `limit`: joins of at most the known bound into labels_, the others into left_. Returns
 // the cost of the merge that leaves `keep` clusters if it is among the others: 0 if it came before, infinity if it comes later.
-double Table::cluster(std::int64_t j, double limit) {
+double Table::collect(std::int64_t j, double limit, int which) {
     Space& s = space();
     std::int32_t* parent = labels_ + j * n_;
     std::vector<Join>& left = left_[at(j)];
     left.clear();
     std::size_t made = 0;  // of those in labels_
     if (d_ == 1) {
-        s.line.run(limit);
         const std::int32_t* order = s.line.order();
         const double* cost = s.line.cost();
         std::int32_t root = parent[order[0]] = order[0];
@@ -167,10 +167,8 @@ double Table::cluster(std::int64_t j, double limit) {
             if (!same && cost[p - 1] <= limit && cost[p - 1] < infinity) left.push_back({order[p - 1], order[p], cost[p - 1]});
         }
     } else {
-        s.ward.begin(nullptr);
-        s.ward.run(limit);
         std::iota(parent, parent + n_, 0);
-        for (const Join& x : s.ward.joins) {
+        for (const Join& x : s.ward[which].joins) {
             if (x.cost <= known_) {
                 parent[x.gone] = x.kept;
                 ++made;
@@ -189,10 +187,20 @@ double Table::cluster(std::int64_t j, double limit) {
     return *nth;
 }
 
+double Table::cluster(std::int64_t j, double limit) {
+    load(j, 0);
+    if (d_ == 1) {
+        space().line.run(limit);
+    } else {
+        space().ward[0].begin(nullptr);
+        space().ward[0].run(limit);
+    }
+    return collect(j, limit, 0);
+}
+
 // The same from `limit` on, as far as it takes.
 double Table::reach(std::int64_t j, double limit) {
     for (;;) {
-        load(j);
         const double cost = cluster(j, limit);
         if (cost < infinity) return cost;
         limit = limit > 1e300 || limit < 1e-300 ? infinity : limit * 1.5;
@@ -201,10 +209,7 @@ double Table::reach(std::int64_t j, double limit) {
 
 void Table::label(std::int64_t j, double height) {
     std::int32_t* parent = labels_ + j * n_;
-    if (reached_[at(j)] < height) {
-        load(j);
-        cluster(j, height);
-    }
+    if (reached_[at(j)] < height) cluster(j, height);
     const auto root = [&](std::int32_t x) {
         while (parent[x] != x) x = parent[x] = parent[parent[x]];
         return x;
@@ -232,20 +237,39 @@ double Table::cut() {
     known_ = *std::max_element(costs.begin(), costs.end());
     // Then all, a little further than that: most likely far enough.
     const double limit = known_ * 1.08;
-    const std::int64_t width = d_ == 1 && table_.stride_b == 1 ? block : 1;
+    const bool lines = d_ == 1 && table_.stride_b == 1, pairs = d_ > 1 && n_ <= 512;
+    const std::int64_t width = lines ? block : pairs ? 2 : 1;
     parallel_for((table_.b + width - 1) / width, threads_, [&](std::int64_t b) {
+        Space& s = space();
         const std::int64_t begin = b * width, end = std::min(begin + width, table_.b);
-        if (width > 1) load_lines(begin, end);
-        for (std::int64_t j = begin; j < end; ++j) {
-            if (width > 1) {
-                const double* values = space().block.data() + (j - begin) * n_;
-                std::copy(values, values + n_, space().line.start(n_));
-                centre(space().line.start(n_));
-            } else {
-                load(j);
+        const bool pair = pairs && end - begin == 2;
+        if (lines) load_lines(begin, end);
+        if (pair) {
+            for (int which = 0; which < 2; ++which) {
+                load(begin + which, which);
+                s.ward[which].begin(nullptr);
             }
-            const double cost = cluster(j, limit);
-            costs[at(j)] = std::max(costs[at(j)], cost < infinity ? cost : reach(j, limit * 1.5));
+            Ward::run(s.ward[0], s.ward[1], limit);
+        }
+        std::int64_t again[block];  // channels for which the limit was not enough
+        int count = 0;
+        for (std::int64_t j = begin; j < end; ++j) {
+            if (lines) {
+                const double* values = s.block.data() + (j - begin) * n_;
+                centre(std::copy(values, values + n_, s.line.start(n_)) - n_);
+                s.line.run(limit);
+            }
+            const double cost = pair ? collect(j, limit, static_cast<int>(j - begin))
+                                     : lines ? collect(j, limit, 0) : cluster(j, limit);
+            if (cost < infinity) {
+                costs[at(j)] = std::max(costs[at(j)], cost);
+            } else {
+                again[count++] = j;
+            }
+        }
+        while (count > 0) {
+            const std::int64_t j = again[--count];
+            costs[at(j)] = reach(j, limit * 1.5);
         }
     });
     const double cost = *std::max_element(costs.begin(), costs.end());

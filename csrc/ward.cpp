@@ -9,6 +9,7 @@ namespace {
 
 constexpr double largest_fixed = 16000;        // norms in fixed point: squared distances stay below 2^30
 constexpr std::int32_t nowhere = 1 << 30;      // squared distance of an empty lane, and of a cluster to itself
+constexpr float far = 1e15F;                   // coordinate of an empty lane; others are of order one
 constexpr float rounding = 6.0e-8F;            // of float32, 2^-24
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
@@ -86,21 +87,27 @@ void Ward::begin(const std::int32_t* parent) {
         for (const std::int32_t root : final_)
             for (std::int32_t k = 0; k < d_; ++k) rows_[at(static_cast<std::int64_t>(root) * d_ + k)] /= size_[at(root)];
     }
-    std::fill(mean_.begin(), mean_.end(), 0.0);
-    for (const std::int32_t id : final_)
-        for (std::int32_t k = 0; k < d_; ++k) mean_[at(k)] += rows_[at(static_cast<std::int64_t>(id) * d_ + k)];
-    for (double& m : mean_) m /= static_cast<double>(final_.size());
-    double radius = 0;
-    scatter = 0;
+    double* mean = mean_.data();
+    std::fill_n(mean, d_, 0.0);
     for (const std::int32_t id : final_) {
-        double squared = 0;
+        const double* row = rows_.data() + static_cast<std::int64_t>(id) * d_;
+        for (std::int32_t k = 0; k < d_; ++k) mean[k] += row[k];
+    }
+    for (std::int32_t k = 0; k < d_; ++k) mean[k] /= static_cast<double>(final_.size());
+    double radius = 0, norm = 0;  // squares of the largest distance to the mean and to the origin
+    for (const std::int32_t id : final_) {
+        const double* row = rows_.data() + static_cast<std::int64_t>(id) * d_;
+        double squared = 0, from_origin = 0;
         for (std::int32_t k = 0; k < d_; ++k) {
-            const double x = rows_[at(static_cast<std::int64_t>(id) * d_ + k)] - mean_[at(k)];
-            squared += x * x;
+            squared += (row[k] - mean[k]) * (row[k] - mean[k]);
+            from_origin += row[k] * row[k];
         }
         radius = std::max(radius, squared);
-        scatter += size_[at(id)] * squared;
+        norm = std::max(norm, from_origin);
     }
+    int exponent = 0;
+    std::frexp(std::sqrt(norm), &exponent);
+    float_scale_ = std::ldexp(1.0, std::clamp(-exponent, -1000, 1000));
     scale_ = radius > 0 ? largest_fixed / std::sqrt(radius) : 1;
     fixed_ = std::isfinite(scale_) && d_ <= 4096;
     scans_ = candidates_ = 0;
@@ -149,7 +156,7 @@ void Ward::enter(std::int32_t slot, std::int32_t id) {
         const double* row = rows_.data() + static_cast<std::int64_t>(id) * d_;
         char* block = blocks_.data() + 64LL * (slot / lanes) * (d_ + 1) + 4 * (slot % lanes);
         for (std::int32_t k = 0; k < d_; ++k) {
-            const auto x = static_cast<float>(row[k]);
+            const auto x = static_cast<float>(row[k] * float_scale_);
             std::memcpy(block + 64 * k, &x, 4);
         }
         std::memcpy(block + 64 * d_, &share_[at(id)], 4);
@@ -165,116 +172,126 @@ void Ward::leave(std::int32_t slot) {
         std::memcpy(block + 64 * pairs_, &nowhere, 4);
         std::memcpy(block + 64 * (pairs_ + 1), &none, 4);
     } else {
-        const float far = 1e15F;
         char* block = blocks_.data() + 64LL * (slot / lanes) * (d_ + 1) + 4 * (slot % lanes);
         for (std::int32_t k = 0; k < d_; ++k) std::memcpy(block + 64 * k, &far, 4);
         std::memcpy(block + 64 * d_, &none, 4);
     }
 }
 
-// The cluster nearest to `tip`, of equally near ones `before`, then the one with the smallest id; -1 if it is certain
-// that none is within `limit`. *reached: the cost, NaN where the neighbour was plain without it.
-std::int32_t Ward::nearest(std::int32_t tip, std::int32_t before, double limit, double* reached) {
-    const Scanner& scan = *scan_;
-    const std::int32_t slot = slot_[at(tip)], count = (live_ + lanes - 1) / lanes;
-    const float share = share_[at(tip)];
-    float least, slack;
+Least Ward::scan(float* keys) const {
+    const std::int32_t count = (live_ + lanes - 1) / lanes;
     if (fixed_) {
-        char* block = blocks_.data() + 64LL * (slot / lanes) * (pairs_ + 2) + 4 * (slot % lanes) + 64 * pairs_;
-        const std::int32_t norm = norm_[at(tip)], away = nowhere + 2 * norm;
+        const FixedQuery query{words_.data() + static_cast<std::int64_t>(tip_) * pairs_, norm_[at(tip_)], share_[at(tip_)]};
+        return scan_->fixed(blocks_.data(), count, pairs_, query, keys);
+    }
+    return scan_->floating(blocks_.data(), count, d_, {query_.data(), share_[at(tip_)]}, keys);
+}
+
+void Ward::hide() {
+    if (fixed_) {
+        const std::int32_t away = nowhere + 2 * norm_[at(tip_)];
         const float none = 0;
-        std::memcpy(block, &away, 4);  // the query's own lane is no neighbour
-        std::memcpy(block + 64, &none, 4);
-        const std::int32_t* words = words_.data() + static_cast<std::int64_t>(tip) * pairs_;
-        least = scan.fixed(blocks_.data(), count, pairs_, {words, norm, share}, keys_.data());
-        std::memcpy(block, &norm, 4);
-        std::memcpy(block + 64, &share, 4);
-        slack = slack_[at(tip)];
+        std::memcpy(own_ + 64 * pairs_, &away, 4);
+        std::memcpy(own_ + 64 * (pairs_ + 1), &none, 4);
     } else {
-        const double* row = rows_.data() + static_cast<std::int64_t>(tip) * d_;
+        std::memcpy(own_, &far, 4);
+    }
+}
+
+void Ward::restore() {
+    if (fixed_) {
+        std::memcpy(own_ + 64 * pairs_, &norm_[at(tip_)], 4);
+        std::memcpy(own_ + 64 * (pairs_ + 1), &share_[at(tip_)], 4);
+    } else {
+        std::memcpy(own_, &first_, 4);
+    }
+}
+
+void Ward::look() {
+    if (fixed_ && scans_ >= 64 && candidates_ > 4 * scans_) {  // fixed point is too coarse for these points
+        fixed_ = false;
+        units();
+        pack();
+    }
+    if (path_.empty()) path_.push_back(id_[at(live_ - 1)]);
+    tip_ = path_.back();
+    const std::int32_t slot = slot_[at(tip_)];
+    own_ = blocks_.data() + 64LL * (fixed_ ? pairs_ + 2 : d_ + 1) * (slot / lanes) + 4 * (slot % lanes);
+    if (fixed_) {
+        slack_now_ = slack_[at(tip_)];
+    } else {
+        const double* row = rows_.data() + static_cast<std::int64_t>(tip_) * d_;
         float norm = 0;
         for (std::int32_t k = 0; k < d_; ++k) {
-            query_[at(k)] = static_cast<float>(row[k]);
+            query_[at(k)] = static_cast<float>(row[k] * float_scale_);
             norm += query_[at(k)] * query_[at(k)];
         }
-        scan.floating(blocks_.data(), count, d_, {query_.data(), share}, keys_.data());
-        keys_[at(slot)] = 3e38F;
-        least = *std::min_element(keys_.begin(), keys_.begin() + count * lanes);
+        first_ = query_[0];
         // coordinates are rounded relative to the larger cluster's norm, at most ||a|| plus the distance
-        slack = 2.2F * rounding * std::sqrt(norm / share) + 1e-18F;
+        slack_now_ = 2.2F * rounding * std::sqrt(norm / share_[at(tip_)]) + 1e-18F;
     }
-    const float root = std::sqrt(std::max(least, 0.0F));
-    if (root * (1 - error_) - slack > limit_root_) return -1;
-    const float ceiling = (root + 2 * slack) * (1 + error_);
-    const std::int32_t found = scan.gather(keys_.data(), count, ceiling * ceiling * (1 + error_), found_.data());
+    hide();
+    least_ = scan(nullptr);
+    restore();
+}
+
+// The cluster nearest to the tip, of equally near ones `before`, then the one with the smallest id; -1 if none is within the
+// limit. *reached: the cost, NaN where there was no need to know it.
+std::int32_t Ward::nearest(std::int32_t before, double* reached) {
+    const float final = (limit_root_ + slack_now_) * (1 + error_);
+    if (least_.key > final * final * (1 + error_)) return -1;
     ++scans_;
-    candidates_ += found;
-    if (found == 1 && before >= 0) {  // certain, and within the limit, as the way here was
-        *reached = std::nan("");
-        return id_[at(found_[0])];
+    const float root = std::sqrt(std::max(least_.key, 0.0F)), ceiling = (root + 2 * slack_now_) * (1 + error_);
+    const float clear = ceiling * ceiling * (1 + error_);
+    if (least_.second > clear) {  // no other comes near: this is the nearest, also in float64
+        ++candidates_;
+        const std::int32_t other = id_[at(least_.index)];
+        *reached = std::nan("");  // after the first step the chain is within the limit
+        if (before < 0) *reached = cost(tip_, other);
+        return *reached > limit_ ? -1 : other;
     }
+    hide();
+    scan(keys_.data());
+    restore();
+    const std::int32_t found = scan_->gather(keys_.data(), (live_ + lanes - 1) / lanes, clear, found_.data());
+    candidates_ += found;
     std::int32_t best = -1;
     double lowest = 0;
     for (std::int32_t f = 0; f < found; ++f) {
-        if (found_[at(f)] >= live_ || found_[at(f)] == slot) continue;
+        if (found_[at(f)] >= live_ || id_[at(found_[at(f)])] == tip_) continue;
         const std::int32_t other = id_[at(found_[at(f)])];
-        const double c = cost(tip, other);
+        const double c = cost(tip_, other);
         if (best < 0 || c < lowest || (c == lowest && best != before && (other == before || other < best))) {
             best = other;
             lowest = c;
         }
     }
     *reached = lowest;
-    return lowest <= limit ? best : -1;
+    return lowest <= limit_ ? best : -1;
 }
 
-void Ward::run(double limit) {
-    live_ = static_cast<std::int32_t>(final_.size());
-    scan_ = &scanner();
-    const auto units = [&] {  // of the keys' roots
-        error_ = scan_->error + (fixed_ ? 3 : static_cast<float>(d_) + 8) * rounding;
-        const double root = std::sqrt(limit) * (fixed_ ? scale_ : 1.0) * (1 + 1e-6);
-        limit_root_ = root < 3e38 ? static_cast<float>(root) : 3e38F;
-    };
-    units();
-    if (fixed_)
-        for (const std::int32_t id : final_) measure(id);
-    else
-        for (const std::int32_t id : final_) share_[at(id)] = static_cast<float>(1 / size_[at(id)]);
-    std::sort(final_.begin(), final_.end());
-    std::copy(final_.begin(), final_.end(), id_.begin());
-    final_.clear();
-    path_.clear();
-    pack();
-    const auto remove = [&](std::int32_t id) {  // the last cluster fills the hole
-        const std::int32_t slot = slot_[at(id)], last = --live_;
-        if (slot != last) enter(slot, id_[at(last)]);
-        leave(last);
-    };
-    while (live_ > 1) {
-        if (fixed_ && scans_ >= 64 && candidates_ > 4 * scans_) {  // fixed point is too coarse for these points
-            fixed_ = false;
-            units();
-            pack();
-        }
-        if (path_.empty()) path_.push_back(id_[at(live_ - 1)]);
-        const std::int32_t tip = path_.back(), before = path_.size() > 1 ? path_[path_.size() - 2] : -1;
-        double reached = 0;
-        const std::int32_t next = nearest(tip, before, limit, &reached);
-        if (next < 0) {  // by reducibility no later join comes nearer to it
-            final_.push_back(tip);
-            path_.pop_back();
-            remove(tip);
-            continue;
-        }
-        if (next != before) {
-            path_.push_back(next);
-            continue;
-        }
+void Ward::remove(std::int32_t id) {  // the last cluster fills the hole
+    const std::int32_t slot = slot_[at(id)], last = --live_;
+    if (slot != last) enter(slot, id_[at(last)]);
+    leave(last);
+}
+
+bool Ward::decide() {
+    const std::int32_t before = path_.size() > 1 ? path_[path_.size() - 2] : -1;
+    double reached = 0;
+    const std::int32_t next = nearest(before, &reached);
+    if (next < 0) {  // by reducibility no later join comes nearer to it
+        final_.push_back(tip_);
+        path_.pop_back();
+        remove(tip_);
+    } else if (next != before) {
+        path_.push_back(next);
+    } else {
         path_.resize(path_.size() - 2);
-        const std::int32_t kept = std::max(tip, before), gone = std::min(tip, before);
-        joins.push_back({gone, kept, std::isnan(reached) ? cost(tip, before) : reached});
-        double *m = rows_.data() + static_cast<std::int64_t>(kept) * d_, *x = rows_.data() + static_cast<std::int64_t>(gone) * d_;
+        const std::int32_t kept = std::max(tip_, before), gone = std::min(tip_, before);
+        joins.push_back({gone, kept, std::isnan(reached) ? cost(tip_, before) : reached});
+        double* m = rows_.data() + static_cast<std::int64_t>(kept) * d_;
+        const double* x = rows_.data() + static_cast<std::int64_t>(gone) * d_;
         const double share = size_[at(gone)] / (size_[at(kept)] + size_[at(gone)]);
         for (std::int32_t k = 0; k < d_; ++k) m[k] += share * (x[k] - m[k]);
         size_[at(kept)] += size_[at(gone)];
@@ -282,7 +299,59 @@ void Ward::run(double limit) {
         measure(kept);
         enter(slot_[at(kept)], kept);
     }
+    if (live_ > 1) return true;
     if (live_ == 1) final_.push_back(id_[0]);
+    return false;
+}
+
+void Ward::units() {  // of the keys' roots
+    int bits = 2;  // of a key that may be taken for the lane's number
+    while ((live_ >> (bits - 2)) != 0) ++bits;
+    error_ = scan_->error + (fixed_ ? 3 : static_cast<float>(d_) + 8) * rounding + std::ldexp(1.0F, bits - 23);
+    const double root = std::sqrt(limit_) * (fixed_ ? scale_ : float_scale_) * (1 + 1e-6);
+    limit_root_ = root < 1e18 ? static_cast<float>(root) : 1e18F;
+}
+
+bool Ward::open(double limit) {
+    limit_ = limit;
+    scan_ = &scanner();
+    live_ = static_cast<std::int32_t>(final_.size());
+    units();
+    for (const std::int32_t id : final_) measure(id);
+    std::sort(final_.begin(), final_.end());
+    std::copy(final_.begin(), final_.end(), id_.begin());
+    final_.clear();
+    path_.clear();
+    pack();
+    if (live_ == 1) final_.push_back(id_[0]);
+    return live_ > 1;
+}
+
+void Ward::run(double limit) {
+    bool more = open(limit);
+    while (more) {
+        look();
+        more = decide();
+    }
+}
+
+void Ward::run(Ward& a, Ward& b, double limit) {
+    bool more_a = a.open(limit), more_b = b.open(limit);
+    if (more_a) a.look();
+    while (more_a && more_b) {
+        b.look();
+        more_a = a.decide();
+        if (more_a) a.look();
+        more_b = b.decide();
+    }
+    while (more_a) {
+        more_a = a.decide();
+        if (more_a) a.look();
+    }
+    while (more_b) {
+        b.look();
+        more_b = b.decide();
+    }
 }
 
 }  // namespace reprune

@@ -22,23 +22,37 @@ class Ward {
     void begin(const std::int32_t* parent);
     // Makes all joins of cost <= limit that are left, appended to joins.
     void run(double limit);
+    // Two channels in turn: while one scans, what the other found is ready to be decided on.
+    static void run(Ward& a, Ward& b, double limit);
 
     std::vector<Join> joins;
-    double scatter = 0;  // sum of squared distances to the mean: no join costs more
 
   private:
     void pack();  // live clusters into blocks
+    void units();
     void measure(std::int32_t id);  // fixed-point form of a cluster
     void enter(std::int32_t slot, std::int32_t id);
     void leave(std::int32_t slot);
     double cost(std::int32_t a, std::int32_t b) const;
-    std::int32_t nearest(std::int32_t tip, std::int32_t before, double limit, double* reached);
+    bool open(double limit);  // these three are run(); false when nothing is left to do
+    void look();              // scans for the neighbours of the chain's tip
+    bool decide();
+    Least scan(float* keys) const;
+    void hide();     // the tip stands far away from itself while others are looked at
+    void restore();
+    std::int32_t nearest(std::int32_t before, double* reached);
+    void remove(std::int32_t id);
 
     std::int32_t n_ = 0, d_ = 0, pairs_ = 0, live_ = 0;
     bool fixed_ = true;     // fixed point, else floating point: for points of very different size
-    double scale_ = 1;      // coordinates to fixed point
+    double scale_ = 1, float_scale_ = 1;  // coordinates to fixed point and to float32
     const Scanner* scan_ = nullptr;
     float error_ = 0, limit_root_ = 0;
+    double limit_ = 0;
+    std::int32_t tip_ = -1;
+    char* own_ = nullptr;  // lane of the tip
+    float slack_now_ = 0, first_ = 0;
+    Least least_{};
     std::int64_t scans_ = 0, candidates_ = 0;
     std::vector<double> rows_, size_, mean_;
     std::vector<std::int32_t> words_, norm_;  // [n, pairs], [n] fixed-point coordinates and squared norms
