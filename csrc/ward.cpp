@@ -24,7 +24,8 @@ double* Ward::start(std::int32_t n, std::int32_t d) {
     size_.assign(at(n), 1.0);
     mean_.resize(at(d));
     for (auto* ids : {&id_, &slot_, &found_, &count_}) ids->resize(at(n + lanes));
-    blocks_.resize(at(64LL * (n / lanes + 1) * (d + 2)));
+    memory_.resize(at(64LL * (n / lanes + 1) * (d + 2)) + 64);
+    blocks_ = memory_.data() + (64 - reinterpret_cast<std::uintptr_t>(memory_.data()) % 64) % 64;
     keys_.resize(at(n + lanes));
     query_.resize(at(d));
     words_.assign(at(static_cast<std::int64_t>(n) * pairs_), 0);
@@ -116,7 +117,7 @@ void Ward::begin(const std::int32_t* parent) {
 void Ward::pack() {
     const std::int32_t words = fixed_ ? pairs_ + 2 : d_ + 1;
     const std::int32_t count = (live_ + lanes - 1) / lanes;
-    std::memset(blocks_.data(), 0, 64 * at(count) * at(words));
+    std::memset(blocks_, 0, 64 * at(count) * at(words));
     for (std::int32_t s = 0; s < count * lanes; ++s) {
         if (s < live_) {
             enter(s, id_[at(s)]);
@@ -147,14 +148,14 @@ void Ward::enter(std::int32_t slot, std::int32_t id) {
     id_[at(slot)] = id;
     slot_[at(id)] = slot;
     if (fixed_) {
-        char* block = blocks_.data() + 64LL * (slot / lanes) * (pairs_ + 2) + 4 * (slot % lanes);
+        char* block = blocks_ + 64LL * (slot / lanes) * (pairs_ + 2) + 4 * (slot % lanes);
         const std::int32_t* words = words_.data() + static_cast<std::int64_t>(id) * pairs_;
         for (std::int32_t p = 0; p < pairs_; ++p) std::memcpy(block + 64 * p, words + p, 4);
         std::memcpy(block + 64 * pairs_, &norm_[at(id)], 4);
         std::memcpy(block + 64 * (pairs_ + 1), &share_[at(id)], 4);
     } else {
         const double* row = rows_.data() + static_cast<std::int64_t>(id) * d_;
-        char* block = blocks_.data() + 64LL * (slot / lanes) * (d_ + 1) + 4 * (slot % lanes);
+        char* block = blocks_ + 64LL * (slot / lanes) * (d_ + 1) + 4 * (slot % lanes);
         for (std::int32_t k = 0; k < d_; ++k) {
             const auto x = static_cast<float>(row[k] * float_scale_);
             std::memcpy(block + 64 * k, &x, 4);
@@ -167,12 +168,12 @@ void Ward::enter(std::int32_t slot, std::int32_t id) {
 void Ward::leave(std::int32_t slot) {
     const float none = 0;
     if (fixed_) {
-        char* block = blocks_.data() + 64LL * (slot / lanes) * (pairs_ + 2) + 4 * (slot % lanes);
+        char* block = blocks_ + 64LL * (slot / lanes) * (pairs_ + 2) + 4 * (slot % lanes);
         for (std::int32_t p = 0; p < pairs_; ++p) std::memset(block + 64 * p, 0, 4);
         std::memcpy(block + 64 * pairs_, &nowhere, 4);
         std::memcpy(block + 64 * (pairs_ + 1), &none, 4);
     } else {
-        char* block = blocks_.data() + 64LL * (slot / lanes) * (d_ + 1) + 4 * (slot % lanes);
+        char* block = blocks_ + 64LL * (slot / lanes) * (d_ + 1) + 4 * (slot % lanes);
         for (std::int32_t k = 0; k < d_; ++k) std::memcpy(block + 64 * k, &far, 4);
         std::memcpy(block + 64 * d_, &none, 4);
     }
@@ -182,9 +183,9 @@ Least Ward::scan(float* keys) const {
     const std::int32_t count = (live_ + lanes - 1) / lanes;
     if (fixed_) {
         const FixedQuery query{words_.data() + static_cast<std::int64_t>(tip_) * pairs_, norm_[at(tip_)], share_[at(tip_)]};
-        return scan_->fixed(blocks_.data(), count, pairs_, query, keys);
+        return scan_->fixed(blocks_, count, pairs_, query, keys);
     }
-    return scan_->floating(blocks_.data(), count, d_, {query_.data(), share_[at(tip_)]}, keys);
+    return scan_->floating(blocks_, count, d_, {query_.data(), share_[at(tip_)]}, keys);
 }
 
 void Ward::hide() {
@@ -216,7 +217,7 @@ void Ward::look() {
     if (path_.empty()) path_.push_back(id_[at(live_ - 1)]);
     tip_ = path_.back();
     const std::int32_t slot = slot_[at(tip_)];
-    own_ = blocks_.data() + 64LL * (fixed_ ? pairs_ + 2 : d_ + 1) * (slot / lanes) + 4 * (slot % lanes);
+    own_ = blocks_ + 64LL * (fixed_ ? pairs_ + 2 : d_ + 1) * (slot / lanes) + 4 * (slot % lanes);
     if (fixed_) {
         slack_now_ = slack_[at(tip_)];
     } else {

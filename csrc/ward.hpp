@@ -58,7 +58,8 @@ class Ward {
     std::vector<std::int32_t> words_, norm_;  // [n, pairs], [n] fixed-point coordinates and squared norms
     std::vector<float> share_, slack_;        // [n] 1/size; how far the root of a key can be off
     std::vector<std::int32_t> id_, slot_, path_, final_, found_, forest_, count_;
-    std::vector<char> blocks_;
+    std::vector<char> memory_;
+    char* blocks_ = nullptr;  // in memory_, at a multiple of 64: a scan is bound by its loads
     std::vector<float> keys_, query_;
 };
 
