@@ -79,14 +79,14 @@ def _retrace(
 
 def _wrong_edges(trace: Trace) -> set[int]:
     bad: set[int] = set()
-    for a, b in trace.ledger.edges:
+    for a, b in trace.known.ledger.edges:
         wrong = (a != b) & (a != FIXED) & (b != FIXED)
         bad.update(a[wrong].tolist(), b[wrong].tolist())
     return bad
 
 
 def _new_pins(trace: Trace, traced: TracedModel) -> set[int]:
-    pinned = {atom for labels, _ in trace.ledger.pins for atom in labels.tolist() if atom != FIXED}
+    pinned = {atom for labels, _ in trace.known.ledger.pins for atom in labels.tolist() if atom != FIXED}
     return pinned - traced.atoms.pinned.keys()
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from .known import Key
 from .labels import FIXED, Atoms, Ints
-from .trace import Key
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from .known import Key
 from .labels import FIXED, Atoms, Ints, components
 from .state import Convolution
-from .trace import Key, Trace
+from .trace import Trace
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _called(trace: Trace, labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
     """{module name: convolution}, in the order of the calls."""
     owner = {int(line[0]): name for (name, _), line in labels.items()}
     found: dict[str, Convolution] = {}
-    for first, convolution in trace.convolutions.items():
+    for first, convolution in trace.known.convolutions.items():
         tensor = owner[first]
         found[tensor.rpartition(".")[0].removesuffix(".parametrizations.weight")] = convolution
     return found

@@ -7,20 +7,17 @@ pins what reaches it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 
 from . import rules_compute as compute
 from . import rules_shape as shape
+from .known import Known
 from .labels import Ints
 from .rules_pointwise import pointwise
 from .state import FREE, Call
 
-if TYPE_CHECKING:
-    from .trace import Trace
-
-Rule = Callable[["Trace", Call, bool], "list[Ints] | None"]
+Rule = Callable[[Known, Call, bool], "list[Ints] | None"]
 """Sets the states of the outputs; returns the dimensions that the call's FLOPs are proportional to."""
 
 FACTORIES = frozenset(
@@ -64,18 +61,18 @@ def is_movement(call: Call) -> bool:
     return bool(call.func.is_view) or call.name in _MOVEMENTS
 
 
-def no_rule(trace: Trace, call: Call, flows: bool) -> None:
+def no_rule(known: Known, call: Call, flows: bool) -> None:
     """What an unknown operation does to channels is unknown, so they stay."""
     for x in call.tensors():
-        trace.pin(x, f"reaches {call.func}, which has no rule")
+        known.pin(x, f"reaches {call.func}, which has no rule")
     for out in call.outputs():
-        trace.set(out, [None] * out.dim(), flows)
+        known.set(out, [None] * out.dim(), flows)
 
 
-def blank(trace: Trace, call: Call, flows: bool) -> None:
+def blank(known: Known, call: Call, flows: bool) -> None:
     """A new tensor, the same everywhere."""
     for out in call.outputs():
-        trace.set(out, [FREE if size > 1 else None for size in out.shape], flows=False)
+        known.set(out, [FREE if size > 1 else None for size in out.shape], flows=False)
 
 
 RULES: dict[str, Rule] = {

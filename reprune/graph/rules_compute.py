@@ -2,69 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from torch import Tensor
 
+from .known import Known
 from .labels import Ints
 from .state import FREE, Call, Convolution, Dim
 
-if TYPE_CHECKING:
-    from .trace import Trace
 
-
-def convolution(trace: Trace, call: Call, flows: bool) -> list[Ints]:
+def convolution(known: Known, call: Call, flows: bool) -> list[Ints]:
     """Input channels unite with the kernels' input dimension; the output carries the kernels' output
     dimension."""
     x, kernel, bias = call["input"], call["weight"], call["bias"]
-    weight = trace.state(kernel)
+    weight = known.state(kernel)
     spatial = kernel.dim() - 2
-    trace.pin(x, "is convolved over", [x.dim() - 1 - k for k in range(spatial)])
-    trace.pin(kernel, "is a side of a kernel", list(range(2, kernel.dim())))
+    known.pin(x, "is convolved over", [x.dim() - 1 - k for k in range(spatial)])
+    known.pin(kernel, "is a side of a kernel", list(range(2, kernel.dim())))
     channel = x.dim() - spatial - 1
-    incoming = trace.state(x).dims[channel]
+    incoming = known.state(x).dims[channel]
     groups = int(call["groups"])
     o, i = (1, 0) if call["transposed"] else (0, 1)
     if groups == 1:
-        trace.unite(incoming, weight.dims[i], "meets fixed input channels of a convolution")
+        known.unite(incoming, weight.dims[i], "meets fixed input channels of a convolution")
         outgoing, kernels = weight.dims[o], weight.dims[o]
     else:
-        outgoing = _grouped(trace, x, incoming, kernel, groups, i == 0)
+        outgoing = _grouped(known, x, incoming, kernel, groups, i == 0)
         kernels = weight.dims[0]
     if bias is not None:
-        outgoing = trace.unite(outgoing, trace.state(bias).dims[0], "meets a fixed bias")
+        outgoing = known.unite(outgoing, known.state(bias).dims[0], "meets a fixed bias")
     if outgoing is not None and outgoing is not FREE:
-        trace.convolved(kernels, Convolution(kernel, bool(call["transposed"]), groups, outgoing))
-    batch: list[Dim] = [trace.state(x).dims[0]] if channel == 1 else []
-    trace.set(call.out, [*batch, outgoing, *[None] * spatial], flows)
+        known.convolved(kernels, Convolution(kernel, bool(call["transposed"]), groups, outgoing))
+    batch: list[Dim] = [known.state(x).dims[0]] if channel == 1 else []
+    known.set(call.out, [*batch, outgoing, *[None] * spatial], flows)
     return [labels for k in (0, 1) if (labels := weight.labels(k)) is not None]
 
 
-def _grouped(trace: Trace, x: Tensor, incoming: Dim, kernel: Tensor, groups: int, transposed: bool) -> Dim:
+def _grouped(known: Known, x: Tensor, incoming: Dim, kernel: Tensor, groups: int, transposed: bool) -> Dim:
     """Whole groups live or die: their input channels, their rows of the kernels, their output channels."""
-    trace.pin(kernel, "is the width of a group of channels", [1])
-    rows = trace.state(kernel).labels(0)
+    known.pin(kernel, "is the width of a group of channels", [1])
+    rows = known.state(kernel).labels(0)
     if rows is None:  # kernels that nothing may cut
         if incoming is not None and incoming is not FREE:
-            trace.ledger.pin(incoming, "meets the fixed kernels of a grouped convolution")
+            known.ledger.pin(incoming, "meets the fixed kernels of a grouped convolution")
         return None
-    first = _unite_rows(trace, rows, groups)
+    first = _unite_rows(known, rows, groups)
     if incoming is None or incoming is FREE:
-        trace.ledger.pin(rows, "meets fixed input channels of a grouped convolution")
+        known.ledger.pin(rows, "meets fixed input channels of a grouped convolution")
     else:
-        trace.ledger.unite(_unite_rows(trace, incoming, groups), first, "grouped convolution")
+        known.ledger.unite(_unite_rows(known, incoming, groups), first, "grouped convolution")
     if not transposed:
         return rows
     spread: Ints = np.repeat(first, kernel.shape[1])
     return spread
 
 
-def _unite_rows(trace: Trace, labels: Ints, groups: int) -> Ints:
+def _unite_rows(known: Known, labels: Ints, groups: int) -> Ints:
     """[C] -> [groups]: unite what lies in one of `groups` equal blocks; the first label of each."""
     rows = labels.reshape(groups, -1)
     for column in range(1, rows.shape[1]):
-        trace.ledger.unite(rows[:, 0], rows[:, column], "is one group of channels")
+        known.ledger.unite(rows[:, 0], rows[:, column], "is one group of channels")
     first: Ints = rows[:, 0]
     return first
 
@@ -77,104 +73,104 @@ _OPERANDS = {
 }
 
 
-def matmul(trace: Trace, call: Call, flows: bool) -> list[Ints]:
+def matmul(known: Known, call: Call, flows: bool) -> list[Ints]:
     """Rows and columns are carried; what is summed over unites if one side is a weight, and stays if none
     is."""
     left, right, added = _OPERANDS[call.name]
     a, b = call[left], call[right]
-    scale = _contract(trace, a, b, b.dim() - 2)
-    dims: list[Dim] = [trace.state(a).dims[-2], trace.state(b).dims[-1]]
+    scale = _contract(known, a, b, b.dim() - 2)
+    dims: list[Dim] = [known.state(a).dims[-2], known.state(b).dims[-1]]
     if a.dim() == 3:
-        dims.insert(0, trace.unite(trace.state(a).dims[0], trace.state(b).dims[0], "meets a fixed batch"))
+        dims.insert(0, known.unite(known.state(a).dims[0], known.state(b).dims[0], "meets a fixed batch"))
     if added is not None:
         bias = call[added]
         for k in range(1, bias.dim() + 1):
             if bias.shape[-k] > 1:
-                dims[-k] = trace.unite(dims[-k], trace.state(bias).dims[-k], "meets a fixed bias")
-    trace.set(call.out, dims, flows)
+                dims[-k] = known.unite(dims[-k], known.state(bias).dims[-k], "meets a fixed bias")
+    known.set(call.out, dims, flows)
     return scale
 
 
-def _contract(trace: Trace, a: Tensor, b: Tensor, k: int) -> list[Ints]:
+def _contract(known: Known, a: Tensor, b: Tensor, k: int) -> list[Ints]:
     """Sum over the last dimension of `a` and dimension `k` of `b`; returns what the cost scales with."""
-    x, y = trace.state(a), trace.state(b)
+    x, y = known.state(a), known.state(b)
     if x.flows and y.flows:
-        trace.pin(a, "is summed over in a product of activations", [a.dim() - 1])
-        trace.pin(b, "is summed over in a product of activations", [k])
+        known.pin(a, "is summed over in a product of activations", [a.dim() - 1])
+        known.pin(b, "is summed over in a product of activations", [k])
     else:
-        trace.unite(x.dims[-1], y.dims[k], "meets fixed inputs of a matrix product")
+        known.unite(x.dims[-1], y.dims[k], "meets fixed inputs of a matrix product")
     inner = x.labels(-1) if x.labels(-1) is not None else y.labels(k)
     outer = [x.labels(-2) if a.dim() > 1 else None, y.labels(-1 if k % b.dim() == b.dim() - 2 else 0)]
     return [labels for labels in (inner, *outer) if labels is not None]
 
 
-def linear(trace: Trace, call: Call, flows: bool) -> list[Ints]:
+def linear(known: Known, call: Call, flows: bool) -> list[Ints]:
     """``x @ weight.T + bias``."""
     x, weight, bias = call["input"], call["weight"], call["bias"]
-    scale = _contract(trace, x, weight, 1)
-    out = trace.state(weight).dims[0]
+    scale = _contract(known, x, weight, 1)
+    out = known.state(weight).dims[0]
     if bias is not None:
-        out = trace.unite(out, trace.state(bias).dims[0], "meets a fixed bias")
-    trace.set(call.out, [*trace.state(x).dims[:-1], out], flows)
+        out = known.unite(out, known.state(bias).dims[0], "meets a fixed bias")
+    known.set(call.out, [*known.state(x).dims[:-1], out], flows)
     return scale
 
 
-def embedding(trace: Trace, call: Call, flows: bool) -> None:
+def embedding(known: Known, call: Call, flows: bool) -> None:
     weight, indices = call["weight"], call["indices"]
-    trace.pin(weight, "is a row of an embedding", [0])
-    trace.pin(indices, "is an index")
-    trace.set(call.out, [*[None] * indices.dim(), trace.state(weight).dims[1]], flows)
+    known.pin(weight, "is a row of an embedding", [0])
+    known.pin(indices, "is an index")
+    known.set(call.out, [*[None] * indices.dim(), known.state(weight).dims[1]], flows)
 
 
-def batch_norm(trace: Trace, call: Call, flows: bool) -> None:
+def batch_norm(known: Known, call: Call, flows: bool) -> None:
     """The channels unite with the affine parameters and the statistics."""
     x = call["input"]
-    dims = list(trace.state(x).dims)
-    trace.pin(x, "is normalised over", [k for k in range(x.dim()) if k != 1])
+    dims = list(known.state(x).dims)
+    known.pin(x, "is normalised over", [k for k in range(x.dim()) if k != 1])
     for name in ("weight", "bias", "running_mean", "running_var"):
         if call.has(name) and call[name] is not None:
-            dims[1] = trace.unite(dims[1], trace.state(call[name]).dims[0], "meets a fixed batch norm")
+            dims[1] = known.unite(dims[1], known.state(call[name]).dims[0], "meets a fixed batch norm")
     for out in call.outputs():
-        trace.set(out, dims if out.dim() == x.dim() else [None] * out.dim(), flows)
+        known.set(out, dims if out.dim() == x.dim() else [None] * out.dim(), flows)
 
 
-def group_norm(trace: Trace, call: Call, flows: bool) -> None:
+def group_norm(known: Known, call: Call, flows: bool) -> None:
     """Whole groups live or die, since each is normalised by itself."""
     x = call["input"]
-    dims = list(trace.state(x).dims)
-    trace.pin(x, "is normalised over", [k for k in range(x.dim()) if k != 1])
+    dims = list(known.state(x).dims)
+    known.pin(x, "is normalised over", [k for k in range(x.dim()) if k != 1])
     for name in ("weight", "bias"):
         if call[name] is not None:
-            dims[1] = trace.unite(dims[1], trace.state(call[name]).dims[0], "meets a fixed group norm")
+            dims[1] = known.unite(dims[1], known.state(call[name]).dims[0], "meets a fixed group norm")
     channels = dims[1]
     if channels is not None and channels is not FREE:
-        _unite_rows(trace, channels, int(call["group"]))
-    trace.set(call.out[0], dims, flows)
+        _unite_rows(known, channels, int(call["group"]))
+    known.set(call.out[0], dims, flows)
     for out in call.outputs()[1:]:
-        trace.set(out, [None] * out.dim(), flows)
+        known.set(out, [None] * out.dim(), flows)
 
 
-def layer_norm(trace: Trace, call: Call, flows: bool) -> None:
+def layer_norm(known: Known, call: Call, flows: bool) -> None:
     """A masked channel would still count in mean and variance: what is normalised over stays."""
     x = call["input"]
     n = len(call["normalized_shape"])
     why = "is normalised over by a layer norm"
-    trace.pin(x, why, list(range(x.dim() - n, x.dim())))
-    dims = list(trace.state(x).dims)
+    known.pin(x, why, list(range(x.dim() - n, x.dim())))
+    dims = list(known.state(x).dims)
     for name in ("weight", "bias"):
         if call.has(name) and call[name] is not None:
             for k in range(1, n + 1):
-                dims[-k] = trace.unite(dims[-k], trace.state(call[name]).dims[-k], why)
+                dims[-k] = known.unite(dims[-k], known.state(call[name]).dims[-k], why)
     for out in call.outputs():
-        trace.set(out, dims if out.shape == x.shape else [None] * out.dim(), flows)
+        known.set(out, dims if out.shape == x.shape else [None] * out.dim(), flows)
 
 
-def weight_norm(trace: Trace, call: Call, flows: bool) -> None:
+def weight_norm(known: Known, call: Call, flows: bool) -> None:
     """``g * v / |v|``, each slice along `dim` by itself: what the norm runs over stays."""
     v, g, dim = call["v"], call["g"], call["dim"]
     over = [k for k in range(v.dim()) if k != dim]
-    trace.pin(v, "is normalised over by a weight norm", over)
-    dims = list(trace.state(v).dims)
-    dims[dim] = trace.unite(dims[dim], trace.state(g).dims[dim], "meets a fixed weight norm")
-    trace.set(call.out[0], dims, flows)
-    trace.set(call.out[1], [d if k == dim else None for k, d in enumerate(dims)], flows)
+    known.pin(v, "is normalised over by a weight norm", over)
+    dims = list(known.state(v).dims)
+    dims[dim] = known.unite(dims[dim], known.state(g).dims[dim], "meets a fixed weight norm")
+    known.set(call.out[0], dims, flows)
+    known.set(call.out[1], [d if k == dim else None for k, d in enumerate(dims)], flows)

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
+from .known import Known
 from .state import FREE, Call, Dim
-
-if TYPE_CHECKING:
-    from .trace import Trace
 
 _ADDITIONS = frozenset({"add", "sub", "rsub"})
 
 
-def pointwise(trace: Trace, call: Call, flows: bool) -> None:
+def pointwise(known: Known, call: Call, flows: bool) -> None:
     """Positions that meet in an element live or die together; a dimension of size 1 fits them all."""
     tensors = call.tensors()
     for out in call.outputs():
-        dims = [_meet(trace, call, tensors, out, d) for d in range(out.dim())]
+        dims = [_meet(known, call, tensors, out, d) for d in range(out.dim())]
         if any(out is x for x in tensors):
-            trace.write(out, dims, flows, str(call.func))
+            known.write(out, dims, flows, str(call.func))
         else:
-            trace.set(out, dims, flows)
+            known.set(out, dims, flows)
 
 
-def _meet(trace: Trace, call: Call, tensors: list[Tensor], out: Tensor, d: int) -> Dim:
+def _meet(known: Known, call: Call, tensors: list[Tensor], out: Tensor, d: int) -> Dim:
     """What meets in dimension `d` of `out`, and what that dimension carries."""
     carried: Dim = FREE
     flowed = False
@@ -33,11 +29,11 @@ def _meet(trace: Trace, call: Call, tensors: list[Tensor], out: Tensor, d: int) 
         k = d - out.dim() + x.dim()
         if k < 0 or x.shape[k] == 1:
             continue
-        state = trace.state(x)
+        state = known.state(x)
         dim = state.dims[k]
         if state.flows and flowed and call.name in _ADDITIONS and _has_labels(dim) and _has_labels(carried):
-            trace.ledger.meet(carried, dim)  # type: ignore[arg-type]
-        carried = trace.unite(carried, dim, f"meets fixed channels in {call.func}")
+            known.ledger.meet(carried, dim)  # type: ignore[arg-type]
+        carried = known.unite(carried, dim, f"meets fixed channels in {call.func}")
         flowed = flowed or state.flows
     return carried if out.shape[d] > 1 else None
 

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
+from .known import Known
 from .labels import FIXED, Ints
 from .state import FREE, Call, Dim
 
-if TYPE_CHECKING:
-    from .trace import Trace
 
-
-def movement(trace: Trace, call: Call, flows: bool) -> None:
+def movement(known: Known, call: Call, flows: bool) -> None:
     """Run the operation on position numbers, one labelled dimension at a time, and see where they went."""
     x, *others = call.tensors()
     for other in others:
-        trace.pin(other, f"is an index of {call.func}")
-    state = trace.state(x)
+        known.pin(other, f"is an index of {call.func}")
+    state = known.state(x)
     outs = call.outputs()
     if all(d is FREE or size == 1 for d, size in zip(state.dims, x.shape, strict=True)):
         dims: list[list[Dim]] = [[FREE if size > 1 else None for size in out.shape] for out in outs]
@@ -31,12 +29,12 @@ def movement(trace: Trace, call: Call, flows: bool) -> None:
         for k in range(x.dim()):
             labels = state.labels(k)
             if labels is not None:
-                for out_dims, moved in zip(dims, _moved(trace, call, x, k, labels), strict=True):
-                    _place(trace, out_dims, moved, call)
+                for out_dims, moved in zip(dims, _moved(known, call, x, k, labels), strict=True):
+                    _place(known, out_dims, moved, call)
     for out, out_dims in zip(outs, dims, strict=True):
         if call.func.is_view:
-            trace.viewed(out, x)
-        trace.set(out, out_dims, flows)
+            known.viewed(out, x)
+        known.set(out, out_dims, flows)
 
 
 def _expanded(call: Call, x: Tensor, out: Tensor) -> list[bool]:
@@ -47,17 +45,17 @@ def _expanded(call: Call, x: Tensor, out: Tensor) -> list[bool]:
     return [before == 1 and after > 1 for before, after in zip(old, out.shape, strict=True)]
 
 
-def _place(trace: Trace, out: list[Dim], moved: dict[int, Ints], call: Call) -> None:
+def _place(known: Known, out: list[Dim], moved: dict[int, Ints], call: Call) -> None:
     for d, labels in moved.items():
         taken = out[d]
         if taken is None or taken is FREE:
             out[d] = labels
         else:  # two cut dimensions in one: no slice of it is a slice of both
-            trace.ledger.pin(labels, f"is merged with other channels in {call.func}")
-            trace.ledger.pin(taken, f"is merged with other channels in {call.func}")
+            known.ledger.pin(labels, f"is merged with other channels in {call.func}")
+            known.ledger.pin(taken, f"is merged with other channels in {call.func}")
 
 
-def _moved(trace: Trace, call: Call, x: Tensor, k: int, labels: Ints) -> list[dict[int, Ints]]:
+def _moved(known: Known, call: Call, x: Tensor, k: int, labels: Ints) -> list[dict[int, Ints]]:
     """For each output: {dimension: its labels} from the labels along dimension `k` of `x`."""
     shape = [1] * x.dim()
     shape[k] = x.shape[k]
@@ -70,17 +68,17 @@ def _moved(trace: Trace, call: Call, x: Tensor, k: int, labels: Ints) -> list[di
         "unsafe_split",
         "unbind",
     ):
-        return _chunks(trace, call, parts, varying, labels)
+        return _chunks(known, call, parts, varying, labels)
     (part,), (where,) = parts, varying
     if not where:
-        trace.ledger.pin(labels, f"is picked by its number in {call.func}")
+        known.ledger.pin(labels, f"is picked by its number in {call.func}")
         return [{}]
     if len(where) == 1:
         line = _line(part, where[0])
         if np.unique(line).size < labels.size:
-            trace.ledger.pin(labels, f"is cut at a fixed place by {call.func}")
+            known.ledger.pin(labels, f"is cut at a fixed place by {call.func}")
         return [{where[0]: labels[line]}]
-    return [_split(trace, call, part, where, k, labels)]
+    return [_split(known, call, part, where, k, labels)]
 
 
 def _rerun(call: Call, x: Tensor, positions: Tensor) -> list[Tensor]:
@@ -109,7 +107,7 @@ def _line(part: Tensor, d: int) -> Ints:
 
 
 def _chunks(
-    trace: Trace, call: Call, parts: list[Tensor], varying: list[list[int]], labels: Ints
+    known: Known, call: Call, parts: list[Tensor], varying: list[list[int]], labels: Ints
 ) -> list[dict[int, Ints]]:
     """Equal chunks unite with each other: they stay equal.  Others are cut at fixed places."""
     if all(len(where) <= 1 for where in varying) and not any(
@@ -120,13 +118,13 @@ def _chunks(
             np.sort(np.concatenate(lines)), np.arange(labels.size)
         ):
             for line in lines[1:]:
-                trace.ledger.unite(labels[lines[0]], labels[line], "is an equal chunk")
+                known.ledger.unite(labels[lines[0]], labels[line], "is an equal chunk")
             return [{where[0]: labels[line]} for where, line in zip(varying, lines, strict=True)]
-    trace.ledger.pin(labels, f"is cut at a fixed place by {call.func}")
+    known.ledger.pin(labels, f"is cut at a fixed place by {call.func}")
     return [{} for _ in parts]
 
 
-def _split(trace: Trace, call: Call, part: Tensor, where: list[int], k: int, labels: Ints) -> dict[int, Ints]:
+def _split(known: Known, call: Call, part: Tensor, where: list[int], k: int, labels: Ints) -> dict[int, Ints]:
     """One dimension became several (a view C -> g, C/g): one of them carries, the others unite.
 
     Which one cannot be known from one trace.  Operations keep their channel dimension; of a view, the
@@ -139,14 +137,14 @@ def _split(trace: Trace, call: Call, part: Tensor, where: list[int], k: int, lab
     if (row_of == FIXED).any() or not np.array_equal(
         row_of[rows], np.broadcast_to(np.arange(rows.shape[0])[:, None], rows.shape)
     ):
-        trace.ledger.pin(labels, f"is moved beyond recognition by {call.func}")
+        known.ledger.pin(labels, f"is moved beyond recognition by {call.func}")
         return {}
     first = labels[rows[:, 0]]
-    trace.ledger.unite(labels, first[row_of], f"is one block in {call.func}")
+    known.ledger.unite(labels, first[row_of], f"is one block in {call.func}")
     return {d: first}
 
 
-def cat(trace: Trace, call: Call, flows: bool) -> None:
+def cat(known: Known, call: Call, flows: bool) -> None:
     """Labels stand one behind the other; the other dimensions unite."""
     tensors = [
         x for x in call["tensors"] if x.dim() == call.out.dim()
@@ -154,79 +152,79 @@ def cat(trace: Trace, call: Call, flows: bool) -> None:
     d = call["dim"] % call.out.dim()
     joined: list[Ints] = []
     for x in tensors:
-        labels = trace.state(x).labels(d)
+        labels = known.state(x).labels(d)
         joined.append(labels if labels is not None else np.full(x.shape[d], FIXED))
     line = np.concatenate(joined)
-    dims = _united(trace, call, tensors)
+    dims = _united(known, call, tensors)
     dims[d] = line if (line != FIXED).any() else None
-    trace.set(call.out, dims, flows)
+    known.set(call.out, dims, flows)
 
 
-def stack(trace: Trace, call: Call, flows: bool) -> None:
+def stack(known: Known, call: Call, flows: bool) -> None:
     """A new dimension that nothing may cut; the others unite."""
-    dims = _united(trace, call, call["tensors"])
+    dims = _united(known, call, call["tensors"])
     dims.insert(call["dim"] % call.out.dim(), None)
-    trace.set(call.out, dims, flows)
+    known.set(call.out, dims, flows)
 
 
-def _united(trace: Trace, call: Call, tensors: list[Tensor]) -> list[Dim]:
-    dims = list(trace.state(tensors[0]).dims)
+def _united(known: Known, call: Call, tensors: list[Tensor]) -> list[Dim]:
+    dims = list(known.state(tensors[0]).dims)
     joint = call["dim"] % call.out.dim() if call.name == "cat" else None
     for x in tensors[1:]:
-        for k, dim in enumerate(trace.state(x).dims):
+        for k, dim in enumerate(known.state(x).dims):
             if k != joint:
-                dims[k] = trace.unite(dims[k], dim, f"meets fixed channels in {call.func}")
+                dims[k] = known.unite(dims[k], dim, f"meets fixed channels in {call.func}")
     return dims
 
 
-def pad(trace: Trace, call: Call, flows: bool) -> None:
+def pad(known: Known, call: Call, flows: bool) -> None:
     """Padding adds positions that always exist; a negative one cuts at a fixed place."""
     x, widths = call["self"], list(call["pad"])
-    dims = list(trace.state(x).dims)
+    dims = list(known.state(x).dims)
     for n in range(len(widths) // 2):
         k = x.dim() - 1 - n
-        labels, (low, high) = trace.state(x).labels(k), widths[2 * n : 2 * n + 2]
+        labels, (low, high) = known.state(x).labels(k), widths[2 * n : 2 * n + 2]
         if labels is None or low == high == 0:
             continue
         if min(low, high) < 0:
-            trace.ledger.pin(labels, f"is cut at a fixed place by {call.func}")
+            known.ledger.pin(labels, f"is cut at a fixed place by {call.func}")
             dims[k] = None
         else:
             dims[k] = np.concatenate([np.full(low, FIXED), labels, np.full(high, FIXED)])
-    trace.set(call.out, dims, flows)
+    known.set(call.out, dims, flows)
 
 
-def glu(trace: Trace, call: Call, flows: bool) -> None:
+def glu(known: Known, call: Call, flows: bool) -> None:
     """The two halves unite."""
     x = call["self"]
     k = call["dim"] % x.dim()
-    dims = list(trace.state(x).dims)
-    labels = trace.state(x).labels(k)
+    dims = list(known.state(x).dims)
+    labels = known.state(x).labels(k)
     if labels is not None:
         value, gate = np.split(labels, 2)
-        trace.ledger.unite(value, gate, "is a half of a gated unit")
+        known.ledger.unite(value, gate, "is a half of a gated unit")
         dims[k] = value
-    trace.set(call.out, dims, flows)
+    known.set(call.out, dims, flows)
 
 
-def as_strided(trace: Trace, call: Call, flows: bool) -> None:
+def as_strided(known: Known, call: Call, flows: bool) -> None:
     """In place and with the old shape (a change of memory format) nothing moves; else anything may."""
     x = call["self"]
-    if call.out is x and len(trace.state(x).dims) == x.dim():
+    if call.out is x and len(known.state(x).dims) == x.dim():
         return
-    trace.pin(x, f"is moved beyond recognition by {call.func}")
-    trace.set(call.out, [None] * call.out.dim(), flows)
+    known.pin(x, f"is moved beyond recognition by {call.func}")
+    known.set(call.out, [None] * call.out.dim(), flows)
 
 
-def reduction(trace: Trace, call: Call, flows: bool) -> None:
+def reduction(known: Known, call: Call, flows: bool) -> None:
     """What is reduced over stays: a masked channel is not removed from a mean or a maximum."""
     x = call.tensors()[0]
     over = _reduced(call, x.dim())
-    trace.pin(x, f"is reduced over by {call.func}", over)
-    dims = [None if k in over else d for k, d in enumerate(trace.state(x).dims)]
+    known.pin(x, f"is reduced over by {call.func}", over)
+    dims = [None if k in over else d for k, d in enumerate(known.state(x).dims)]
     for out in call.outputs():
         kept = dims if out.dim() == x.dim() else [d for k, d in enumerate(dims) if k not in over]
-        trace.set(out, kept if len(kept) == out.dim() else [None] * out.dim(), flows)
+        known.set(out, kept if len(kept) == out.dim() else [None] * out.dim(), flows)
 
 
 def _reduced(call: Call, ndim: int) -> list[int]:
@@ -236,14 +234,14 @@ def _reduced(call: Call, ndim: int) -> list[int]:
     return [d % ndim for d in ([dim] if isinstance(dim, int) else dim)] if ndim else []
 
 
-def spatial(n: int) -> Callable[[Trace, Call, bool], None]:
+def spatial(n: int) -> Callable[[Known, Call, bool], None]:
     """Pools, resampling, reflecting pads: the last `n` dimensions are worked on, the others stay as they
     are."""
 
-    def rule(trace: Trace, call: Call, flows: bool) -> None:
+    def rule(known: Known, call: Call, flows: bool) -> None:
         x = call.tensors()[0]
-        trace.pin(x, f"is worked on by {call.func}", list(range(x.dim() - n, x.dim())))
+        known.pin(x, f"is worked on by {call.func}", list(range(x.dim() - n, x.dim())))
         for out in call.outputs():
-            trace.set(out, [*trace.state(x).dims[:-n], *[None] * n], flows)
+            known.set(out, [*known.state(x).dims[:-n], *[None] * n], flows)
 
     return rule

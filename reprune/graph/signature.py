@@ -6,16 +6,14 @@ sliced model whose calls bear other scalars is not the model that was traced.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .known import Known
 from .rules import FACTORIES, is_movement
 from .state import Call
 
-if TYPE_CHECKING:
-    from .trace import Trace
 
-
-def signature(call: Call, trace: Trace) -> tuple[Any, ...] | None:
+def signature(call: Call, known: Known) -> tuple[Any, ...] | None:
     """The operation and its scalars, without those that are sizes by their meaning; None for a call that
     only moves values: labels show where they go, and whether a copy is needed depends on sizes.
     """
@@ -34,6 +32,6 @@ def signature(call: Call, trace: Trace) -> tuple[Any, ...] | None:
     constants = [
         x.item()
         for x in call.tensors()
-        if x.dim() == 0 and x.device.type == "cpu" and not trace.state(x).flows
+        if x.dim() == 0 and x.device.type == "cpu" and not known.state(x).flows
     ]
     return (call.name, *call.scalars(), *constants)

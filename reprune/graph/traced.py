@@ -11,9 +11,10 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from .cost import Cost, cost_of, parameter_cost
+from .known import Key
 from .labels import Atoms, Ints, solve
 from .slicing import named_tensors
-from .trace import Key, Trace, fresh_labels, run
+from .trace import Trace, fresh_labels, run
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 """(positional, keyword) arguments of a forward pass."""
@@ -64,7 +65,7 @@ def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]
     labels, count = fresh_labels(tensors)
     trace = Trace(tensors, labels)
     problem = run(model, example, trace)
-    atoms = solve(trace.ledger, count)
+    atoms = solve(trace.known.ledger, count)
     flops = cost_of(trace.costs, atoms)
     params = parameter_cost(model, labels, atoms)
     return TracedModel(labels, atoms, flops, params, trace.log, trace.data_dependent, problem), trace

@@ -1,0 +1,83 @@
+"""What is known of the tensors of a run, and what its operations say about labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from .labels import Ints, Ledger
+from .state import FREE, Convolution, Dim, State
+
+Key = tuple[str, int]
+"""A dimension of a parameter or buffer: (name, dim)."""
+
+
+class Known:
+    """The states of all tensors that are alive, and the ledger: what rules read and write."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], labels: Mapping[Key, Ints]) -> None:
+        self.ledger = Ledger()
+        self.convolutions: dict[int, Convolution] = {}
+        """By the first label of the kernels' output dimension."""
+        self._states: Any = WeakTensorKeyDictionary()
+        self._bases: Any = WeakTensorKeyDictionary()
+        self._viewed: Any = WeakTensorKeyDictionary()
+        for name, tensor in tensors.items():
+            dims: list[Dim] = [labels.get((name, dim)) for dim in range(tensor.dim())]
+            self._states[tensor] = State(tuple(dims), flows=False)
+
+    def state(self, x: Tensor) -> State:
+        """What is known of `x`; a tensor that was never seen is a constant."""
+        known: State | None = self._states.get(x)
+        return known if known is not None else State((None,) * x.dim(), flows=False)
+
+    def set(self, x: Tensor, dims: list[Dim], flows: bool) -> None:
+        self._states[x] = State(tuple(dims), flows)
+
+    def viewed(self, view: Tensor, of: Tensor) -> None:
+        """`view` shares memory with `of`."""
+        self._bases[view] = of
+        self._viewed[of] = True
+
+    def write(self, x: Tensor, dims: list[Dim], flows: bool, why: str) -> None:
+        """`x` was written in place.  A blank tensor adopts what is written, unless other views show parts
+        of it."""
+        known = self.state(x)
+        shared = x in self._bases or x in self._viewed
+        for k, (old, new) in enumerate(zip(known.dims, dims, strict=True)):
+            if old is FREE and shared and new is not FREE:
+                if new is not None:
+                    self.ledger.pin(new, f"{why} writes into a part of a tensor")
+                dims[k] = None
+        self.set(x, dims, flows or known.flows)
+        base: Tensor | None = self._bases.get(x)
+        while base is not None:  # a write into a part makes the whole vary
+            was = self.state(base)
+            self.set(base, [None if d is FREE else d for d in was.dims], flows or was.flows)
+            base = self._bases.get(base)
+
+    def pin(self, x: Tensor, why: str, dims: list[int] | None = None) -> None:
+        """All labels of `x`, or those along `dims`, must live."""
+        state = self.state(x)
+        for k in state.labelled() if dims is None else dims:
+            labels = state.labels(k)
+            if labels is not None:
+                self.ledger.pin(labels, why)
+
+    def unite(self, a: Dim, b: Dim, why: str) -> Dim:
+        """Two dimensions of one size meet; what the result carries.  A fixed one pins the other."""
+        if a is None or a is FREE or b is None or b is FREE:
+            for one, other in ((a, b), (b, a)):
+                if one is None and other is not None and other is not FREE:
+                    self.ledger.pin(other, why)
+            return b if a is FREE or (a is None and b is not FREE) else a
+        self.ledger.unite(a, b, why)
+        return a
+
+    def convolved(self, kernels: Dim, convolution: Convolution) -> None:
+        """Remember a convolution whose kernels have an output dimension that can be cut."""
+        if kernels is not None and kernels is not FREE:
+            self.convolutions.setdefault(int(kernels[0]), convolution)
