@@ -1,0 +1,225 @@
+"""The C++ core from inside: instruction sets, threads, awkward values, sizes, memory, the lock."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import oracles
+import pytest
+from scipy.cluster import hierarchy
+
+import reprune
+from reprune import _core
+from reprune.selection import LayerProblem, select_layers
+
+ISAS = [name for name in ("avx512", "avx2", "sse2", "plain") if _core.set_isa(name)]
+_core.set_isa("")
+
+
+@pytest.fixture
+def isa():
+    yield _core.set_isa
+    _core.set_isa("")
+
+
+def awkward(kind, O, I, d, seed=0):
+    """A weight [O, I, d] that is hard on fixed point, on float32 or on the chain."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(O, I, d)).astype(np.float32)
+    if kind == "heavy":
+        weight = rng.standard_t(1.1, size=(O, I, d)).astype(np.float32)
+    if kind == "equal":
+        weight[:] = 0.3
+    if kind == "half zero":
+        weight[rng.permutation(O)[: O // 2]] = 0
+        weight[:, ::2] = 0
+    if kind == "geometric":
+        weight = (np.exp2(-np.arange(O, dtype=np.float64))[:, None, None] * np.sign(weight)).astype(
+            np.float32
+        )
+    if kind == "arithmetic of gaps":
+        weight = (np.cumsum(np.arange(O))[:, None, None] * np.ones((1, I, d))).astype(np.float32)
+    if kind == "quantized":
+        weight = np.round(weight * 4) / 4
+    if kind == "duplicates":
+        weight = weight[rng.integers(O // 4, size=O)]
+    if kind == "tiny":
+        weight *= np.float32(1e-30)
+    if kind == "huge":
+        weight *= np.float32(1e15)
+    if kind == "offset":
+        weight += 100
+    if kind == "one far away":
+        weight[0] = 1e6
+    if kind == "two scales":
+        weight[::2] *= np.float32(1e-6)
+    return weight
+
+
+KINDS = (
+    "normal, heavy, equal, half zero, geometric, arithmetic of gaps, quantized, duplicates, tiny, huge, "
+    "offset, one far away, two scales"
+).split(", ")
+TIED = ("quantized", "arithmetic of gaps")  # dendrograms that are not unique
+
+
+def table_of(weight):
+    return weight.transpose(1, 0, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("d", [1, 2, 9, 25])
+def test_every_instruction_set_gives_the_same_bits(kind, d, isa):
+    weight = awkward(kind, 150, 5, d)
+    results = []
+    for name in ISAS:
+        assert isa(name)
+        assert _core.isa() == name
+        sel = reprune.select_filters(weight, 70)
+        Z = reprune.linkage(table_of(weight))
+        results.append((sel.height, sel.labels.tobytes(), sel.order.tobytes(), Z.tobytes()))
+    assert len(results) >= 1
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("d", [1, 4, 9])
+@pytest.mark.parametrize("name", ISAS)
+def test_awkward_values_are_clustered_right(kind, d, name, isa):
+    isa(name)
+    weight = awkward(kind, 60, 3, d, seed=1)
+    keep = 24
+    sel = reprune.select_filters(weight, keep)
+    trees = [hierarchy.linkage(points.astype(np.float64), "ward") for points in table_of(weight)]
+    cut = max(Z[60 - keep - 1, 2] for Z in trees)
+    if kind not in TIED:
+        np.testing.assert_allclose(sel.height, cut, rtol=1e-12)
+        for j, Z in enumerate(trees):
+            expected = oracles.canonical(hierarchy.fcluster(Z, cut * (1 + 1e-11), "distance"))
+            np.testing.assert_array_equal(sel.labels[:, j], expected)
+    assert max(sel.clusters) <= keep or kind == "equal"
+    oracles.assert_greedy_cover(sel.labels, sel.order, sel.gains)
+
+
+@pytest.mark.parametrize("d", [1, 2, 9])
+@pytest.mark.parametrize("kind", TIED)
+def test_tied_values_make_a_greedy_run(kind, d):
+    points = table_of(awkward(kind, 24, 1, d, seed=2))[0]
+    oracles.assert_greedy_run(reprune.linkage(points), points, "ward")
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy"])
+@pytest.mark.parametrize("shape", [(600, 3, 9), (2048, 2, 1), (700, 2, 49), (1100, 2, 2)])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_large_layers_are_scipys(kind, shape, share):
+    O = shape[0]
+    weight = awkward(kind, *shape, seed=O)
+    keep = int(O * share)
+    sel = reprune.select_filters(weight, keep)
+    trees = [hierarchy.linkage(points.astype(np.float64), "ward") for points in table_of(weight)]
+    cut = max(Z[O - keep - 1, 2] for Z in trees)
+    np.testing.assert_allclose(sel.height, cut, rtol=1e-12)
+    for j, Z in enumerate(trees):
+        expected = oracles.canonical(hierarchy.fcluster(Z, cut * (1 + 1e-11), "distance"))
+        np.testing.assert_array_equal(sel.labels[:, j], expected)
+
+
+def test_channels_of_very_different_size():
+    weight = awkward("normal", 80, 40, 9)
+    weight *= np.exp2(np.linspace(-30, 0, 40, dtype=np.float32))[None, :, None]
+    sel = reprune.select_filters(weight, 30)
+    assert sel.clusters[0] == 1
+    assert sel.clusters.max() == 30
+    other = reprune.select_filters(weight, 30, backend="reference")
+    np.testing.assert_array_equal(sel.labels, other.labels)
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "7"])
+def test_many_layers_on_any_number_of_threads(threads, monkeypatch):
+    shapes = [(64, 40, 9), (200, 33, 1), (48, 3, 49), (129, 17, 9), (30, 70, 4), (300, 8, 1), (20, 20, 1)]
+    problems = [
+        LayerProblem(str(k), (table_of(awkward("heavy", *s, seed=k)),), s[0] // 2)
+        for k, s in enumerate(shapes)
+    ]
+    monkeypatch.setenv("REPRUNE_NUM_THREADS", "1")
+    expected = [select_layers([p])[0] for p in problems]
+    monkeypatch.setenv("REPRUNE_NUM_THREADS", threads)
+    for one, other in zip(select_layers(problems), expected, strict=True):
+        assert one.heights == other.heights
+        np.testing.assert_array_equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.order, other.order)
+
+
+def test_python_threads_at_once():
+    weight = awkward("normal", 200, 20, 9)
+    expected = reprune.select_filters(weight, 100)
+    results = [None] * 6
+
+    def work(k):
+        results[k] = reprune.select_filters(weight, 100)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for sel in results:
+        np.testing.assert_array_equal(sel.labels, expected.labels)
+        np.testing.assert_array_equal(sel.order, expected.order)
+
+
+def test_the_lock_is_released():
+    points = np.random.default_rng(0).normal(size=(100, 400, 9))
+    stop, count = threading.Event(), [0]
+
+    def work():
+        while not stop.is_set():
+            count[0] += 1
+
+    other = threading.Thread(target=work)
+    other.start()
+    try:
+        before = count[0]
+        _core.linkage(points, 0, 1)  # one call: Python could not switch threads in it by itself
+        assert count[0] > before + 10
+    finally:
+        stop.set()
+        other.join()
+
+
+def test_more_points_than_sixteen_bits_number():
+    values = np.random.default_rng(0).normal(size=(66_000, 1))
+    Z = reprune.linkage(values)
+    assert Z[-1, 3] == 66_000
+    assert (np.diff(Z[:, 2]) >= 0).all()
+    labels = reprune.cut(Z, Z[-10, 2])
+    assert labels.max() == 9  # nine merges left
+    sel = reprune.select_filters(values, 33_000)
+    assert sel.clusters.tolist() == [33_000]
+    assert len(set(sel.order.tolist())) == 33_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
+@pytest.mark.parametrize("d", [1, 9])
+def test_memory_beyond_the_weights(d):
+    program = f"""
+import resource, numpy as np
+from reprune.selection import LayerProblem, select_layers
+def table(O, I):
+    weight = np.random.default_rng(0).standard_normal((O, I, {d}), dtype=np.float32)
+    return LayerProblem("x", (weight.transpose(1, 0, 2),), O // 2)
+select_layers([table(1024, 8)])
+large = table(1024, 2048)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+select_layers([large])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (1024 * 2048))
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 12
+
+
+def test_unknown_instruction_set():
+    before = _core.isa()
+    assert not _core.set_isa("mmx")
+    assert _core.isa() == before
