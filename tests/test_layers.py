@@ -15,16 +15,16 @@ ROWS = (
     {"arrays", "backend"},
     {"reference", "kernels", "_core"},
     {"linkage", "cut", "coverage", "sparsity", "graph"},
-    {"selection", "targets"},
+    {"selection", "targets", "hierarchy"},
     {"plan"},
     {"planner"},
     {"surgery"},
     {"checkpoint"},
-    {"pruner", "distributed", "hierarchy", "sklearn", "torch_pruning", "demo"},
+    {"pruner", "distributed", "sklearn", "torch_pruning", "demo", "bench"},
     {"cli"},
 )
 ALONE = {"reference", "kernels", "_core"}  # import nothing of reprune at all
-USERS = {"demo", "cli"}  # written as our users write: they may say `import reprune`
+USERS = {"demo", "bench", "cli"}  # written as our users write: they may say `import reprune`
 HEAVY = {"triton", "torchvision", "scipy", "matplotlib", "mlxtend", "rich", "sklearn", "pandas"}
 
 
