@@ -78,20 +78,17 @@ Labels bind_cut(const Doubles& trees, const Doubles& heights, int threads) {  //
     return labels;
 }
 
-// columns [I, O]: the transposed label table; clusters [I]
-std::tuple<Counts, Counts> bind_max_coverage(const Labels& columns, const Labels& clusters, std::int64_t keep,
+// labels [O, I], all below `clusters` <= O
+std::tuple<Counts, Counts> bind_max_coverage(const Labels& labels, std::int32_t clusters, std::int64_t keep,
                                              std::uint64_t seed, const std::string& name,
                                              const std::optional<Doubles>& norms) {
-    const std::int64_t filters = columns.shape(1);
-    std::vector<LabelColumn> table;
-    for (std::int64_t j = 0; j < columns.shape(0); ++j)
-        table.push_back({columns.data() + j * filters, clusters.data()[j]});
+    const LabelTable table{labels.data(), labels.shape(1), 1, labels.shape(0), labels.shape(1), clusters};
     Counts order(keep), gains(keep);
     std::int64_t *picked = order.mutable_data(), *gained = gains.mutable_data();
     const double* norm = norms ? norms->data() : nullptr;
     {
         const py::gil_scoped_release release;
-        max_coverage(table, filters, keep, tie_key(seed, name), norm, picked, gained);
+        max_coverage(table, keep, tie_key(seed, name), norm, picked, gained);
     }
     return {order, gains};
 }
@@ -144,7 +141,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("linkage", &bind_linkage, py::arg("points"), py::arg("method"), py::arg("threads"));
     m.def("linkage_ragged", &bind_linkage_ragged, py::arg("points"), py::arg("method"), py::arg("threads"));
     m.def("cut", &bind_cut, py::arg("trees"), py::arg("heights"), py::arg("threads"));
-    m.def("max_coverage", &bind_max_coverage, py::arg("columns"), py::arg("clusters"), py::arg("keep"), py::arg("seed"),
+    m.def("max_coverage", &bind_max_coverage, py::arg("labels"), py::arg("clusters"), py::arg("keep"), py::arg("seed"),
           py::arg("name"), py::arg("norms"));
     m.def("select_layers", &bind_select_layers, py::arg("problems"), py::arg("seed"), py::arg("ties_by_norm"),
           py::arg("threads"), py::arg("progress"));

@@ -1,19 +1,21 @@
 // Maximum cluster coverage (Eq. 6-7): greedily the filters that cover the most clusters not covered yet.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <vector>
 
 namespace reprune {
 
-struct LabelColumn {  // one channel: the cluster of every filter
-    const std::int32_t* labels;  // [O], 0-based
-    std::int32_t clusters;
+struct LabelTable {  // the cluster of kernel (i, j) within channel j: labels[i * stride_i + j * stride_j], 0 <= . < clusters
+    const std::int32_t* labels;
+    std::ptrdiff_t stride_i, stride_j;
+    std::int64_t filters, channels;  // O, I
+    std::int32_t clusters;           // at most this many in any channel, at most O
 };
 
-// columns [I] -> order [keep] and gains [keep]. Ties: the larger norms[i] when norms is given, then the hash of
-// ties.hpp under `tie_key`.
-void max_coverage(const std::vector<LabelColumn>& columns, std::int64_t filters, std::int64_t keep, std::uint32_t tie_key,
-                  const double* norms, std::int64_t* order, std::int64_t* gains);
+// table [O, I] -> order [keep] and gains [keep]. Ties: the larger norms[i] when norms is given, then the hash of ties.hpp
+// under `tie_key`.
+void max_coverage(const LabelTable& table, std::int64_t keep, std::uint32_t tie_key, const double* norms,
+                  std::int64_t* order, std::int64_t* gains);
 
 }  // namespace reprune

@@ -39,6 +39,10 @@ struct Scanner {
     Least (*floating)(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys);
     // Indices of keys <= limit, ascending; returns how many.
     std::int32_t (*gather)(const float* keys, std::int32_t count, float limit, std::int32_t* found);
+    // gain[left[k]] -= entries of row left[k] of rows [., width] that equal those of `row`; width a multiple of 32, for the
+    // coverage.
+    void (*subtract_equal)(const std::uint8_t* rows, std::int64_t width, const std::uint8_t* row, const std::int32_t* left,
+                           std::int64_t count, std::int32_t* gain);
 };
 
 // The fastest one here, or what set_isa() chose. Names: "avx512", "avx2", "sse2", "plain".

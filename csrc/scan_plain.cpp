@@ -71,6 +71,16 @@ std::int32_t gather(const float* keys, std::int32_t count, float limit, std::int
     return m;
 }
 
+void subtract_equal(const std::uint8_t* rows, std::int64_t width, const std::uint8_t* row, const std::int32_t* left,
+                    std::int64_t count, std::int32_t* gain) {
+    for (std::int64_t k = 0; k < count; ++k) {
+        const std::uint8_t* other = rows + left[k] * width;
+        std::int32_t equal = 0;
+        for (std::int64_t j = 0; j < width; ++j) equal += other[j] == row[j];
+        gain[left[k]] -= equal;
+    }
+}
+
 std::atomic<const Scanner*> chosen{nullptr};
 
 const Scanner* fastest() {
@@ -81,7 +91,7 @@ const Scanner* fastest() {
 
 }  // namespace
 
-const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, gather};
+const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, gather, subtract_equal};
 
 const Scanner& scanner() {
     const Scanner* s = chosen.load(std::memory_order_relaxed);

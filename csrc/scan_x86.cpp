@@ -59,6 +59,12 @@ REPRUNE_TARGET inline F mul(F x, F y) { return _mm256_mul_ps(x, y); }
 REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm256_fmadd_ps(x, x, sum); }
 REPRUNE_TARGET inline F reciprocal(F x) { return _mm256_rcp_ps(x); }
 REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
+REPRUNE_TARGET inline I count_bytes(I sum, I x, I y) { return _mm256_sub_epi8(sum, _mm256_cmpeq_epi8(x, y)); }
+REPRUNE_TARGET inline std::int32_t sum_bytes(I x) {
+    const I s = _mm256_sad_epu8(x, _mm256_setzero_si256());
+    const __m128i h = _mm_add_epi64(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    return _mm_cvtsi128_si32(h) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(h, h));
+}
 REPRUNE_TARGET inline I bits(F x) { return _mm256_castps_si256(x); }
 REPRUNE_TARGET inline I mini(I x, I y) { return _mm256_min_epi32(x, y); }
 REPRUNE_TARGET inline I maxi(I x, I y) { return _mm256_max_epi32(x, y); }
@@ -97,6 +103,11 @@ inline F mul(F x, F y) { return _mm_mul_ps(x, y); }
 inline F square_add(F x, F sum) { return _mm_add_ps(_mm_mul_ps(x, x), sum); }
 inline F reciprocal(F x) { return _mm_rcp_ps(x); }
 inline void storei(std::int32_t* p, I x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), x); }
+inline I count_bytes(I sum, I x, I y) { return _mm_sub_epi8(sum, _mm_cmpeq_epi8(x, y)); }
+inline std::int32_t sum_bytes(I x) {
+    const I s = _mm_sad_epu8(x, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(s) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(s, s));
+}
 inline I bits(F x) { return _mm_castps_si128(x); }
 inline I mini(I x, I y) { return _mm_castps_si128(_mm_min_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
 inline I maxi(I x, I y) { return _mm_castps_si128(_mm_max_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
@@ -114,9 +125,9 @@ inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm
 }  // namespace sse2
 
 const Scanner scanners[3] = {
-    {"avx512", 6.2e-5F, avx512::fixed, avx512::floating, avx512::gather},
-    {"avx2", 3.7e-4F, avx2::fixed, avx2::floating, avx2::gather},
-    {"sse2", 3.7e-4F, sse2::fixed, sse2::floating, sse2::gather},
+    {"avx512", 6.2e-5F, avx512::fixed, avx512::floating, avx512::gather, avx2::subtract_equal},
+    {"avx2", 3.7e-4F, avx2::fixed, avx2::floating, avx2::gather, avx2::subtract_equal},
+    {"sse2", 3.7e-4F, sse2::fixed, sse2::floating, sse2::gather, sse2::subtract_equal},
 };
 
 }  // namespace

@@ -27,18 +27,18 @@ std::vector<double> squared_norms(const LayerProblem& problem) {
 }
 
 void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, int threads) {
-    std::vector<LabelColumn> columns;
     std::int64_t first = 0;  // channel of the table's first column
     for (const Batch& table : problem.tables) {
         std::int32_t *labels = problem.labels + first * problem.filters, *clusters = problem.clusters + first;
         problem.heights.push_back(cut_table(table, problem.keep, threads, labels, clusters));
-        for (std::int64_t j = 0; j < table.b; ++j) columns.push_back({labels + j * problem.filters, clusters[j]});
         first += table.b;
     }
     std::vector<double> norms;
     if (ties_by_norm) norms = squared_norms(problem);
-    max_coverage(columns, problem.filters, problem.keep, tie_key(seed, problem.name), ties_by_norm ? norms.data() : nullptr,
-                 problem.order, problem.gains);
+    const LabelTable table{problem.labels, 1, problem.filters, problem.filters, first,
+                           *std::max_element(problem.clusters, problem.clusters + first)};
+    max_coverage(table, problem.keep, tie_key(seed, problem.name), ties_by_norm ? norms.data() : nullptr, problem.order,
+                 problem.gains);
 }
 
 // Roughly what a layer costs: pairs of points that a scan looks at, or points to sort.

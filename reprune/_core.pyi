@@ -13,8 +13,8 @@ def linkage_ragged(
 ) -> list[NDArray[np.float64]]: ...
 def cut(trees: NDArray[np.float64], heights: NDArray[np.float64], threads: int) -> NDArray[np.int32]: ...
 def max_coverage(
-    columns: NDArray[np.int32],
-    clusters: NDArray[np.int32],
+    labels: NDArray[np.int32],
+    clusters: int,
     keep: int,
     seed: int,
     name: str,

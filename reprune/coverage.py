@@ -112,12 +112,12 @@ def cover(
     """Labels [O, I], non-negative integers -> order [keep], gains [keep]; trusts its arguments."""
     if backend != "cpp":
         return reference.max_coverage(labels, keep, seed, name, norms)
-    columns = np.ascontiguousarray(labels.T)  # [I, O]
-    if columns.size and columns.max() >= columns.shape[1]:  # the core counts clusters in arrays of at most O
-        columns = np.stack([np.unique(column, return_inverse=True)[1] for column in columns])
-    columns = columns.astype(np.int32, copy=False)
-    clusters = columns.max(axis=1, initial=-1) + np.int32(1)  # [I]
+    clusters = int(labels.max(initial=0)) + 1
+    if clusters > len(labels):  # the core counts clusters in arrays of at most O
+        columns = [np.unique(column, return_inverse=True)[1] for column in labels.T]
+        labels, clusters = np.stack(columns, axis=1), len(labels)
+    table = np.ascontiguousarray(labels, dtype=np.int32)
     result: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] = core().max_coverage(
-        columns, clusters.astype(np.int32), keep, seed, name, norms
+        table, clusters, keep, seed, name, norms
     )
     return result
