@@ -1,4 +1,4 @@
-"""The command line: ``reprune prune | show | demo``, one file per command."""
+"""The command line: ``reprune prune | show | demo | bench``, one file per command."""
 
 import argparse
 import sys
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import reprune
 
-from . import demo, prune, show
+from ..bench import WrongAnswer
+from . import bench, demo, prune, show
 from .errors import UserError
 
 USER_ERRORS = (UserError, ValueError, TypeError, OSError, ImportError, reprune.BackendUnavailable)
@@ -16,7 +17,7 @@ USER_ERRORS = (UserError, ValueError, TypeError, OSError, ImportError, reprune.B
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in ``argv`` (default: that of the process).
 
-    Returns the exit status: 0, 2 for a user's error, 130 for Ctrl-C.
+    Returns the exit status: 0, 1 for a wrong answer in a benchmark, 2 for a user's error, 130 for Ctrl-C.
     """
     arguments = parser().parse_args(argv)
     try:
@@ -24,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("reprune: interrupted", file=sys.stderr)
         return 130
+    except WrongAnswer as error:
+        print(f"reprune: wrong answer, so no figures: {error}", file=sys.stderr)
+        return 1
     except USER_ERRORS as error:
         if arguments.traceback:
             traceback.print_exc()
@@ -44,6 +48,6 @@ def parser() -> argparse.ArgumentParser:
     )
     common.add_argument("--traceback", action="store_true", help="show where an error came from")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
-    for command in (prune, show, demo):
+    for command in (prune, show, demo, bench):
         command.add(commands, common)
     return root

@@ -73,6 +73,14 @@ def memory(size: float) -> str:
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
+def duration(seconds: float) -> str:
+    """``0.00274`` s -> ``2.74 ms``, with three digits at any length."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"
+
+
 def milliseconds(seconds: float) -> str:
     """``0.00274`` s -> ``2.74 ms``."""
     return f"{1e3 * seconds:.2f} ms"

@@ -1,0 +1,56 @@
+"""Greedy maximum coverage alone, on the label tables that layers really have."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+import reprune
+
+from .. import reference
+from . import checking, peers
+from .checking import WrongAnswer
+from .report import ONE, Case, Row
+from .timing import Seconds, Turn, clocked, in_turns
+
+TINY = 64  # filters, up to which the reference takes part
+SHARE = 0.2  # part of the time for one round of numpy
+
+
+def measure(shape: tuple[int, int], seconds: float) -> list[Row]:
+    """Rows of labels ``shape`` = [O, I], of which half of the filters are picked.
+
+    Raises WrongAnswer where a pick is not the best there is.
+    """
+    O, I = shape
+    weight = np.random.default_rng(0).standard_normal((O, I, 3, 3), dtype=np.float32)
+    keep = O // 2
+    labels = np.ascontiguousarray(reprune.select_filters(weight, keep, backend="cpp").labels)
+    case = Case("coverage", f"labels {O}x{I}, {keep} picks", I, O * I)
+    order, gains = reprune.max_coverage(labels, keep, backend="cpp")
+    checking.picks(labels, order, gains, f"{case.name}, cpp")
+    checked = {ONE: f"{keep} of {keep} picks"}
+
+    key = reference.tie_key(0, "")
+    few = min(keep, 4)
+    one_pick = clocked(lambda: peers.numpy_coverage(labels, few, key)).wall / few
+    few = int(min(keep, max(few, SHARE * seconds / one_pick)))
+    if not np.array_equal(peers.numpy_coverage(labels, few, key), order[:few]):
+        raise WrongAnswer(f"{case.name}: numpy picks other filters")
+    scale = peers.coverage_scale(O, keep, few)
+
+    def numpy_turn() -> Mapping[str, Seconds]:
+        return {"numpy greedy": clocked(lambda: peers.numpy_coverage(labels, few, key)) * scale}
+
+    turns: list[Turn] = [
+        lambda: {ONE: clocked(lambda: reprune.max_coverage(labels, keep, backend="cpp"))},
+        numpy_turn,
+    ]
+    if O <= TINY:
+        again = reprune.max_coverage(labels, keep, backend="reference")
+        if not all(map(np.array_equal, again, (order, gains))):
+            raise WrongAnswer(f"{case.name}: the reference picks other filters")
+        turns.append(
+            lambda: {"reference": clocked(lambda: reprune.max_coverage(labels, keep, backend="reference"))}
+        )
+    part = "" if few == keep else f"{few}/{keep}"
+    return case.rows(in_turns(turns, seconds), {"numpy greedy": part}, checked, cores=1)

@@ -1,0 +1,51 @@
+"""Where it was measured and with what: no names of hosts, users or paths."""
+
+import os
+import platform
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .. import backend
+
+PACKAGES = ("reprune", "numpy", "torch", "scipy", "fastcluster", "scikit-learn", "torchvision")
+
+
+def facts() -> dict[str, str]:
+    """Processor, instruction set, backends with reasons, versions, date."""
+    found = {
+        "processor": f"{processor()}, {cores()} cores available",
+        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "date": date.today().isoformat(),
+    }
+    for name in backend.NAMES:
+        found[f"backend {name}"] = backend.unavailable(name) or "available"
+    if backend.unavailable("cpp") is None:
+        core = backend.core()
+        found["backend cpp"] = (
+            f"available: instruction set {core.isa()}, {backend.num_threads()} threads by default, "
+            f"CUDA {'built in' if core.has_cuda else 'not built in'}"
+        )
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def processor() -> str:
+    """The model of the CPU."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

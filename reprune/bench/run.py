@@ -1,0 +1,124 @@
+"""All cases one after the other, within a budget of time."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from .. import backend, reference
+from . import coverage, dendrograms, machine, peers, selection, shapes
+from .report import Report, Row
+
+GROUPS = ("dendrograms", "selection", "coverage")
+SHARES = {
+    "dendrograms": 1.0,
+    "selection layer": 1.0,
+    "selection network": 4.0,
+    "coverage": 1.0,
+}  # of the time
+EXTRA = 'pip install "reprune[bench]"'
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for."""
+
+    groups: Sequence[str] = GROUPS
+    methods: Sequence[str] = ("ward",)
+    seconds: float = 20.0
+    """About what all takes; where three rounds of a case take longer, it becomes more."""
+    quick: bool = False
+    """Tiny shapes: a rehearsal, not a result."""
+
+    def __post_init__(self) -> None:
+        for what, given, known in (
+            ("groups", self.groups, GROUPS),
+            ("methods", self.methods, reference.METHODS),
+        ):
+            if not given or set(given) - set(known):
+                raise ValueError(f"{what}: expected some of {', '.join(known)}; got {', '.join(given)}")
+        if not 0 < self.seconds < float("inf"):
+            raise ValueError(f"seconds: expected a positive number; got {self.seconds}")
+
+
+Measure = Callable[[float], list[Row]]  # seconds -> rows
+
+
+def run(settings: Settings, progress: Callable[[str, int, int], None]) -> Report:
+    """Check and time everything; ``progress(stage, done, total)`` is told what goes on.
+
+    Raises:
+        WrongAnswer: an answer is wrong; then there are no figures at all.
+        BackendUnavailable: the C++ core, with which everything is compared, is not there.
+    """
+    start = time.perf_counter()
+    backend.resolve("cpp")
+    cores = machine.cores()
+    cases = list(_cases(settings, cores))
+    total = sum(SHARES[kind] for kind, _ in cases)
+    rows: list[Row] = []
+    for group in GROUPS:
+        mine = [(kind, measure) for kind, measure in cases if kind.startswith(group)]
+        for done, (kind, measure) in enumerate(mine):
+            progress(group, done, len(mine))
+            rows += measure(settings.seconds * SHARES[kind] / total)
+        if mine:
+            progress(group, len(mine), len(mine))
+    taken = time.perf_counter() - start
+    return Report(machine.facts(), rows, _notes(settings), asdict(settings), taken)
+
+
+def _cases(settings: Settings, cores: int) -> list[tuple[str, Measure]]:
+    quick, found = settings.quick, list[tuple[str, Measure]]()
+    if "dendrograms" in settings.groups:
+        for shape in shapes.QUICK_BATCHES if quick else shapes.BATCHES:
+            for method in settings.methods:
+                found.append(("dendrograms", partial(_dendrograms, shape, method, cores)))
+    if "selection" in settings.groups:
+        for layer in shapes.QUICK_LAYERS if quick else shapes.LAYERS:
+            found.append(("selection layer", partial(_selection, str(layer), [layer], cores)))
+        for name in shapes.NETWORKS if shapes.networks_known() and not quick else ():
+            found.append(("selection network", partial(_selection, name, shapes.network(name), cores)))
+    if "coverage" in settings.groups:
+        for table in shapes.QUICK_TABLES if quick else shapes.TABLES:
+            found.append(("coverage", partial(coverage.measure, table)))
+    return found
+
+
+def _dendrograms(shape: tuple[int, int, int], method: str, cores: int, seconds: float) -> list[Row]:
+    return dendrograms.measure(shape, method, seconds, cores)
+
+
+def _selection(name: str, layers: Sequence[shapes.Layer], cores: int, seconds: float) -> list[Row]:
+    return selection.measure(name, layers, seconds, cores)
+
+
+def _notes(settings: Settings) -> list[str]:
+    notes = [
+        "Data are standard normal, from a fixed seed; selection keeps half of the filters of every layer.",
+        "Figures are medians of rounds in which all contestants take turns. One thread is CPU time of the "
+        "process, several threads are wall time. 'times' compares with the C++ core on one thread by the "
+        "same clock: above 1 is slower. 'run' is the part of the case that was run (scaled linearly to all) "
+        "and how often.",
+        "Every answer was checked before it was timed; a wrong one ends the benchmark without a figure.",
+    ]
+    if "dendrograms" in settings.groups:
+        notes.append(
+            "Dendrograms: heights within 1e-12 relative and the same clusters at several levels as scipy. "
+            "A kernel is a point here. fastcluster is its linkage, 'fastcluster, vector' its linkage_vector."
+        )
+    if "selection" in settings.groups:
+        notes.append(
+            "Selection: problems are input channels. The peers run some channels and picks of every distinct "
+            "shape of layer, scaled linearly to all; scipy is linkage + fcluster + a greedy in numpy, "
+            "fastcluster the same with the faster of its linkage and linkage_vector, shape by shape. "
+            "scikit-learn is left out there: without connectivity it calls scipy."
+        )
+        if not shapes.networks_known() and not settings.quick:
+            notes.append('Networks are left out: they need torchvision (pip install "reprune[vision]").')
+    if "coverage" in settings.groups:
+        notes.append("Coverage: problems are channels; the numpy greedy gathers all gains at every pick.")
+    missing = [library for library in peers.MODULES if not peers.installed(library)]
+    if missing:
+        notes.append(f"Not installed, so not compared: {', '.join(missing)} ({EXTRA}).")
+    return notes

@@ -1,0 +1,66 @@
+"""What is measured: batches of problems, layers, whole networks, label tables."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+BATCHES = ((512, 512, 9), (512, 64, 9), (512, 256, 1), (512, 200, 128))  # B problems of n points of d
+QUICK_BATCHES = ((6, 24, 9), (6, 24, 1))
+TABLES = ((512, 512), (512, 1024))  # labels [O, I]
+QUICK_TABLES = ((24, 16),)
+NETWORKS = ("resnet18", "resnet50", "vgg16")  # of torchvision
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution, as far as selection knows it."""
+
+    name: str
+    O: int
+    I: int
+    side: tuple[int, ...]
+
+    @property
+    def d(self) -> int:
+        """Coordinates of a kernel."""
+        size = 1
+        for length in self.side:
+            size *= length
+        return size
+
+    @property
+    def keep(self) -> int:
+        """Half of the filters stay, in every benchmark."""
+        return max(1, self.O // 2)
+
+    def __str__(self) -> str:
+        return "x".join(map(str, (self.O, self.I, *self.side)))
+
+
+LAYERS = (
+    Layer("layer", 64, 64, (3, 3)),
+    Layer("layer", 256, 256, (3, 3)),
+    Layer("layer", 512, 512, (3, 3)),
+    Layer("layer", 2048, 512, (1, 1)),
+)
+QUICK_LAYERS = (Layer("layer", 24, 6, (3, 3)), Layer("layer", 24, 6, (1, 1)))
+
+
+def network(name: str) -> list[Layer]:
+    """All convolutions of a network of torchvision, which is built without memory for its weights."""
+    from torchvision import models
+
+    with torch.device("meta"):
+        model = models.get_model(name, weights=None)
+    return [
+        Layer(where, module.weight.shape[0], module.weight.shape[1], tuple(module.weight.shape[2:]))
+        for where, module in model.named_modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+
+
+def networks_known() -> bool:
+    """Whether torchvision is there to ask for shapes."""
+    return find_spec("torchvision") is not None

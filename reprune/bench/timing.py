@@ -1,0 +1,81 @@
+"""Two clocks, and turns: whatever else the machine does meets all contestants alike."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+LEAST_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What one call took."""
+
+    cpu: float
+    """Of all threads of this process."""
+    wall: float
+
+    def __mul__(self, factor: float) -> "Seconds":
+        return Seconds(self.cpu * factor, self.wall * factor)
+
+    def __add__(self, other: "Seconds") -> "Seconds":
+        return Seconds(self.cpu + other.cpu, self.wall + other.wall)
+
+
+NONE = Seconds(0.0, 0.0)
+Turn = Callable[[], Mapping[str, Seconds]]
+"""Runs something once and says, by contestant, how long a full answer takes by that."""
+
+
+def clocked(call: Callable[[], object]) -> Seconds:
+    """The time of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return Seconds(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Medians over the rounds."""
+
+    cpu: float
+    wall: float
+    runs: int
+
+
+def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:
+    """Runs all ``turns`` one after the other, round by round, until ``seconds`` are over.
+
+    There are three rounds at least, however long they take.
+    """
+    end = time.perf_counter() + seconds
+    found: dict[str, list[Seconds]] = {}
+    rounds, longest = 0, 0.0
+    while rounds < LEAST_ROUNDS or time.perf_counter() + longest < end:
+        start = time.perf_counter()
+        for turn in turns:
+            for who, took in turn().items():
+                found.setdefault(who, []).append(took)
+        longest = max(longest, time.perf_counter() - start)
+        rounds += 1
+    return {
+        who: Timing(median(s.cpu for s in took), median(s.wall for s in took), len(took))
+        for who, took in found.items()
+    }
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """The C++ core on ``count`` threads, by the variable that users set."""
+    before = os.environ.get("REPRUNE_NUM_THREADS")
+    os.environ["REPRUNE_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["REPRUNE_NUM_THREADS"]
+        else:
+            os.environ["REPRUNE_NUM_THREADS"] = before
