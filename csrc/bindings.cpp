@@ -68,6 +68,15 @@ py::list bind_linkage_ragged(const std::vector<py::array>& points, int method, i
     return results;
 }
 
+Doubles bind_linkage_condensed(const Doubles& distances, std::int64_t n, int method) {  // [n (n-1) / 2] -> [n-1, 4]
+    Doubles result({n - 1, std::int64_t{4}});
+    const double* d = distances.data();
+    double* z = result.mutable_data();
+    const py::gil_scoped_release release;
+    linkage_condensed(d, n, static_cast<Method>(method), z);
+    return result;
+}
+
 Labels bind_cut(const Doubles& trees, const Doubles& heights, int threads) {  // [b, n-1, 4], [b] -> [b, n]
     const std::int64_t b = trees.shape(0), n = trees.shape(1) + 1;
     Labels labels({b, n});
@@ -140,6 +149,7 @@ PYBIND11_MODULE(_core, m) {
     m.attr("has_cuda") = false;
     m.def("linkage", &bind_linkage, py::arg("points"), py::arg("method"), py::arg("threads"));
     m.def("linkage_ragged", &bind_linkage_ragged, py::arg("points"), py::arg("method"), py::arg("threads"));
+    m.def("linkage_condensed", &bind_linkage_condensed, py::arg("distances"), py::arg("n"), py::arg("method"));
     m.def("cut", &bind_cut, py::arg("trees"), py::arg("heights"), py::arg("threads"));
     m.def("max_coverage", &bind_max_coverage, py::arg("labels"), py::arg("clusters"), py::arg("keep"), py::arg("seed"),
           py::arg("name"), py::arg("norms"));

@@ -28,14 +28,20 @@ REPRUNE_CLONES double smallest(const double* x, std::size_t n) {
     return *std::min_element(lane, lane + 16);
 }
 
-REPRUNE_CLONES void combine(Method method, std::size_t n, double na, double nb, double* __restrict a,
-                            const double* __restrict b) {
+// Lance and Williams: distances a [n] of a cluster to all, once it has taken in the one with distances b.
+REPRUNE_CLONES void combine(Method method, std::size_t n, double na, double nb, double between, const double* size,
+                            double* __restrict a, const double* __restrict b) {
     if (method == Method::single) {
         for (std::size_t k = 0; k < n; ++k) a[k] = b[k] < a[k] ? b[k] : a[k];
     } else if (method == Method::complete) {
         for (std::size_t k = 0; k < n; ++k) a[k] = b[k] > a[k] ? b[k] : a[k];
-    } else {
+    } else if (method == Method::average) {
         for (std::size_t k = 0; k < n; ++k) a[k] = (na * a[k] + nb * b[k]) / (na + nb);
+    } else {
+        for (std::size_t k = 0; k < n; ++k) {
+            const double sum = (na + size[k]) * a[k] * a[k] + (nb + size[k]) * b[k] * b[k] - size[k] * between * between;
+            a[k] = std::sqrt(sum > 0 ? sum / (na + nb + size[k]) : 0.0);
+        }
     }
 }
 
@@ -90,17 +96,13 @@ std::vector<Merge> ward_on_a_line(const Points& points) {
     return merges;
 }
 
-// single, complete, average: the n x n matrix of distances, updated by Lance and Williams' formula, and a nearest-neighbour
-// chain (Benzecri 1982), right for every reducible linkage. Of equally near clusters the chain's predecessor comes first,
+// On the n x n matrix of distances, infinite on the diagonal, which is used up: a nearest-neighbour chain (Benzecri 1982), right for every reducible linkage. Of equally near clusters the chain's predecessor comes first,
 // then the first in the matrix, so the chain always ends. Rows of merged clusters are filled by the last one, so the matrix
 // stays dense.
-std::vector<Merge> stored(const Points& points, Method method) {
-    const Rows rows(points);
-    const auto n = static_cast<std::size_t>(rows.n);
-    std::vector<double> matrix(n * n), size(n, 1.0);
+std::vector<Merge> agglomerate(std::vector<double>& matrix, std::size_t n, Method method, double unit) {
+    std::vector<double> size(n, 1.0);
     std::vector<std::int32_t> id(n);  // a point of the cluster in row i
     std::iota(id.begin(), id.end(), 0);
-    distances(rows, matrix.data());
     std::vector<Merge> merges;
     merges.reserve(n);
     std::vector<std::size_t> path;
@@ -119,9 +121,9 @@ std::vector<Merge> stored(const Points& points, Method method) {
         }
         path.resize(path.size() - 2);
         const std::size_t kept = std::min(tip, before), gone = std::max(tip, before), last = --live;
-        merges.push_back({id[kept], id[gone], rows.unit * least});
+        merges.push_back({id[kept], id[gone], unit * least});
         double *a = matrix.data() + kept * n, *b = matrix.data() + gone * n;
-        combine(method, live + 1, size[kept], size[gone], a, b);
+        combine(method, live + 1, size[kept], size[gone], least, size.data(), a, b);
         a[kept] = infinity;
         size[kept] += size[gone];
         if (gone != last) {  // the last cluster moves into the hole
@@ -139,7 +141,29 @@ std::vector<Merge> stored(const Points& points, Method method) {
     return merges;
 }
 
+std::vector<Merge> stored(const Points& points, Method method) {
+    const Rows rows(points);
+    const auto n = static_cast<std::size_t>(rows.n);
+    std::vector<double> matrix(n * n);
+    distances(rows, matrix.data());
+    return agglomerate(matrix, n, method, rows.unit);
+}
+
 }  // namespace
+
+void linkage_condensed(const double* distances, std::int64_t points, Method method, double* z) {
+    const auto n = static_cast<std::size_t>(points);
+    std::vector<double> matrix(n * n, infinity);
+    double largest = 0;
+    for (std::size_t k = 0; k < n * (n - 1) / 2; ++k) largest = std::max(largest, std::abs(distances[k]));
+    int exponent = 0;  // squares must neither overflow nor vanish
+    std::frexp(largest, &exponent);
+    const double unit = std::ldexp(1.0, std::clamp(exponent, -1000, 1000));
+    for (std::size_t i = 0; i < n; ++i)
+        for (std::size_t j = i + 1; j < n; ++j) matrix[i * n + j] = matrix[j * n + i] = *distances++ / unit;
+    std::vector<Merge> merges = agglomerate(matrix, n, method, unit);
+    to_scipy(merges, points, z);
+}
 
 void linkage(const Points& points, Method method, double* z) {
     std::vector<Merge> merges =

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -113,3 +114,13 @@ def link_ragged(points: Sequence[Floats], method: str, backend: str) -> list[npt
         )
         return results
     return [reference.linkage(problem.astype(np.float64), method) for problem in points]
+
+
+def link_condensed(distances: npt.NDArray[np.float64], method: str) -> npt.NDArray[np.float64]:
+    """Distances [n (n-1) / 2] in the order of scipy's ``pdist``, C-contiguous, finite -> Z [n-1, 4].
+
+    By the C++ core. Ward's method takes them for Euclidean. Trusts its arguments.
+    """
+    n = (1 + math.isqrt(1 + 8 * len(distances))) // 2
+    Z: npt.NDArray[np.float64] = core().linkage_condensed(distances, n, reference.METHODS.index(method))
+    return Z

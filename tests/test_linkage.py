@@ -4,9 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import pdist
 
 import reprune
 from reprune import backend
+from reprune.linkage import link_condensed
 
 BACKENDS = ("reference", "cpp")
 
@@ -179,3 +182,20 @@ def test_threads_do_not_change_the_result(threads, monkeypatch):
     monkeypatch.setenv("REPRUNE_NUM_THREADS", threads)
     assert backend.num_threads() == int(threads)
     np.testing.assert_array_equal(reprune.linkage(batch), expected)
+
+
+@pytest.mark.parametrize("method", oracles.METHODS)
+@pytest.mark.parametrize("kind", ["normal", "heavy", "duplicates", "zeros"])
+@pytest.mark.parametrize("n", [2, 3, 60, 301])
+def test_condensed_distances(method, kind, n):
+    points = oracles.draw_points(kind, n, 3, seed=n)
+    Z = link_condensed(pdist(points), method)
+    oracles.assert_same_dendrogram(Z, points, method, rtol=1e-9)
+
+
+@pytest.mark.parametrize("method", oracles.METHODS)
+def test_condensed_distances_of_no_points_in_space(method):
+    distances = np.random.default_rng(0).uniform(1, 2, size=40 * 39 // 2)
+    Z, expected = link_condensed(distances * 1e200, method), hierarchy.linkage(distances, method)
+    np.testing.assert_array_equal(Z[:, [0, 1, 3]], expected[:, [0, 1, 3]])
+    np.testing.assert_allclose(Z[:, 2], expected[:, 2] * 1e200, rtol=1e-12)
