@@ -1,0 +1,86 @@
+"""The examples run and do what they say."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name, *arguments):
+    command = [sys.executable, "-P", str(EXAMPLES / f"{name}.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+token_pooling = load("token_pooling")
+
+
+def test_every_example_is_tested():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"token_pooling"}
+
+
+def test_token_pooling_runs():
+    result = run("token_pooling", "--documents", "3", "--compare", "--rounds", "1")
+    assert result.returncode == 0, result.stderr
+    rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert rows["documents"] == "3"
+    assert "33." in rows["vectors"]
+    assert rows["checked"].startswith("same clusters")
+    assert float(rows["ratio"]) > 0
+
+
+@pytest.mark.parametrize("arguments", [("--documents", "0"), ("--part", "1.5"), ("--threads", "-1")])
+def test_token_pooling_refuses(arguments, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["token_pooling.py", *arguments])
+    with pytest.raises(SystemExit):
+        token_pooling.main()
+    assert "must be positive" in capsys.readouterr().err
+
+
+def test_token_pooling_documents_are_as_described():
+    documents = token_pooling.make_documents(20)
+    assert {d.shape[1] for d in documents} == {128}
+    assert all(200 <= len(d) <= 1000 and d.dtype == np.float32 for d in documents)
+    for d, again in zip(documents, token_pooling.make_documents(20), strict=True):
+        np.testing.assert_array_equal(d, again)
+        np.testing.assert_allclose(np.linalg.norm(d, axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("part", [1 / 3, 0.5, 1.0, 1e-9])
+def test_token_pooling_keeps_that_part(part):
+    documents = [d[:n] for d, n in zip(token_pooling.make_documents(4), (1, 2, 30, 200), strict=True)]
+    pooled = token_pooling.pool(documents, part)
+    assert [len(p) for p in pooled] == [max(1, round(part * len(d))) for d in documents]
+    for p in pooled:
+        assert p.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(p, axis=1), 1, rtol=1e-5)
+
+
+def test_token_pooling_takes_means():
+    vectors = token_pooling.make_documents(1)[0][:6]
+    labels = np.array([0, 1, 0, 2, 1, 0], dtype=np.int32)
+    means = np.stack([vectors[labels == k].mean(axis=0) for k in range(3)])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(token_pooling.pooled(vectors, labels), means, rtol=1e-5, atol=1e-6)
+
+
+def test_token_pooling_check_can_fail():
+    documents = token_pooling.make_documents(2)
+    trees = token_pooling.ours(documents)
+    token_pooling.check_equal(trees, trees, 1 / 3)
+    with pytest.raises(AssertionError):
+        token_pooling.check_equal(trees, [tree * [1, 1, 1.01, 1] for tree in trees], 1 / 3)
+    other = token_pooling.ours([d[::-1] for d in documents])  # the same heights, other tokens
+    with pytest.raises(AssertionError):
+        token_pooling.check_equal(trees, other, 1 / 3)
