@@ -269,7 +269,7 @@ double Table::cut() {
         }
         while (count > 0) {
             const std::int64_t j = again[--count];
-            costs[at(j)] = reach(j, limit * 1.5);
+            costs[at(j)] = std::max(costs[at(j)], reach(j, limit * 1.5));
         }
     });
     const double cost = *std::max_element(costs.begin(), costs.end());

@@ -125,6 +125,21 @@ def test_large_layers_are_scipys(kind, shape, share):
         np.testing.assert_array_equal(sel.labels[:, j], expected)
 
 
+@pytest.mark.parametrize("spread", [1e-4, 1e-7, 1e-9, 1e-12])
+@pytest.mark.parametrize("name", ISAS)
+def test_groups_too_tight_for_fixed_point_and_float32(name, spread, isa):
+    isa(name)
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(4, 5))[rng.integers(4, size=200)] + spread * rng.normal(size=(200, 5))
+    expected = hierarchy.linkage(points, "ward")
+    Z = reprune.linkage(points)
+    np.testing.assert_allclose(Z[:, 2], expected[:, 2], rtol=1e-3)  # centroids carry rounding of 1e-16
+    for k in (50, 100, 150, 196):
+        cut = (expected[k - 1, 2] + expected[k, 2]) / 2
+        ours, theirs = (hierarchy.fcluster(tree, cut, "distance") for tree in (Z, expected))
+        np.testing.assert_array_equal(oracles.canonical(ours), oracles.canonical(theirs))
+
+
 def test_channels_of_very_different_size():
     weight = awkward("normal", 80, 40, 9)
     weight *= np.exp2(np.linspace(-30, 0, 40, dtype=np.float32))[None, :, None]
