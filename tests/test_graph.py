@@ -91,6 +91,13 @@ class Roll(Toy):
         return torch.roll(x, 3, dims=1) * x
 
 
+class RollByHalf(Toy):
+    """Exact only while there are eight channels: then i and i + 4 are pairs."""
+
+    def between(self, x):
+        return torch.roll(x, 4, dims=1) * x
+
+
 class ScaleBySize(Toy):
     def between(self, x):
         return x * x.shape[1] ** -0.5
@@ -167,6 +174,7 @@ FOOLING = [
     ConstantSlice,
     ConstantPermutation,
     Roll,
+    RollByHalf,
     ScaleBySize,
     ScaleByCount,
     BranchOnWidth,

@@ -1,7 +1,7 @@
 """The certificate: a sliced model is traced again, and must be the network that was traced.
 
 One trace cannot tell a constant size from a derived one.  So the model is sliced and traced again with the
-kept atoms as labels: every edge must join an atom to itself, no new pin may appear, and the same operations
+labels that it kept: the same positions must unite, no new pin may appear, and the same operations
 must run with the same scalars.
 """
 
@@ -53,21 +53,18 @@ def certify(
 def _retrace(
     model: nn.Module, example: Example, traced: TracedModel, kept: Mask, follow: bool
 ) -> Failure | None:
-    slices = traced.slices(kept)
-    labels = {}
-    for (name, dim), line in traced.labels.items():
-        atoms = traced.atoms.of[line]
-        labels[name, dim] = atoms[kept[atoms]]
+    stays = kept[traced.atoms.of]
+    labels = {key: line[stays[line]] for key, line in traced.labels.items()} if follow else {}
     try:
-        small = sliced_copy(model, slices)
-        trace = Trace(named_tensors(small), labels if follow else {})
+        small = sliced_copy(model, traced.slices(kept))
+        trace = Trace(named_tensors(small), labels, traced.choices)
         problem = run(small, example, trace)
     except Exception as error:  # whatever user code raises when its channels are gone
         return Failure(f"the sliced model fails with {type(error).__name__}: {str(error).splitlines()[0]}")
     if problem != traced.training_problem:
         return Failure(f"the sliced model fails in training mode with {problem}")
     if follow:
-        bad = _wrong_edges(trace) | _new_pins(trace, traced)
+        bad = _wrong_edges(trace, traced, stays) | _new_pins(trace, traced)
         if bad:
             return Failure(
                 "channels are taken by their number or by a fixed size (the certificate)", frozenset(bad)
@@ -77,16 +74,33 @@ def _retrace(
     return _other_calls(trace, traced)
 
 
-def _wrong_edges(trace: Trace) -> set[int]:
+def _wrong_edges(trace: Trace, traced: TracedModel, stays: Mask) -> set[int]:
+    """Atoms in which something else united than in the full model without what left.
+
+    That each edge joins an atom to itself is not enough: a roll by half of the channels exchanges two
+    members of an atom, and with other channels gone it may exchange none.  Where the data decides how much
+    runs, edges have no counterparts and it must be enough.
+    """
+    of = traced.atoms.of
     bad: set[int] = set()
     for a, b in trace.known.ledger.edges:
-        wrong = (a != b) & (a != FIXED) & (b != FIXED)
-        bad.update(a[wrong].tolist(), b[wrong].tolist())
+        real = (a != FIXED) & (b != FIXED)
+        x, y = of[a[real]], of[b[real]]
+        bad.update(x[x != y].tolist(), y[x != y].tolist())
+    if traced.data_dependent:
+        return bad
+    for before, after in zip(traced.edges, trace.known.ledger.edges, strict=False):
+        for old, new in zip(before, after, strict=True):
+            left = old[(old == FIXED) | stays[old]]
+            if not np.array_equal(left, new):
+                wrong = left[left != new] if left.shape == new.shape else left
+                bad.update(of[wrong[wrong != FIXED]].tolist())
     return bad
 
 
 def _new_pins(trace: Trace, traced: TracedModel) -> set[int]:
-    pinned = {atom for labels, _ in trace.known.ledger.pins for atom in labels.tolist() if atom != FIXED}
+    pins = [labels[labels != FIXED] for labels, _ in trace.known.ledger.pins]
+    pinned = {atom for labels in pins for atom in traced.atoms.of[labels].tolist()}
     return pinned - traced.atoms.pinned.keys()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -18,8 +18,13 @@ Key = tuple[str, int]
 class Known:
     """The states of all tensors that are alive, and the ledger: what rules read and write."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], labels: Mapping[Key, Ints]) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], labels: Mapping[Key, Ints], choices: Sequence[int] = ()
+    ) -> None:
         self.ledger = Ledger()
+        self.choices: list[int] = []
+        """Guesses that rules made, in order; a sliced model must repeat those of the full one."""
+        self._given = iter(choices)
         self.convolutions: dict[int, Convolution] = {}
         """By the first label of the kernels' output dimension."""
         self._states: Any = WeakTensorKeyDictionary()
@@ -36,6 +41,11 @@ class Known:
 
     def set(self, x: Tensor, dims: list[Dim], flows: bool) -> None:
         self._states[x] = State(tuple(dims), flows)
+
+    def choose(self, guess: int) -> int:
+        """`guess`, or what was guessed here when the full model ran."""
+        self.choices.append(next(self._given, guess))
+        return self.choices[-1]
 
     def viewed(self, view: Tensor, of: Tensor) -> None:
         """`view` shares memory with `of`."""

@@ -130,7 +130,8 @@ def _split(known: Known, call: Call, part: Tensor, where: list[int], k: int, lab
     Which one cannot be known from one trace.  Operations keep their channel dimension; of a view, the
     longest part carries (groups are few, channels many).  The certificate rejects a wrong guess.
     """
-    d = k if k in where and not call.func.is_view else max(where, key=lambda e: (part.shape[e], e))
+    longest = max(where, key=lambda e: (part.shape[e], e))
+    d = known.choose(k if k in where and not call.func.is_view else longest)
     rows = part.movedim(d, 0).reshape(part.shape[d], -1).cpu().numpy()
     row_of = np.full(labels.size, FIXED)
     row_of[rows] = np.arange(rows.shape[0])[:, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,15 @@ from .state import Call
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows labels through a forward pass.
 
-    `labels` are those of the model's tensors: fresh ones at first, and the atoms that were kept when a sliced
-    model is traced again for its certificate.
+    `labels` are those of the model's tensors: fresh ones at first, and those that were kept when a sliced
+    model is traced again for its certificate, with the `choices` of the first trace.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], labels: Mapping[Key, Ints]) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], labels: Mapping[Key, Ints], choices: Sequence[int] = ()
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.known = Known(tensors, labels)
+        self.known = Known(tensors, labels, choices)
         self.log: list[tuple[Any, ...]] = []
         """What ran, with its scalars: a sliced model must run the same."""
         self.costs: list[tuple[int, list[Ints]]] = []

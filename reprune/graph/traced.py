@@ -29,6 +29,9 @@ class TracedModel:
     atoms: Atoms
     flops: Cost
     params: Cost
+    edges: list[tuple[Ints, Ints]]
+    """What united, in order."""
+    choices: list[int]
     log: list[tuple[Any, ...]]
     data_dependent: bool
     training_problem: str | None
@@ -68,7 +71,18 @@ def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]
     atoms = solve(trace.known.ledger, count)
     flops = cost_of(trace.costs, atoms)
     params = parameter_cost(model, labels, atoms)
-    return TracedModel(labels, atoms, flops, params, trace.log, trace.data_dependent, problem), trace
+    traced = TracedModel(
+        labels=labels,
+        atoms=atoms,
+        flops=flops,
+        params=params,
+        edges=trace.known.ledger.edges,
+        choices=trace.known.choices,
+        log=trace.log,
+        data_dependent=trace.data_dependent,
+        training_problem=problem,
+    )
+    return traced, trace
 
 
 def as_example(example_inputs: Any) -> Example:
