@@ -1,9 +1,9 @@
 """``scipy.cluster.hierarchy`` with a faster ``linkage``; needs scipy (``pip install "reprune[scipy]"``).
 
 Use it as scipy's: ``from reprune import hierarchy``. :func:`linkage`, :func:`ward`, :func:`single`,
-:func:`complete`, :func:`average` and :func:`fclusterdata` cluster observations by Euclidean distance in the
-C++ core; every other name, argument and error is scipy's own. ``fcluster`` is among them: it takes linear
-time, nearly all of it for checking its argument.
+:func:`complete`, :func:`average` and :func:`fclusterdata` cluster observations by Euclidean distance, and
+condensed distances, in the C++ core; every other name, argument and error is scipy's own. So is ``fcluster``,
+which takes linear time, most of it for checking its argument; so is "single" on condensed distances.
 
 The result is scipy's: the same merges in the same order, heights to rounding (1e-15 of the largest). Where
 merges tie, scipy's order follows its own rounding, so ties are handed on to scipy too: values on a grid
@@ -14,6 +14,7 @@ off these grids, that is equally near to two others, of which it can join but on
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from . import reference
 from .arrays import is_tensor
 from .backend import resolve
-from .linkage import link_batch
+from .linkage import link_batch, link_condensed
 
 try:
     from scipy.cluster import hierarchy as _scipy
@@ -51,10 +52,10 @@ def __dir__() -> list[str]:
 def linkage(
     y: Any, method: str = "single", metric: Any = "euclidean", optimal_ordering: bool = False
 ) -> Result:
-    """``scipy.cluster.hierarchy.linkage``, faster for observations, Euclidean distance and four methods.
+    """``scipy.cluster.hierarchy.linkage``, faster for four methods.
 
     Args:
-        y: observations ``[n, d]``, or condensed distances ``[n (n-1) / 2]`` (scipy's code).
+        y: observations ``[n, d]``, or condensed distances ``[n (n-1) / 2]``.
         method: "single", "complete", "average", "ward"; "weighted", "centroid", "median" (scipy's code).
         metric: "euclidean", or another one that scipy knows (scipy's code).
         optimal_ordering: whether to reorder the leaves (scipy's code).
@@ -66,7 +67,7 @@ def linkage(
         ValueError: as scipy, by scipy.
     """
     if metric == "euclidean" and not optimal_ordering:
-        Z = _euclidean(y, method)
+        Z = _euclidean(y, method, (1, 2))
         if Z is not None:
             return Z
     theirs: Result = _scipy.linkage(y, method, metric, optimal_ordering)
@@ -104,7 +105,7 @@ def fclusterdata(
 ) -> npt.NDArray[np.int32]:
     """``scipy.cluster.hierarchy.fclusterdata``: :func:`linkage` of observations ``[n, d]``, then
     ``fcluster``; labels ``[n]`` from 1, errors as scipy's."""
-    Z = _euclidean(X, method) if metric == "euclidean" else None
+    Z = _euclidean(X, method, (2,)) if metric == "euclidean" else None
     labels: npt.NDArray[np.int32]
     if Z is None:
         labels = _scipy.fclusterdata(X, t, criterion, metric, depth, method, R)
@@ -115,20 +116,42 @@ def fclusterdata(
     return labels
 
 
-def _euclidean(y: Any, method: Any) -> Result | None:
-    """Our dendrogram of observations, or None where it might differ from what scipy says: the caller asks
-    scipy then, which also knows the right error."""
-    points = _observations(y) if method in reference.METHODS else None
-    if points is None or _on_grid(points):
+def _euclidean(y: Any, method: Any, dimensions: tuple[int, ...]) -> Result | None:
+    """Our dendrogram of ``y``, or None where it might differ from what scipy says: the caller asks scipy
+    then, which also knows the right error."""
+    given = _numbers(y) if method in reference.METHODS else None
+    if given is None or given.ndim not in dimensions:
         return None
-    Z = link_batch(points[None], method, resolve("auto"))[0]
+    Z = _observations(given, method) if given.ndim == 2 else _condensed(given, method)
+    if Z is None:
+        return None
     heights = Z[:, 2]
     tied = (heights[1:] - heights[:-1] <= _TIE * heights[1:]).any()
     return None if tied else Z
 
 
-def _observations(y: Any) -> Result | None:
-    """``y`` as float64 ``[n, d]``, n >= 2, d >= 1, moderate numbers only; None if it is anything else."""
+def _observations(points: Result, method: str) -> Result | None:
+    if len(points) < 2 or _on_grid(points):
+        return None
+    # scipy warns of a square of distances in the place of observations
+    if points.shape[0] == points.shape[1] and np.isclose(np.diagonal(points), 0).all():
+        return None
+    Z: Result = link_batch(points[None], method, resolve("auto"))[0]
+    return Z
+
+
+def _condensed(distances: Result, method: str) -> Result | None:
+    if method == "single" or resolve("auto") != "cpp":  # scipy's minimum spanning tree is as fast
+        return None
+    n = (1 + math.isqrt(1 + 8 * len(distances))) // 2
+    if n * (n - 1) // 2 != len(distances) or distances.min() < 0 or _on_grid(distances):
+        return None
+    return link_condensed(distances, method)
+
+
+def _numbers(y: Any) -> Result | None:
+    """``y`` as a float64 array, C-contiguous, not empty, moderate numbers only; None if it is anything
+    else."""
     if isinstance(y, (np.ma.MaskedArray, np.matrix)) or is_tensor(y):
         return None  # scipy may refuse these, or answer in kind
     if not isinstance(y, (np.ndarray, list, tuple)) and not hasattr(y, "__array__"):
@@ -136,17 +159,15 @@ def _observations(y: Any) -> Result | None:
     if hasattr(y, "__array_namespace__") and not isinstance(y, np.ndarray):
         return None
     try:
-        points = np.asarray(y)
+        given = np.asarray(y)
     except ValueError:
         return None
-    if points.dtype.kind not in "biuf" or points.ndim != 2 or points.shape[0] < 2 or points.shape[1] < 1:
+    if given.dtype.kind not in "biuf" or given.size == 0:
         return None
-    points = np.ascontiguousarray(points, dtype=np.float64)
-    if not (points.max() < _LARGEST and points.min() > -_LARGEST):  # false for NaN too
-        return None
-    # scipy warns of a square of distances in the place of observations
-    hollow = points.shape[0] == points.shape[1] and np.isclose(np.diagonal(points), 0).all()
-    return None if hollow else points
+    numbers = np.ascontiguousarray(given, dtype=np.float64)
+    # false for NaN too
+    moderate = numbers.max() < _LARGEST and numbers.min() > -_LARGEST
+    return numbers if moderate else None
 
 
 def _on_grid(points: Result) -> bool:

@@ -44,6 +44,7 @@ def only_scipy(monkeypatch):
         raise AssertionError("not handed on to scipy")
 
     monkeypatch.setattr(ours, "link_batch", refuse)
+    monkeypatch.setattr(ours, "link_condensed", refuse)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -91,6 +92,24 @@ def test_the_core_does_it(method, change):
         np.testing.assert_array_equal(points, before)
 
 
+@pytest.mark.usefixtures("no_scipy")
+@pytest.mark.parametrize("method", ["ward", "complete", "average"])
+@pytest.mark.parametrize("kind", ["euclidean", "any", "skewed", "float32", "list"])
+@pytest.mark.parametrize("n", [2, 3, 60])
+def test_the_core_takes_distances(method, kind, n):
+    numbers = np.random.default_rng(n).random(n * (n - 1) // 2)
+    y = {
+        "euclidean": pdist(NORMAL[:n]),
+        "any": numbers,
+        "skewed": numbers**9,
+        "float32": numbers.astype(np.float32),
+        "list": numbers.tolist(),
+    }[kind]
+    before = np.array(y)
+    assert_equal(ours.linkage(y, method), SCIPYS_LINKAGE(y, method))
+    np.testing.assert_array_equal(y, before)
+
+
 @pytest.mark.usefixtures("only_scipy")
 @pytest.mark.parametrize(
     "arguments",
@@ -101,7 +120,10 @@ def test_the_core_does_it(method, change):
         (NORMAL, "average", "cityblock"),
         (NORMAL, "complete", lambda a, b: abs(a - b).max()),
         (NORMAL, "ward", "euclidean", True),
-        (pdist(NORMAL), "average"),
+        (pdist(NORMAL), "single"),
+        (pdist(NORMAL), "weighted"),
+        (pdist(NORMAL) - 1, "ward"),
+        (np.round(pdist(NORMAL), 1), "average"),
         (np.round(NORMAL, 1), "ward"),
         (np.arange(12).reshape(6, 2), "complete"),
         ([[True, False], [False, False], [True, True]], "single"),

@@ -81,6 +81,15 @@ def test_our_trees(fits, linkage, parameters):
     assert fits == [linkage] * 4
 
 
+@pytest.mark.parametrize("linkage", ["ward", "complete", "average"])
+def test_threshold_is_inclusive(fits, linkage):
+    pair = np.concatenate([NORMAL, NORMAL[:1]])  # one merge at height 0
+    assert assert_equal(pair, linkage=linkage, n_clusters=None, distance_threshold=0).n_clusters_ == 81
+    height = Ours(linkage=linkage, compute_distances=True).fit(NORMAL).distances_[-4]
+    assert Ours(None, linkage=linkage, distance_threshold=height).fit(NORMAL).n_clusters_ == 5
+    assert fits == [linkage] * 3
+
+
 @pytest.mark.parametrize("linkage", oracles.METHODS)
 def test_ties(linkage):
     integers = np.random.default_rng(1).integers(0, 4, size=(50, 2))
