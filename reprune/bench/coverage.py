@@ -25,7 +25,7 @@ def measure(shape: tuple[int, int], seconds: float) -> list[Row]:
     weight = np.random.default_rng(0).standard_normal((O, I, 3, 3), dtype=np.float32)
     keep = O // 2
     labels = np.ascontiguousarray(reprune.select_filters(weight, keep, backend="cpp").labels)
-    case = Case("coverage", f"labels {O}x{I}, {keep} picks", I, O * I)
+    case = Case("coverage", f"labels {O}x{I}", I, O * I)
     order, gains = reprune.max_coverage(labels, keep, backend="cpp")
     checking.picks(labels, order, gains, f"{case.name}, cpp")
     checked = {ONE: f"{keep} of {keep} picks"}

@@ -1,4 +1,4 @@
-"""Batches of full dendrograms: ``reprune.linkage``, and other libraries problem by problem."""
+"""Full dendrograms, batches and single ones: ``reprune.linkage``, and other libraries problem by problem."""
 
 import time
 from collections.abc import Mapping
@@ -19,14 +19,17 @@ CHECK, PEER = 0.25, 0.15  # parts of the time for checking, and for one round of
 
 
 def measure(shape: tuple[int, int, int], method: str, seconds: float, cores: int) -> list[Row]:
-    """Rows of one batch ``shape`` = (B, n, d) of normal points.
+    """Rows of one batch ``shape`` = (B, n, d) of normal points; B = 1 is of the group "single".
 
     Raises WrongAnswer where a dendrogram is not scipy's.
     """
     B, n, d = shape
     rng = np.random.default_rng(0)
     points = rng.standard_normal(shape)
-    case = Case("dendrograms", f"{B} of {n}x{d}, {method}", B, B * n)
+    if B == 1:
+        case = Case("single", f"{n}x{d}, {method}", 1, n)
+    else:
+        case = Case("dendrograms", f"{B} of {n}x{d}, {method}", B, B * n)
     answers = {ONE: _ours(points, method, 1)}
     if cores > 1:
         answers[all_threads(cores)] = _ours(points, method, cores)
@@ -44,7 +47,9 @@ def measure(shape: tuple[int, int, int], method: str, seconds: float, cores: int
     checked = dict.fromkeys(answers, f"{count} of {B} by {oracle}")
 
     others = peers.linkages(method)
-    if n <= TINY:
+    if B == 1:
+        others.pop("scikit-learn", None)
+    elif n <= TINY:
         others["reference"] = lambda problem: reprune.linkage(problem, method, backend="reference")
     size = int(min(B, max(2, PEER * seconds / (each * max(1, len(others))))))
     sample = turn_of[:size]
@@ -67,7 +72,8 @@ def _ours(points: npt.NDArray[np.float64], method: str, count: int) -> npt.NDArr
 
 
 def _time(points: npt.NDArray[np.float64], method: str, count: int) -> Seconds:
-    return clocked(lambda: _ours(points, method, count))
+    with threads(count):
+        return clocked(lambda: reprune.linkage(points, method, backend="cpp"))
 
 
 def _peer(

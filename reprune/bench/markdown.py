@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from .report import Report, Row
+from .report import ONE, Report, Row
 
 HEAD = ("case", "by", "time", "problems/s", "kernels/s", "times", "run", "checked")
 Write = Callable[[float], str]
 TITLES = {
     "dendrograms": "Full dendrograms of batches",
+    "single": "Dendrograms of single problems",
     "selection": "Selection of filters",
     "coverage": "Maximum coverage alone",
 }
@@ -30,7 +31,11 @@ def page(report: Report, command: str, duration: Write, count: Write) -> str:
     lines += [f"| {what} | {value.replace('|', '/')} |" for what, value in report.facts.items()]
     for group, title in TITLES.items():
         rows = [row for row in report.rows if row.group == group]
-        if rows:
+        if group == "single" and rows:
+            head, table = side_by_side(rows, duration)
+            lines += ["", f"## {title}", "", _row(head), "|---|" + "---:|" * (len(head) - 1)]
+            lines += [_row(line) for line in table]
+        elif rows:
             lines += ["", f"## {title}", "", _row(HEAD), "|---|---|" + "---:|" * 4 + "---|---|"]
             lines += [_row(cells(row, duration, count)) for row in rows]
     return "\n".join([*lines, ""])
@@ -42,13 +47,28 @@ def cells(row: Row, duration: Write, count: Write) -> tuple[str, ...]:
     part = row.part or "all"
     return (
         row.case,
-        row.who + (" (wall)" if row.clock == "wall" else ""),
+        row.who + (", wall" if row.clock == "wall" else ""),
         duration(row.seconds),
         *rates,
         f"{row.times:.3g}",
         f"{part} {row.runs}x",
         row.checked,
     )
+
+
+def side_by_side(rows: list[Row], duration: Write) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and lines of a table with a line per case and a column per contestant.
+
+    The last column says how many times as long as ours the best of the others takes.
+    """
+    names = list(dict.fromkeys(row.who for row in rows))
+    lines = []
+    for case in dict.fromkeys(row.case for row in rows):
+        by = {row.who: row for row in rows if row.case == case}
+        times = (duration(by[name].seconds) if name in by else "" for name in names)
+        best = min((row.times for row in by.values() if row.who != ONE), default=None)
+        lines.append((case, *times, "" if best is None else f"{best:.3g}"))
+    return ("case", *names, "best / cpp"), lines
 
 
 def _row(values: tuple[str, ...]) -> str:

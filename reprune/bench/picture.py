@@ -63,7 +63,7 @@ def _panel(axes: Axes, rows: list[Row], count: Callable[[float], str]) -> None:
             place += 1
         place += 1.2
     axes.set_yticks(ticks, labels, fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(place - 1.6, -1)  # the first case on top
     axes.set_xscale("log")
     low, high = min(row.kernels_per_s for row in rows), max(row.kernels_per_s for row in rows)
     axes.set_xlim(low / 3, high * 12)  # room for the words behind the bars

@@ -9,13 +9,15 @@ from .. import backend, reference
 from . import coverage, dendrograms, machine, peers, selection, shapes
 from .report import Report, Row
 
-GROUPS = ("dendrograms", "selection", "coverage")
-SHARES = {
+GROUPS = ("dendrograms", "single", "selection", "coverage")
+LARGE_FROM = 60.0  # seconds, from which single problems of 5,000 points take part
+SHARES = {  # of the time
     "dendrograms": 1.0,
+    "single": 0.1,
     "selection layer": 1.0,
     "selection network": 4.0,
     "coverage": 1.0,
-}  # of the time
+}
 EXTRA = 'pip install "reprune[bench]"'
 
 
@@ -74,6 +76,11 @@ def _cases(settings: Settings, cores: int) -> list[tuple[str, Measure]]:
         for shape in shapes.QUICK_BATCHES if quick else shapes.BATCHES:
             for method in settings.methods:
                 found.append(("dendrograms", partial(_dendrograms, shape, method, cores)))
+    if "single" in settings.groups:
+        large = shapes.LARGE_SINGLES if settings.seconds >= LARGE_FROM else ()
+        for shape in shapes.QUICK_SINGLES if quick else shapes.SINGLES + large:
+            for method in settings.methods:
+                found.append(("single", partial(_dendrograms, shape, method, 1)))
     if "selection" in settings.groups:
         for layer in shapes.QUICK_LAYERS if quick else shapes.LAYERS:
             found.append(("selection layer", partial(_selection, str(layer), [layer], cores)))
@@ -102,10 +109,18 @@ def _notes(settings: Settings) -> list[str]:
         "and how often.",
         "Every answer was checked before it was timed; a wrong one ends the benchmark without a figure.",
     ]
-    if "dendrograms" in settings.groups:
+    if {"dendrograms", "single"} & set(settings.groups):
         notes.append(
-            "Dendrograms: heights within 1e-12 relative and the same clusters at several levels as scipy. "
-            "A kernel is a point here. fastcluster is its linkage, 'fastcluster, vector' its linkage_vector."
+            "Dendrograms: heights within 1e-12 relative (or four units in the last place of the largest) and "
+            "the same clusters at several levels as scipy. A kernel is a point here. fastcluster is its "
+            "linkage, 'fastcluster, vector' its linkage_vector."
+        )
+    if "single" in settings.groups:
+        notes.append(
+            "Single problems: 'best / cpp' is the time of the fastest other library / ours, so "
+            "below 1 ours is "
+            "slower. Ten points cost little more than the checks of the arguments, which are Python; the "
+            "linkages but ward work on a stored square of distances, twice what the others keep."
         )
     if "selection" in settings.groups:
         notes.append(

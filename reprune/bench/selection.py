@@ -98,7 +98,8 @@ def _ours(problems: Sequence[LayerProblem], count: int) -> list[Selection]:
 
 
 def _time(problems: Sequence[LayerProblem], count: int) -> Seconds:
-    return clocked(lambda: _ours(problems, count))
+    with threads(count):
+        return clocked(lambda: select_layers(problems, backend="cpp"))
 
 
 def _same(one: Sequence[Selection], other: Sequence[Selection], who: str) -> None:

@@ -8,6 +8,9 @@ from torch import nn
 
 BATCHES = ((512, 512, 9), (512, 64, 9), (512, 256, 1), (512, 200, 128))  # B problems of n points of d
 QUICK_BATCHES = ((6, 24, 9), (6, 24, 1))
+SINGLES = tuple((1, n, d) for n in (10, 100, 1000) for d in (1, 2, 9, 32, 128))
+LARGE_SINGLES = tuple((1, 5000, d) for d in (1, 2, 9, 32, 128))  # seconds each
+QUICK_SINGLES = ((1, 12, 2),)
 TABLES = ((512, 512), (512, 1024))  # labels [O, I]
 QUICK_TABLES = ((24, 16),)
 NETWORKS = ("resnet18", "resnet50", "vgg16")  # of torchvision

@@ -71,13 +71,16 @@ def show_report(report: Report) -> None:
     tables.show("Measured on", ("", ""), report.facts.items())
     for group, title in markdown.TITLES.items():
         rows = [row for row in report.rows if row.group == group]
+        if group == "single" and rows:
+            tables.show(title, *markdown.side_by_side(rows, tables.duration))
+            continue
         shown: list[tuple[str, ...]] = []
         before = ""
         for row in rows:
             case, who, *cells = markdown.cells(row, tables.duration, tables.count)
             if case != before:
                 shown.append((case,))
-            shown.append((f"  {who}", *cells[: len(COLUMNS) - 1]))
+            shown.append((f" {who}", *cells[: len(COLUMNS) - 1]))
             before = case
         if rows:
             tables.show(title, COLUMNS, shown)
