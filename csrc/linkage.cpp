@@ -50,6 +50,15 @@ REPRUNE_CLONES void add_squares(double x, const double* __restrict y, std::size_
     for (std::size_t b = 0; b < n; ++b) row[b] += (x - y[b]) * (x - y[b]);
 }
 
+REPRUNE_CLONES void take_nearer(const double* __restrict distance, std::size_t n, std::int32_t point,
+                                double* __restrict nearest, std::int32_t* __restrict to) {
+    for (std::size_t b = 0; b < n; ++b) {
+        const bool nearer = distance[b] < nearest[b];
+        nearest[b] = nearer ? distance[b] : nearest[b];
+        to[b] = nearer ? point : to[b];
+    }
+}
+
 REPRUNE_CLONES void roots(double* row, std::size_t n) {
     for (std::size_t b = 0; b < n; ++b) row[b] = std::sqrt(row[b]);
 }
@@ -141,6 +150,38 @@ std::vector<Merge> agglomerate(std::vector<double>& matrix, std::size_t n, Metho
     return merges;
 }
 
+// single: the edges of a minimum spanning tree (Prim), whose distances are computed as they are needed.
+std::vector<Merge> spanning_tree(const Points& points) {
+    const Rows rows(points);
+    const auto n = static_cast<std::size_t>(rows.n), d = static_cast<std::size_t>(rows.d);
+    std::vector<double> turned(n * d);  // [d, n]
+    for (std::size_t i = 0; i < n; ++i)
+        for (std::size_t k = 0; k < d; ++k) turned[k * n + i] = rows.values[i * d + k];
+    // the points outside the tree stand first: squared distance to it and the nearest point in it
+    std::vector<double> nearest(n, infinity), distance(n);
+    std::vector<std::int32_t> id(n), to(n, 0);
+    std::iota(id.begin(), id.end(), 0);
+    std::vector<Merge> merges;
+    merges.reserve(n);
+    std::size_t next = n - 1;  // enters the tree
+    for (std::size_t left = n - 1; left > 0; --left) {
+        const std::int32_t entered = id[next];
+        id[next] = id[left];  // the last point outside fills the hole
+        nearest[next] = nearest[left];
+        to[next] = to[left];
+        for (std::size_t k = 0; k < d; ++k) turned[k * n + next] = turned[k * n + left];
+        std::fill_n(distance.data(), left, 0.0);
+        const double* row = rows.row(entered);
+        for (std::size_t k = 0; k < d; ++k) add_squares(row[k], turned.data() + k * n, left, distance.data());
+        take_nearer(distance.data(), left, entered, nearest.data(), to.data());
+        const double least = smallest(nearest.data(), left);
+        next = 0;
+        while (nearest[next] != least) ++next;
+        merges.push_back({to[next], id[next], rows.unit * std::sqrt(least)});
+    }
+    return merges;
+}
+
 std::vector<Merge> stored(const Points& points, Method method) {
     const Rows rows(points);
     const auto n = static_cast<std::size_t>(rows.n);
@@ -166,8 +207,12 @@ void linkage_condensed(const double* distances, std::int64_t points, Method meth
 }
 
 void linkage(const Points& points, Method method, double* z) {
-    std::vector<Merge> merges =
-        method != Method::ward ? stored(points, method) : points.d == 1 ? ward_on_a_line(points) : ward(points);
+    std::vector<Merge> merges;
+    if (method == Method::ward) {
+        merges = points.d == 1 ? ward_on_a_line(points) : ward(points);
+    } else {
+        merges = method == Method::single ? spanning_tree(points) : stored(points, method);
+    }
     to_scipy(merges, points.n, z);
 }
 

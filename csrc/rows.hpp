@@ -55,7 +55,13 @@ struct Rows {
         if (largest <= 0) return;
         int exponent = 0;
         std::frexp(largest, &exponent);
-        for (double& v : values) v = std::ldexp(v, -exponent);
+        if (exponent > -2 && exponent < 4) return;  // about one already
+        if (std::abs(exponent) < 1000) {
+            const double factor = std::ldexp(1.0, -exponent);
+            for (double& v : values) v *= factor;
+        } else {
+            for (double& v : values) v = std::ldexp(v, -exponent);
+        }
         unit = std::ldexp(unit, exponent);
     }
 };
