@@ -25,7 +25,7 @@ class AgglomerativeClustering(cluster.AgglomerativeClustering):  # type: ignore[
     errors, and equal results.
 
     The C++ core builds the tree for ``linkage`` "ward", "complete" and "average" with ``metric="euclidean"``
-    (or "l2") and no connectivity. The rest is handed on to scikit-learn: connectivity, other metrics,
+    and no connectivity. The rest is handed on to scikit-learn: connectivity, other metrics,
     precomputed distances, callables, and ``linkage="single"``, where the order within a row of ``children_``
     follows scikit-learn's way through the minimum spanning tree. How ties are met is told in
     :mod:`reprune.hierarchy`.
@@ -54,7 +54,7 @@ class AgglomerativeClustering(cluster.AgglomerativeClustering):  # type: ignore[
         return (
             self.linkage in _METHODS
             and isinstance(self.metric, str)
-            and self.metric in ("euclidean", "l2")
+            and self.metric == "euclidean"
             and self.connectivity is None
             # combinations that are errors: scikit-learn says so
             and (self.n_clusters is None) != (self.distance_threshold is None)
