@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from types import ModuleType
 
 NAMES = ("reference", "cpp", "triton")
@@ -31,6 +32,9 @@ class BackendUnavailable(RuntimeError):  # noqa: N818
 
 def core() -> ModuleType:
     """The C++ core."""
+    loaded = sys.modules.get("reprune._core")
+    if loaded is not None:
+        return loaded
     try:
         return importlib.import_module("reprune._core")
     except ImportError as error:
