@@ -46,6 +46,7 @@ LAYERS = (
     Layer("layer", 64, 64, (3, 3)),
     Layer("layer", 256, 256, (3, 3)),
     Layer("layer", 512, 512, (3, 3)),
+    Layer("layer", 1024, 1024, (3, 3)),
     Layer("layer", 2048, 512, (1, 1)),
 )
 QUICK_LAYERS = (Layer("layer", 24, 6, (3, 3)), Layer("layer", 24, 6, (1, 1)))
