@@ -118,7 +118,7 @@ def _notes(settings: Settings) -> list[str]:
     if "single" in settings.groups:
         notes.append(
             "Single problems: 'best / cpp' is the time of the fastest other library / ours; below 1 ours is "
-            "slower. Ten points cost little more than the checks of the arguments, which are Python. Complete "
+            "slower. Ten points cost little more than the checks of the arguments, in Python. Complete "
             "and average work on a stored square of distances, twice what the others keep. Problems of 5,000 "
             f"points take part from --seconds {LARGE_FROM:.0f} up, without the peers that are slowest there."
         )
