@@ -1,8 +1,8 @@
 """Selection on all layers of a network: clusters, cut and coverage at half of the filters.
 
 Run: pytest benchmarks/bench_model.py. Weights are float32 and normal, one-thread figures CPU time. The peers
-do the same by scipy or fastcluster (the faster of its `linkage` and `linkage_vector`), scipy's `fcluster` and a
-greedy in numpy, on a sample of the channels of each shape, scaled: all of ResNet-50 takes them minutes.
+do the same by scipy or fastcluster (the faster of its `linkage` and `linkage_vector`), scipy's `fcluster` and
+a greedy in numpy, on a sample of the channels of each shape, scaled: all of ResNet-50 takes them minutes.
 """
 
 import time
