@@ -10,6 +10,7 @@ import numpy as np
 import oracles
 import pytest
 import scipy
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster import hierarchy as theirs
@@ -108,6 +109,30 @@ def test_the_core_takes_distances(method, kind, n):
     before = np.array(y)
     assert_equal(ours.linkage(y, method), SCIPYS_LINKAGE(y, method))
     np.testing.assert_array_equal(y, before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_backend_can_be_named(method, monkeypatch):
+    monkeypatch.setenv("REPRUNE_BACKEND", "reference")
+    for y in (NORMAL, pdist(NORMAL)):
+        assert_equal(ours.linkage(y, method), theirs.linkage(y, method))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        torch.from_numpy,
+        np.asmatrix,
+        np.ma.asarray,
+        lambda x: pytest.importorskip("pandas").DataFrame(x),
+    ],
+    ids=["torch", "matrix", "masked", "pandas"],
+)
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_other_arrays_are_taken_as_scipy_takes_them(wrap):
+    Z, Y = ours.linkage(wrap(NORMAL), "average"), theirs.linkage(wrap(NORMAL), "average")
+    assert type(Z) is type(Y)
+    assert_equal(Z, Y)
 
 
 @pytest.mark.usefixtures("only_scipy")
