@@ -47,8 +47,8 @@ def cells(row: Row, duration: Write, count: Write) -> tuple[str, ...]:
     part = row.part or "all"
     return (
         row.case,
-        row.who + (", wall" if row.clock == "wall" else ""),
-        duration(row.seconds),
+        row.who,
+        duration(row.seconds) + ("*" if row.clock == "wall" else ""),
         *rates,
         f"{row.times:.3g}",
         f"{part} {row.runs}x",

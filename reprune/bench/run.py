@@ -104,9 +104,9 @@ def _notes(settings: Settings) -> list[str]:
     notes = [
         "Data are standard normal, from a fixed seed; selection keeps half of the filters of every layer.",
         "Figures are medians of rounds in which all contestants take turns. One thread is CPU time of the "
-        "process, several threads are wall time. 'times' compares with the C++ core on one thread by the "
-        "same clock: above 1 is slower. 'run' is the part of the case that was run (scaled linearly to all) "
-        "and how often.",
+        "process; several threads are wall time, marked by an asterisk. 'times' compares with the C++ core "
+        "on one thread by the same clock: above 1 is slower. 'run' is the part of the case that was run "
+        "(scaled linearly to all) and how often.",
         "Every answer was checked before it was timed; a wrong one ends the benchmark without a figure.",
     ]
     if {"dendrograms", "single"} & set(settings.groups):
