@@ -113,14 +113,15 @@ def _notes(settings: Settings) -> list[str]:
         notes.append(
             "Dendrograms: heights within 1e-12 relative (or four units in the last place of the largest) and "
             "the same clusters at several levels as scipy. A kernel is a point here. fastcluster is its "
-            "linkage, 'fastcluster, vector' its linkage_vector."
+            "linkage, 'fastcluster, vector' its linkage_vector. Complete and average work on a stored square "
+            "of distances, twice what the others keep, and fall behind where it leaves the cache."
         )
     if "single" in settings.groups:
         notes.append(
             "Single problems: 'best / cpp' is the time of the fastest other library / ours; below 1 ours is "
-            "slower. Ten points cost little more than the checks of the arguments, in Python. Complete "
-            "and average work on a stored square of distances, twice what the others keep. Problems of 5,000 "
-            f"points take part from --seconds {LARGE_FROM:.0f} up, without the peers that are slowest there."
+            "slower. Ten points cost little more than the checks of the arguments, in Python. Problems of "
+            f"5,000 points take part from --seconds {LARGE_FROM:.0f} up, without the peers that are slowest "
+            "there."
         )
     if "selection" in settings.groups:
         notes.append(
