@@ -8,6 +8,7 @@ from functools import partial
 from .. import backend, reference
 from . import coverage, dendrograms, machine, peers, selection, shapes
 from .report import Report, Row
+from .timing import settle_memory
 
 GROUPS = ("dendrograms", "single", "selection", "coverage")
 LARGE_FROM = 60.0  # seconds, from which single problems of 5,000 points take part
@@ -59,6 +60,7 @@ def run(settings: Settings, progress: Callable[[str, int, int], None]) -> Report
     cases = list(_cases(settings, cores))
     total = sum(SHARES[kind] for kind, _ in cases)
     rows: list[Row] = []
+    settle_memory()
     for group in GROUPS:
         mine = [(kind, measure) for kind, measure in cases if kind.startswith(group)]
         for done, (kind, measure) in enumerate(mine):
@@ -107,6 +109,7 @@ def _notes(settings: Settings) -> list[str]:
         "process; several threads are wall time, marked by an asterisk. 'times' compares with the C++ core "
         "on one thread by the same clock: above 1 is slower. 'run' is the part of the case that was run "
         "(scaled linearly to all) and how often.",
+        "Memory is warm: freed arrays are kept by the process, so page faults are not measured.",
         "Every answer was checked before it was timed; a wrong one ends the benchmark without a figure.",
     ]
     if {"dendrograms", "single"} & set(settings.groups):
