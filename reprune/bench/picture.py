@@ -26,6 +26,8 @@ def draw(report: Report, path: Path, count: Callable[[float], str]) -> None:
     """Write the bar chart to ``path``, by whose suffix the format goes; ``count`` writes large numbers."""
     groups = {group: [row for row in report.rows if row.group == group] for group in TITLES}
     groups = {group: rows for group, rows in groups.items() if rows}
+    if len(groups) > 1:
+        groups.pop("single", None)  # up to 80 cases, for which the table is the better picture
     heights = [len(rows) + 1.2 * len({row.case for row in rows}) for rows in groups.values()]
     figure = Figure(figsize=(10, 1.4 + 0.21 * sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
