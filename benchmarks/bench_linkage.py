@@ -5,9 +5,9 @@ Run: pytest benchmarks/bench_linkage.py
 
 import time
 
+import data
 import fastcluster
 import numpy as np
-import peers
 import pytest
 from scipy.cluster import hierarchy
 
@@ -26,7 +26,7 @@ def check(Z, points, method):
     expected = fastcluster.linkage(points, method)
     np.testing.assert_allclose(Z[:, 2], expected[:, 2], rtol=1e-9)
     cut = expected[len(expected) // 2 :][:2, 2].mean()
-    assert peers.same_partition(reprune.cut(Z, cut), hierarchy.fcluster(expected, cut, "distance"))
+    assert data.same_partition(reprune.cut(Z, cut), hierarchy.fcluster(expected, cut, "distance"))
 
 
 @pytest.mark.benchmark(timer=time.process_time, min_rounds=2, max_time=1.0, warmup=False)
