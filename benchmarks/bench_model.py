@@ -1,7 +1,7 @@
 """Selection on all layers of a network: clusters, cut and coverage at half of the filters.
 
-Run: pytest benchmarks/bench_model.py. Weights are float32 and normal, one-thread figures CPU time; every answer
-is checked before it is timed. Ratios against scipy and fastcluster, taken in turns in one run, are what
+Run: pytest benchmarks/bench_model.py. Weights are float32 and normal, one-thread figures CPU time; every
+answer is checked before it is timed. Ratios against scipy and fastcluster, taken in turns in one run, are what
 `reprune bench selection` prints.
 """
 
@@ -73,7 +73,7 @@ def test_no_cliff(benchmark, shape, kind, monkeypatch):
     (found,) = select_layers([problem])
     if kind in UNIQUE:
         check(kind, [problem], [found], CHECK)
-    else:  # the clusters of tied data are checked by replaying the merges, in tests/test_core.py
+    else:  # ties: partitions are not unique; the tests replay the merges of their dendrograms
         assert found.clusters.max() <= problem.keep
         checking.picks(found.labels, found.order, found.gains, kind)
     benchmark.pedantic(select_layers, ([problem],), rounds=3)
