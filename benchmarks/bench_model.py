@@ -1,8 +1,8 @@
 """Selection on all layers of a network: clusters, cut and coverage at half of the filters.
 
 Run: pytest benchmarks/bench_model.py. Weights are float32 and normal, one-thread figures CPU time; every
-answer is checked before it is timed. Ratios against scipy and fastcluster, taken in turns in one run, are what
-`reprune bench selection` prints.
+answer is checked before it is timed. Ratios against scipy and fastcluster, taken in turns in one run, are
+what `reprune bench selection` prints.
 """
 
 import time
