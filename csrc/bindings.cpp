@@ -4,13 +4,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <functional>
 #include <optional>
-
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "cover_layers.hpp"
 #include "coverage.hpp"
 #include "cut.hpp"
 #include "linkage.hpp"
@@ -142,11 +143,67 @@ std::vector<Chosen> bind_select_layers(const std::vector<std::tuple<std::string,
     return results;
 }
 
+// (labels, norms or 0, index, order, gains: addresses; filters, channels, clusters, keep, tie key)
+using AddressedLayer = std::tuple<std::uintptr_t, std::uintptr_t, std::uintptr_t, std::uintptr_t, std::uintptr_t, std::int32_t,
+                                  std::int32_t, std::int32_t, std::int32_t, std::uint32_t>;
+
+// The layers as cover_layers reads them, and the words of shared memory that their blocks need.
+std::tuple<py::bytes, std::uint32_t> bind_pack_layers(const std::vector<AddressedLayer>& given) {
+    std::vector<CoverLayer> layers;
+    for (const auto& [labels, norms, index, order, gains, filters, channels, clusters, keep, key] : given)
+        layers.push_back({reinterpret_cast<const std::int32_t*>(labels), reinterpret_cast<const double*>(norms),
+                          reinterpret_cast<std::uint16_t*>(index), reinterpret_cast<std::int64_t*>(order),
+                          reinterpret_cast<std::int64_t*>(gains), filters, channels, clusters, keep, key});
+    return {py::bytes(reinterpret_cast<const char*>(layers.data()), layers.size() * sizeof(CoverLayer)),
+            shared_words(layers, cover_threads)};
+}
+
+void bind_cover_on_host(std::uintptr_t layers, std::int64_t count, std::uint32_t words, bool by_norm, std::uint32_t threads,
+                        std::uint32_t seed) {
+    const py::gil_scoped_release release;
+    cover_layers_on_host(reinterpret_cast<const CoverLayer*>(layers), count, words, by_norm, threads, seed);
+}
+
+SquaresOf squares_of(std::uintptr_t points, bool is_double, const std::array<std::int64_t, 3>& shape,
+                     const std::array<std::int64_t, 3>& strides) {  // [I, O, d]
+    return {reinterpret_cast<const void*>(points), is_double, shape[0], shape[1], shape[2], strides[0], strides[1], strides[2]};
+}
+
+void bind_gpu(py::module_& m) {
+    m.attr("most_filters_on_gpu") = most_filters;
+    m.def("pack_layers", &bind_pack_layers, py::arg("layers"));
+    m.def("cover_layers_on_host", &bind_cover_on_host, py::arg("layers"), py::arg("count"), py::arg("words"),
+          py::arg("by_norm"), py::arg("threads"), py::arg("seed"));
+    m.def("add_squares_on_host",
+          [](std::uintptr_t points, bool is_double, const std::array<std::int64_t, 3>& shape,
+             const std::array<std::int64_t, 3>& strides, std::uintptr_t norms) {
+              add_squares_on_host(squares_of(points, is_double, shape, strides), reinterpret_cast<double*>(norms));
+          },
+          py::arg("points"), py::arg("is_double"), py::arg("shape"), py::arg("strides"), py::arg("norms"));
+#ifdef REPRUNE_HAS_CUDA
+    m.attr("has_cuda") = true;
+    m.def("cover_layers",
+          [](std::uintptr_t layers, std::int64_t count, std::uint32_t words, bool by_norm, int device, std::uintptr_t stream) {
+              cover_layers(reinterpret_cast<const CoverLayer*>(layers), count, words, by_norm, device, stream);
+          },
+          py::arg("layers"), py::arg("count"), py::arg("words"), py::arg("by_norm"), py::arg("device"), py::arg("stream"));
+    m.def("add_squares",
+          [](std::uintptr_t points, bool is_double, const std::array<std::int64_t, 3>& shape,
+             const std::array<std::int64_t, 3>& strides, std::uintptr_t norms, int device, std::uintptr_t stream) {
+              add_squares(squares_of(points, is_double, shape, strides), reinterpret_cast<double*>(norms), device, stream);
+          },
+          py::arg("points"), py::arg("is_double"), py::arg("shape"), py::arg("strides"), py::arg("norms"), py::arg("device"),
+          py::arg("stream"));
+#else
+    m.attr("has_cuda") = false;
+#endif
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
     m.doc() = "C++ core of reprune. Its functions trust their arguments; call them through reprune.";
-    m.attr("has_cuda") = false;
+    bind_gpu(m);
     m.def("linkage", &bind_linkage, py::arg("points"), py::arg("method"), py::arg("threads"));
     m.def("linkage_ragged", &bind_linkage_ragged, py::arg("points"), py::arg("method"), py::arg("threads"));
     m.def("linkage_condensed", &bind_linkage_condensed, py::arg("distances"), py::arg("n"), py::arg("method"));

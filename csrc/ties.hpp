@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <string_view>
 
+#include "device.hpp"
+
 namespace reprune {
 
 // A bijection of 32-bit words with little bias (C. Wellons, "lowbias32").
-inline std::uint32_t mix(std::uint32_t x) {
+REPRUNE_BOTH inline std::uint32_t mix(std::uint32_t x) {
     x ^= x >> 16;
     x *= 0x7feb352dU;
     x ^= x >> 15;
@@ -23,10 +25,12 @@ inline std::uint32_t tie_key(std::uint64_t seed, std::string_view name) {
     return mix(key + static_cast<std::uint32_t>(seed >> 32));
 }
 
-inline std::uint32_t tie_step(std::uint32_t key, std::uint32_t step) { return mix(key + step * 0x9e3779b9U); }
+REPRUNE_BOTH inline std::uint32_t tie_step(std::uint32_t key, std::uint32_t step) {
+    return mix(key + step * 0x9e3779b9U);
+}
 
 // Distinct for distinct filters of one step, so the smallest one is a single winner.
-inline std::uint32_t tie_value(std::uint32_t step_key, std::uint32_t filter) {
+REPRUNE_BOTH inline std::uint32_t tie_value(std::uint32_t step_key, std::uint32_t filter) {
     return mix(step_key ^ (filter * 0x85ebca6bU));
 }
 

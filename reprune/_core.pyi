@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 has_cuda: bool
+most_filters_on_gpu: int
 
 def isa() -> str: ...
 def set_isa(name: str) -> bool: ...
@@ -28,3 +29,24 @@ def select_layers(
     threads: int,
     progress: Callable[[int], None] | None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64], list[float], NDArray[np.int32], NDArray[np.int32]]]: ...
+
+# Memory by address, for tensors of any device; the functions with a stream are there where has_cuda.
+def pack_layers(
+    layers: Sequence[tuple[int, int, int, int, int, int, int, int, int, int]],
+) -> tuple[bytes, int]: ...
+def cover_layers(layers: int, count: int, words: int, by_norm: bool, device: int, stream: int) -> None: ...
+def cover_layers_on_host(
+    layers: int, count: int, words: int, by_norm: bool, threads: int, seed: int
+) -> None: ...
+def add_squares(
+    points: int,
+    is_double: bool,
+    shape: tuple[int, int, int],
+    strides: tuple[int, int, int],
+    norms: int,
+    device: int,
+    stream: int,
+) -> None: ...
+def add_squares_on_host(
+    points: int, is_double: bool, shape: tuple[int, int, int], strides: tuple[int, int, int], norms: int
+) -> None: ...

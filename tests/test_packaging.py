@@ -69,7 +69,7 @@ def test_sdist_can_be_built_and_tested(sdist: set[str]) -> None:
         files = {
             str(path.relative_to(ROOT))
             for path in (ROOT / folder).rglob("*")
-            if path.suffix in {".py", ".cpp", ".hpp"}
+            if path.suffix in {".py", ".cpp", ".hpp", ".cu"}
         }
         assert files
         assert files <= sdist

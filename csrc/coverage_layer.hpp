@@ -1,0 +1,186 @@
+// Maximum cluster coverage of one layer by one block of threads: what csrc/coverage.cu runs on the GPU and, on a stand-in for
+// the block (block_host.hpp), the CPU's tests. Picks and gains are those of coverage.hpp.
+//
+// Every channel is indexed once: its filters sorted by cluster. A pick then walks the clusters that it is the first to cover and
+// takes one off the gain of their members, so all picks together touch each kernel at most once: O(O I + keep O).
+#pragma once
+
+#include <cstdint>
+
+#include "device.hpp"
+#include "ties.hpp"
+
+namespace reprune {
+
+struct CoverLayer {
+    const std::int32_t* labels;     // [I, O] the cluster of kernel (i, j), 0 <= . < clusters
+    const double* norms;            // [O], or null
+    std::uint16_t* index;           // scratch [I, 2 O + 1], as written by index_channel
+    std::int64_t *order, *gains;    // [keep] the results
+    std::int32_t filters, channels;  // 1 <= O <= most_filters; I (2 O + 1) < 2^32
+    std::int32_t clusters, keep;    // 1 <= clusters, keep <= O
+    std::uint32_t tie_key;          // of ties.hpp
+};
+
+constexpr std::int32_t most_filters = 4096;
+
+// What picks are compared by, and the filter. No two filters have the same tie_value.
+template <bool by_norm>
+struct alignas(16) Candidate {
+    std::int32_t gain = INT32_MIN;  // larger wins
+    std::uint32_t tie_value = ~0U;  // smaller wins
+    std::uint32_t filter = 0;
+    std::uint32_t padding = 0;  // by name, so that no word of a 16-byte access is uninitialised
+};
+template <>
+struct alignas(16) Candidate<true> : Candidate<false> {
+    std::uint32_t norm_high = 0, norm_low = 0;  // larger wins, before tie_value
+};
+
+template <bool by_norm>
+REPRUNE_DEVICE bool better(const Candidate<by_norm>& a, const Candidate<by_norm>& b) {
+    if (a.gain != b.gain) return a.gain > b.gain;
+    if constexpr (by_norm) {
+        if (a.norm_high != b.norm_high) return a.norm_high > b.norm_high;
+        if (a.norm_low != b.norm_low) return a.norm_low > b.norm_low;
+    }
+    return a.tie_value < b.tie_value;
+}
+
+constexpr std::int32_t retired = 1 << 28;  // taken off the gain of what is picked, so that it is never best again
+
+// A row of the index: for every filter, where in the row the members of its cluster begin, or `alone`; the filters sorted by
+// cluster, each as the offset in bytes of its gain and two flags; at last an entry with `first`.
+constexpr std::uint32_t alone = 1U << 15;    // a cluster of one, which nobody else's gain depends on
+constexpr std::uint32_t first = 1U << 15;    // the first of its cluster
+constexpr std::uint32_t covered = 1U << 14;  // on the first one only: a picked filter is in the cluster
+constexpr std::uint32_t member_offset = covered - 1;
+
+// cursor [clusters]: scratch that the lanes of the warp share.
+template <class Warp>
+REPRUNE_DEVICE void index_channel(Warp& warp, const std::int32_t* labels, std::uint32_t n, std::uint32_t clusters,
+                                  std::uint32_t* cursor, std::uint16_t* row) {
+    warp.each([&](std::uint32_t lane) {
+        const std::uint32_t* last = cursor + clusters;
+        REPRUNE_NO_UNROLL
+        for (std::uint32_t* c = cursor + lane; c < last; c += 32) *c = 0;
+        if (lane == 0) row[2 * n] = static_cast<std::uint16_t>(first);
+    });
+    warp.each_of(labels, n, [&](std::uint32_t, std::int32_t label) { warp.add(cursor + label, 1U); });
+    // each lane a range of clusters; of odd length, so that the lanes hit different banks
+    const std::uint32_t range = (clusters + 31) / 32 | 1;
+    const auto end = [&](std::uint32_t lane) { return (lane + 1) * range < clusters ? (lane + 1) * range : clusters; };
+    warp.scan(
+        [&](std::uint32_t lane) {
+            std::uint32_t sum = 0;
+            for (std::uint32_t c = lane * range; c < end(lane); ++c) sum += cursor[c];
+            return sum;
+        },
+        [&](std::uint32_t lane, std::uint32_t before) {  // from sizes to (next free place) << 16 | first place
+            std::uint32_t place = (n + before) * 0x10001U;
+            for (std::uint32_t c = lane * range; c < end(lane); ++c) {
+                const std::uint32_t size = cursor[c];
+                cursor[c] = size == 1 ? place | alone : place;
+                place += size * 0x10001U;
+            }
+        });
+    warp.each_of(labels, n, [&](std::uint32_t i, std::int32_t label) {
+        const std::uint32_t place = warp.add(cursor + label, 1U << 16);
+        const std::uint32_t at = place >> 16, start = place & ~alone & 0xffffU;
+        row[at] = static_cast<std::uint16_t>(at == start ? i * 4 | first : i * 4);
+        row[i] = static_cast<std::uint16_t>(place);
+    });
+}
+
+// Bits whose order as an integer is the order of x as a number; -0 is 0.
+REPRUNE_DEVICE inline std::uint64_t ordered_bits(double x) {
+    union {
+        double number;
+        std::uint64_t bits;
+    } word;
+    word.number = x + 0.0;
+    return word.bits >> 63 != 0 ? ~word.bits : word.bits | std::uint64_t{1} << 63;
+}
+
+struct alignas(16) Four {
+    std::int32_t a, b, c, d;
+};
+
+// The better of `best` and filter i.
+template <bool by_norm>
+REPRUNE_DEVICE Candidate<by_norm> consider(const Candidate<by_norm>& best, std::int32_t gain, std::uint32_t i,
+                                           std::uint32_t step_key, const double* norms) {
+    Candidate<by_norm> other;
+    other.gain = gain;
+    other.filter = i;
+    other.tie_value = tie_value(step_key, i);
+    if constexpr (by_norm) {
+        if (gain < best.gain || gain < 0) return best;
+        const std::uint64_t bits = ordered_bits(norms[i]);
+        other.norm_high = static_cast<std::uint32_t>(bits >> 32);
+        other.norm_low = static_cast<std::uint32_t>(bits);
+    }
+    return better(other, best) ? other : best;
+}
+
+// shared [words]: memory that the block shares, at 16 bytes; words >= O rounded up to fours, and >= clusters.
+template <bool by_norm, class Block>
+REPRUNE_DEVICE void cover_layer(Block& block, const CoverLayer& layer, std::uint32_t* shared, std::uint32_t words) {
+    const auto n = static_cast<std::uint32_t>(layer.filters), channels = static_cast<std::uint32_t>(layer.channels);
+    const std::uint32_t width = 2 * n + 1, clusters = static_cast<std::uint32_t>(layer.clusters);
+    const std::uint32_t room = words / clusters, warps = block.threads / 32;
+    const std::uint32_t indexers = room < warps ? room : warps;  // warps that work on the index
+    block.each_warp([&](auto& warp) {
+        if (warp.index >= indexers) return;
+        for (std::uint32_t j = warp.index; j < channels; j += indexers)
+            index_channel(warp, layer.labels + j * n, n, clusters, shared + warp.index * clusters, layer.index + j * width);
+    });
+    auto* gain = reinterpret_cast<std::int32_t*>(shared);  // [O] clusters that a filter would newly cover
+    const auto lower = [&](std::uint32_t member) {
+        block.subtract(reinterpret_cast<std::int32_t*>(reinterpret_cast<char*>(gain) + member), 1);
+    };
+    const std::uint32_t fours = (n + 3) / 4;
+    block.each([&](std::uint32_t t) {
+        for (std::uint32_t i = t; i < 4 * fours; i += block.threads) gain[i] = i < n ? layer.channels : -retired;
+    });
+    for (std::int32_t step = 0; step < layer.keep; ++step) {
+        const std::uint32_t step_key = tie_step(layer.tie_key, static_cast<std::uint32_t>(step));
+        const Candidate<by_norm> pick = block.best(fours, [&](std::uint32_t t) {  // four filters at a time
+            Candidate<by_norm> best;
+            REPRUNE_NO_UNROLL
+            for (std::uint32_t i = 4 * t; i < n; i += 4 * block.threads) {
+                const Four gains = *reinterpret_cast<const Four*>(gain + i);
+                best = consider(best, gains.a, i, step_key, layer.norms);
+                best = consider(best, gains.b, i + 1, step_key, layer.norms);
+                best = consider(best, gains.c, i + 2, step_key, layer.norms);
+                best = consider(best, gains.d, i + 3, step_key, layer.norms);
+            }
+            return best;
+        });
+        block.each([&](std::uint32_t t) {
+            if (t == 0) {
+                layer.order[step] = pick.filter;
+                layer.gains[step] = pick.gain;
+                block.subtract(gain + pick.filter, retired);
+            }
+            if (pick.gain == 0) return;
+            REPRUNE_NO_UNROLL
+            for (std::uint32_t j = t; j < channels; j += block.threads) {  // always the same thread for a channel
+                std::uint16_t* row = layer.index + j * width;
+                const std::uint32_t start = row[pick.filter];
+                if ((start & alone) != 0) continue;
+                std::uint16_t* entry = row + start;
+                std::uint32_t member = *entry;
+                if ((member & covered) != 0) continue;
+                *entry = static_cast<std::uint16_t>(member | covered);
+                member &= member_offset;
+                do {
+                    lower(member);
+                    member = *++entry;
+                } while ((member & first) == 0);
+            }
+        });
+    }
+}
+
+}  // namespace reprune

@@ -1,0 +1,45 @@
+"""The PTX simulator, where there is one: ``shared/ptxsim`` beside the checkout."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SIMULATOR = ROOT.parent / "shared" / "ptxsim"
+
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler nvcc")
+needs_simulator = pytest.mark.skipif(
+    not (SIMULATOR / "ptxsim.py").is_file(), reason=f"no PTX simulator in {SIMULATOR}"
+)
+
+# the simulator leaves files open
+open_files = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@cache
+def simulator():
+    """The modules ``ptxsim`` and ``mutate``."""
+    sys.path.insert(0, str(SIMULATOR))
+    try:
+        import mutate
+        import ptxsim
+    finally:
+        sys.path.remove(str(SIMULATOR))
+    return ptxsim, mutate
+
+
+@cache
+def compiled(source, arch, *flags):
+    """The PTX of a file of csrc/ for ``arch``, "sm_90" say, compiled as CMakeLists.txt says."""
+    options = ("-std=c++17", "-O3", "-fmad=false", *flags)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.ptx"
+        command = ["nvcc", f"-arch={arch}", "-ptx", *options, str(ROOT / "csrc" / source), "-o", str(out)]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        return out.read_text()

@@ -1,0 +1,55 @@
+"""The CUDA sources: registers and warnings, and what an import does with them."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from ptx import ROOT, needs_nvcc
+
+from reprune.backend import core
+
+
+@needs_nvcc
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+def test_no_spills_and_no_warnings(arch, tmp_path):
+    options = "-std=c++17 -O3 -fmad=false -Werror all-warnings -Xcompiler=-Wall,-Wextra,-Werror -Xptxas -v"
+    command = ["nvcc", f"-arch={arch}", *options.split(), "-c", "coverage.cu", "-o", str(tmp_path / "x.o")]
+    run = subprocess.run(command, cwd=ROOT / "csrc", capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill", run.stderr)
+    assert frames == [("0", "0", "0")] * 3
+    registers = [int(count) for count in re.findall(r"Used (\d+) registers", run.stderr)]
+    assert len(registers) == 3
+    assert max(registers) <= 128  # what 512 threads of one block may have
+
+
+def test_cuda_is_built_in_where_the_functions_are():
+    assert isinstance(core().has_cuda, bool)
+    assert core().has_cuda == hasattr(core(), "cover_layers") == hasattr(core(), "add_squares")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/maps")
+def test_an_import_loads_nothing_of_cuda():
+    program = "import reprune._core; print(open('/proc/self/maps').read())"
+    maps = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    before = subprocess.run(
+        [sys.executable, "-P", "-c", "import torch; print(open('/proc/self/maps').read())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    def libraries(text):
+        return set(re.findall(r"(libcuda\w*)\.so", text))
+
+    assert libraries(maps.stdout) <= libraries(before.stdout)
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
+def test_a_wrong_option_is_named(tmp_path):
+    command = ["cmake", str(ROOT), "-DREPRUNE_CUDA=maybe"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert "REPRUNE_CUDA: expected ON, OFF or AUTO; got maybe" in " ".join(run.stderr.split())

@@ -1,0 +1,136 @@
+"""The compiled coverage kernels, run instruction by instruction: results, races, barriers, cost."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from ptx import compiled, needs_nvcc, needs_simulator, open_files, simulator
+
+import reprune
+from reprune import reference
+from reprune.backend import core
+
+pytestmark = [needs_nvcc, needs_simulator, open_files]
+
+THREADS = 512  # as csrc/cover_layers.hpp launches them
+KERNELS = {"random": "cover_kernelILb0E", "norm": "cover_kernelILb1E", "squares": "squares_kernel"}
+
+
+@cache
+def module(arch):
+    return simulator()[0].Module(compiled("coverage.cu", arch))
+
+
+def name_of(loaded, kernel):
+    (name,) = (entry for entry in loaded.entries() if KERNELS[kernel] in entry)
+    return name
+
+
+def cover(loaded, tables, keeps, norms, seed, race=True, threads=THREADS):
+    """Runs the kernel on all tables at once, with poisoned scratch and results."""
+    ptxsim, _ = simulator()
+    memory = ptxsim.Memory()
+    layers, results = [], []
+    for k, (labels, keep, norm) in enumerate(zip(tables, keeps, norms, strict=True)):
+        O, I = labels.shape
+        results.append((np.full(keep, -7), np.full(keep, -7)))
+        columns = np.ascontiguousarray(labels.T, np.int32)
+        index = np.zeros((I, 2 * O + 1), np.uint16)
+        layers.append(
+            (
+                memory.alloc(columns, ro=True).addr,
+                0 if norm is None else memory.alloc(norm, ro=True).addr,
+                memory.alloc(index, poison=True).addr,
+                *(memory.alloc(result, poison=True).addr for result in results[-1]),
+                *(O, I, int(labels.max()) + 1, keep, reference.tie_key(seed, str(k))),
+            )
+        )
+    packed, words = core().pack_layers(layers)
+    stats = loaded.launch(
+        name_of(loaded, "random" if norms[0] is None else "norm"),
+        (len(tables),),
+        (threads,),
+        [np.frombuffer(packed, np.uint8).copy(), words],
+        shared=4 * words,
+        seed=seed,
+        race=race,
+        memory=memory,
+    )
+    return stats, results
+
+
+def right(tables, keeps, norms, seed, results):
+    return all(
+        np.array_equal(result, reference.max_coverage(labels, keep, seed, str(k), norm))
+        for k, (labels, keep, norm, result) in enumerate(zip(tables, keeps, norms, results, strict=True))
+    )
+
+
+def draw(shapes, ties, seed=0):
+    """Tables of the shapes (O, I, clusters), with many ties; keep is O, so gains of 0 come too."""
+    rng = np.random.default_rng(seed)
+    tables = [np.minimum(rng.geometric(min(1, 2 / c), size=(O, I)) - 1, min(c, O) - 1) for O, I, c in shapes]
+    keeps = [len(labels) for labels in tables]
+    norms = [rng.integers(-1, 2, len(labels)) / 4 if ties == "norm" else None for labels in tables]
+    return tables, keeps, norms
+
+
+SHAPES = [(1, 1, 1), (3, 5, 2), (64, 40, 9), (65, 1, 40), (200, 33, 90)]
+
+
+@pytest.mark.parametrize("ties", ["random", "norm"])
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_right_and_without_a_race(arch, ties):
+    for seed in range(3):
+        problem = draw(SHAPES, ties, seed)
+        stats, results = cover(module(arch), *problem, seed)
+        stats.check()
+        assert right(*problem, seed, results)
+
+
+@pytest.mark.parametrize("ties", ["random", "norm"])
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_every_barrier_is_needed(arch, ties):
+    problem = draw([(70, 40, 30)], ties)  # 40 channels: some warps index several
+
+    def run(loaded, seed):
+        stats, results = cover(loaded, *problem, seed, threads=128)
+        return stats, right(*problem, seed, results)
+
+    text = compiled("coverage.cu", arch)
+    start = text.index(f".entry {name_of(module(arch), ties)}(")
+    end = text.index("\n}", start)
+    head = text[: text.index(".visible .entry")]
+    shared = "\n".join(line for line in text.splitlines() if ".shared" in line and line.startswith("."))
+    alone = head + ("" if shared in head else shared) + "\n.visible " + text[start:end] + "\n}\n"
+    results = simulator()[1].mutate(alone, run, seeds=(0, 1, 2))
+    assert len(results) >= 8
+    silent = [result for result in results if not result.raced and not result.error]
+    assert silent == []
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy"])
+def test_at_most_a_million_warp_instructions(kind):
+    rng = np.random.default_rng(0)
+    draw_weight = {"normal": rng.standard_normal, "heavy": lambda size: rng.standard_t(1.5, size=size)}[kind]
+    weight = draw_weight((512, 512, 9)).astype(np.float32)
+    labels = np.asarray(reprune.select_filters(weight, 256).labels)
+    stats, ((order, gains),) = cover(module("sm_90"), [labels], [256], [None], 0, race=False)
+    np.testing.assert_array_equal((order, gains), reprune.max_coverage(labels, 256, name="0"))
+    assert stats.warp_insts <= 1_000_000  # half of what the design study's kernel took
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_squared_norms_to_the_last_bit(arch, dtype):
+    ptxsim, _ = simulator()
+    points = np.random.default_rng(0).normal(size=(100, 5, 9)).astype(dtype)  # [O, I, d]
+    memory, loaded = ptxsim.Memory(), module(arch)
+    norms = np.zeros(100)
+    table = np.array([0, dtype is np.float64, 5, 100, 9, 9, 45, 1], np.int64)
+    table[0] = memory.alloc(points, ro=True).addr
+    stats = loaded.launch(
+        name_of(loaded, "squares"), (2,), (64,), [table.tobytes(), norms], race=True, memory=memory
+    )
+    stats.check()
+    np.testing.assert_array_equal(norms, reference.selection.squared_norms([points.transpose(1, 0, 2)]))
