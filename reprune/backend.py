@@ -3,16 +3,18 @@
 =============  =============================================================================
 ``reference``  plain numpy in float64; slow, for checking the others
 ``cpp``        the C++ core, on the CPU, on ``REPRUNE_NUM_THREADS`` threads (default: all cores)
-``triton``     kernels on the GPU
+``triton``     Triton and CUDA kernels on an NVIDIA GPU of compute capability 8.0 (A100) or newer
 =============  =============================================================================
 
 A named backend never falls back: it works or raises :class:`BackendUnavailable`. ``"auto"`` goes by the
-device of the data; ``REPRUNE_BACKEND`` names what ``"auto"`` means instead.
+device of the data; ``REPRUNE_BACKEND`` names what ``"auto"`` means instead. Under Triton's interpreter
+(``TRITON_INTERPRET=1``) the backend ``triton`` runs without a GPU, on tensors of the CPU: slow, for tests.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from types import ModuleType
@@ -48,8 +50,33 @@ def unavailable(name: str) -> str | None:
             core()
         except BackendUnavailable as error:
             return str(error).removeprefix("backend 'cpp': ")
-    if name == "triton":
-        return "this version of reprune has no GPU kernels yet"
+    return _no_triton() if name == "triton" else None
+
+
+def interpreted() -> bool:
+    """Do Triton's kernels run in its interpreter, on tensors of the CPU?"""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _no_triton() -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed; run 'pip install triton'"
+    reason = unavailable("cpp")
+    if reason is not None or interpreted():
+        return reason
+    import torch
+
+    if not torch.cuda.is_available():
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+        return f"no GPU: torch.cuda.is_available() is False (torch {torch.__version__}, built for {built})"
+    if not core().has_cuda:
+        return (
+            "the C++ core was built without CUDA; install nvcc and run 'pip install . -C "
+            "cmake.define.REPRUNE_CUDA=ON' in the source folder"
+        )
+    capability = torch.cuda.get_device_capability()
+    if capability < (8, 0):
+        return f"expected a GPU of compute capability 8.0 or newer; got {capability[0]}.{capability[1]}"
     return None
 
 

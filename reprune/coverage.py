@@ -10,6 +10,7 @@ import numpy.typing as npt
 from . import reference
 from .arrays import device_of, integer, like, seed_of, to_floats, to_numpy
 from .backend import core, resolve
+from .tensors import back, to_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -71,9 +72,12 @@ def max_coverage(
 
     Raises:
         ValueError, TypeError: wrong shape or dtype, a negative label, ``keep`` outside 1..O, unknown
-        ``ties``.
+        ``ties``, more than 4,096 filters with backend "triton".
+        BackendUnavailable: the backend cannot run here.
     """
     chosen = resolve(backend, device_of(labels))
+    if chosen == "triton":
+        return _on_gpu(labels, keep, seed, ties, norms, name)
     table = to_numpy(labels, "labels")
     if table.ndim != 2 or table.dtype.kind not in "iu" or table.shape[0] < 1:
         raise ValueError(f"labels: expected integers [O, I], O >= 1; got {table.dtype} {list(table.shape)}")
@@ -121,3 +125,48 @@ def cover(
         table, clusters, keep, seed, name, norms
     )
     return result
+
+
+def _on_gpu(
+    labels: object, keep: object, seed: object, ties: str, norms: object, name: str
+) -> tuple[Any, Any]:
+    import torch
+
+    from .kernels import coverage as kernel
+
+    table = to_tensor(labels, "labels")
+    if table.ndim != 2 or table.dtype.is_floating_point or table.dtype == torch.bool or len(table) < 1:
+        raise ValueError(f"labels: expected integers [O, I], O >= 1; got {table.dtype} {list(table.shape)}")
+    O = len(table)
+    count = integer(keep, "keep", 1, O)
+    weights = check_ties(ties, norms, O)
+    if O > kernel.MOST_FILTERS:
+        raise ValueError(
+            f"labels: expected at most {kernel.MOST_FILTERS} filters for backend 'triton', got {O}; "
+            "backend='cpp' takes any number"
+        )
+    table = table.long()
+    low, high = (int(x) for x in table.aminmax()) if table.numel() else (0, 0)
+    if low < 0 or high >= 2**31:
+        raise ValueError(f"labels: expected labels from 0 to 2^31 - 1; got {low} to {high}")
+    columns = table.T.contiguous()
+    if high >= O:  # the kernel counts clusters in arrays of at most O
+        columns, high = _renumbered(columns), O - 1
+    problem = kernel.CoverProblem(
+        columns.int(),
+        high + 1,
+        count,
+        reference.tie_key(seed_of(seed), name),
+        None if weights is None else torch.from_numpy(weights).to(table.device),
+    )
+    (found,) = kernel.max_coverage(core(), [problem])
+    to_user = back(labels)
+    return to_user(found[0]), to_user(found[1])
+
+
+def _renumbered(columns: torch.Tensor) -> torch.Tensor:
+    """Labels [I, O] -> the same clusters, numbered from 0 in the order of their labels."""
+    ascending, filters = columns.sort(dim=1)
+    steps = (ascending[:, 1:] != ascending[:, :-1]).long().cumsum(dim=1)
+    result = columns.new_zeros(columns.shape)
+    return result.scatter_(1, filters[:, 1:], steps)

@@ -1,9 +1,13 @@
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
+from networks import images, small_resnet
 
 import reprune
 from reprune import backend
@@ -23,18 +27,62 @@ def test_auto_goes_by_the_device(monkeypatch):
         backend.resolve("auto")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_named_backend_never_falls_back():
     reason = backend.unavailable("triton")
     assert reason is not None
     points = np.eye(3)
-    labels = np.zeros((3, 2), int)
     for call in (
         lambda: reprune.linkage(points, backend="triton"),
-        lambda: reprune.max_coverage(labels, 1, backend="triton"),
+        lambda: reprune.cut(reprune.linkage(points), 1.0, backend="triton"),
+        lambda: reprune.max_coverage(np.zeros((3, 2), int), 1, backend="triton"),
         lambda: reprune.select_filters(points, 1, backend="triton"),
+        lambda: reprune.make_plan(small_resnet(), images(), sparsity=0.5, backend="triton"),
     ):
-        with pytest.raises(reprune.BackendUnavailable, match="backend 'triton': "):
+        with pytest.raises(reprune.BackendUnavailable) as caught:
             call()
+        assert str(caught.value) == f"backend 'triton': {reason}"
+
+
+@pytest.mark.parametrize(
+    "state, reason",
+    [
+        ({"triton": False}, "the package triton is not installed; run 'pip install triton'"),
+        ({}, r"no GPU: torch.cuda.is_available\(\) is False \(torch "),
+        ({"gpu": True}, "the C\\+\\+ core was built without CUDA; install nvcc and run "),
+        ({"gpu": True, "cuda": True, "capability": (7, 5)}, "compute capability 8.0 or newer; got 7.5"),
+    ],
+)
+def test_the_reason_why_there_is_no_triton(monkeypatch, state, reason):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: state.get("gpu", False))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: state.get("capability", (9, 0)))
+    monkeypatch.setattr(backend.core(), "has_cuda", state.get("cuda", False))
+    if not state.get("triton", True):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    elif importlib.util.find_spec("triton") is None:
+        pytest.skip("no triton here")
+    assert re.search(reason, backend.unavailable("triton"))
+
+
+def test_auto_on_the_cpu_never_touches_triton():
+    program = """
+import sys
+import numpy, torch
+before = {name for name in sys.modules if name.startswith("triton")}  # torch may bring it along
+import reprune
+from reprune import backend
+backend._no_triton = None  # not even asked
+for points in (numpy.eye(3), torch.eye(3)):
+    Z = reprune.linkage(points)
+    reprune.cut(Z, 1.0)
+    reprune.select_filters(points, 1)
+    reprune.max_coverage(numpy.zeros((3, 2), int), 1)
+after = {name for name in sys.modules if name.startswith(("triton", "reprune.kernels"))}
+assert after <= before, after - before
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_threads(monkeypatch):

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 # A row imports only from the rows above it; the members of a row do not know each other.
 ROWS = (
     {"arrays", "backend"},
+    {"tensors"},
     {"reference", "kernels", "_core"},
     {"linkage", "cut", "coverage", "sparsity", "graph"},
     {"selection", "targets", "hierarchy"},
