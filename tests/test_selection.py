@@ -168,7 +168,6 @@ def test_threads_do_not_change_the_result(threads, monkeypatch):
         ({"ties": "best"}, ValueError, "ties: expected one of random, norm; got 'best'"),
         ({"seed": "x"}, TypeError, "seed: expected an integer; got 'x'"),
         ({"backend": "gpu"}, ValueError, "backend: expected one of auto, reference, cpp, triton; got 'gpu'"),
-        ({"backend": "triton"}, reprune.BackendUnavailable, "backend 'triton': this version"),
     ],
 )
 def test_errors(change, error, message):
