@@ -176,12 +176,13 @@ def _nothing(graph: ChannelGraph, no_batch_norm: bool) -> None:
 
 
 def _finite(graph: ChannelGraph) -> None:
-    for group in graph.groups:
-        for producer in group.producers:
-            if not bool(torch.isfinite(producer.kernel).all()):
-                raise ValueError(
-                    f"model: the weight of {producer.name} has NaN or infinite values; it cannot be clustered"
-                )
+    producers = [producer for group in graph.groups for producer in group.producers]
+    checks = [torch.isfinite(producer.kernel).all() for producer in producers]  # all started, then read
+    for producer, finite in zip(producers, checks, strict=True):
+        if not bool(finite):
+            raise ValueError(
+                f"model: the weight of {producer.name} has NaN or infinite values; it cannot be clustered"
+            )
 
 
 def _given(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
@@ -217,28 +218,35 @@ def _select(
 ) -> list[Selection]:
     """Steps 2 and 3 for every group."""
     problems = [
-        LayerProblem(group.name, tuple(t for p in group.producers for t in _tables(p)), counts[group.name])
+        LayerProblem(
+            group.name, tuple(t for p in group.producers for t in _tables(p, backend)), counts[group.name]
+        )
         for group in graph.groups
     ]
     report = None if progress is None else lambda done: progress("select", done, len(problems))
     return select_layers(problems, seed=seed, ties=ties, backend=backend, progress=report)
 
 
-def _tables(producer: Producer) -> list[npt.NDArray[Any]]:
-    """[I, A, d] for each of the w channels of an atom: I clustering problems of A kernels."""
+def _tables(producer: Producer, backend: str) -> list[Any]:
+    """[I, A, d] for each of the w channels of an atom: I clustering problems of A kernels.
+
+    On the host, but for the backend "triton", which takes them where they are.
+    """
     kernel: Tensor = producer.kernel.flatten(2)
     if kernel.dtype not in (torch.float32, torch.float64):
         kernel = kernel.float()
-    points = kernel.cpu().numpy().transpose(1, 0, 2)  # [I, O, d]
+    if backend != "triton":
+        kernel = kernel.cpu()
+    points = kernel.transpose(0, 1)  # [I, O, d]
     tables = []
     for rows in producer.rows.T:
         if np.array_equal(rows, np.arange(points.shape[1])):
             tables.append(points)
         else:
-            table = points[:, rows]
-            table[:, rows < 0] = 0  # an atom without a channel here
+            table = points[:, torch.from_numpy(rows).to(points.device)]
+            table[:, torch.from_numpy(rows < 0).to(points.device)] = 0  # an atom without a channel here
             tables.append(table)
-    return tables
+    return tables if backend == "triton" else [table.numpy() for table in tables]
 
 
 def _kept(graph: ChannelGraph, selections: list[Selection]) -> npt.NDArray[np.bool_]:

@@ -10,9 +10,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import reference
-from .arrays import Array, Floats, device_of, integer, like, seed_of, to_floats
+from . import gpu, reference
+from .arrays import Array, device_of, integer, is_tensor, like, seed_of, to_floats
 from .backend import core, num_threads, resolve
+from .tensors import back as back_to
+from .tensors import finite, to_float_tensor
 
 TIES = ("random", "norm")
 
@@ -63,9 +65,9 @@ class LayerProblem:
 
     name: str
     """Goes into the hash that breaks ties."""
-    tables: tuple[Floats, ...]
+    tables: tuple[Any, ...]
     """Each [I, O, d], float32 or float64, finite, any strides: I clustering problems of O points; O is
-    common."""
+    common. Arrays of numpy, or tensors for the backend "triton"."""
     keep: int
     """Filters to keep, 1 <= keep <= O."""
 
@@ -102,14 +104,19 @@ def select_filters(
         BackendUnavailable: the backend cannot run here.
     """
     chosen = resolve(backend, device_of(weight))
-    floats = to_floats(weight, "weight")
-    if floats.ndim < 2 or floats.size == 0:
-        raise ValueError(f"weight: expected shape [O, I, ...], none of them 0; got {list(floats.shape)}")
-    O, I = floats.shape[:2]
+    given: Any
+    if chosen == "triton":
+        given = to_float_tensor(weight, "weight")
+        finite(given, "weight")
+    else:
+        given = to_floats(weight, "weight")
+    if given.ndim < 2 or 0 in given.shape:
+        raise ValueError(f"weight: expected shape [O, I, ...], none of them 0; got {list(given.shape)}")
+    O, I = given.shape[:2]
     count = integer(keep, "keep", 1, O)
     if ties not in TIES:
         raise ValueError(f"ties: expected one of {', '.join(TIES)}; got {ties!r}")
-    table = floats.reshape(O, I, -1).transpose(1, 0, 2)  # [I, O, d]
+    table = given.reshape(O, I, -1).swapaxes(0, 1)  # [I, O, d]
     problem = LayerProblem(name, (table,), count)
     (selection,) = select_layers([problem], seed=seed_of(seed), ties=ties, backend=chosen)
     back = like(weight)
@@ -118,7 +125,7 @@ def select_filters(
         order=back(selection.order),
         gains=back(selection.gains),
         heights=selection.heights,
-        labels=back(selection.labels),
+        labels=(back_to(weight) if is_tensor(selection.labels) else back)(selection.labels),
         clusters=back(selection.clusters),
     )
 
@@ -133,6 +140,9 @@ def select_layers(
 ) -> list[Selection]:
     """Selects many layers at once; trusts its arguments.
 
+    With ``backend="triton"`` tables may be tensors, and labels are tensors on the GPU; all else is on the
+    host, brought there by one copy at the end.
+
     ``progress`` is called on this thread with the number of layers done so far; what it raises ends the work.
     """
     results: list[Selection | None] = [
@@ -142,7 +152,13 @@ def select_layers(
     done = len(problems) - len(todo)
     if progress is not None and done:
         progress(done)
-    if backend == "cpp":
+    if backend == "triton":
+        layers = [gpu.GpuProblem(problems[k].name, problems[k].tables, problems[k].keep) for k in todo]
+        for k, s in zip(todo, gpu.select_layers(layers, seed, ties), strict=True):
+            results[k] = Selection(np.sort(s.order), s.order, s.gains, s.heights, s.labels, s.clusters)
+        if progress is not None and todo:
+            progress(len(problems))
+    elif backend == "cpp":
         given = [(problems[k].name, list(problems[k].tables), problems[k].keep) for k in todo]
         report = None if progress is None else lambda count: progress(done + count)
         found = core().select_layers(given, seed % 2**64, ties == "norm", num_threads(), report)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import reprune
-from reprune import bench, reference
+from reprune import backend, bench, reference
 from reprune.bench import WrongAnswer, checking, peers, shapes, timing
 from reprune.cli import main
 
@@ -70,6 +70,14 @@ def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert words in said
     assert "Selection of filters" not in said
+
+
+@pytest.mark.skipif(backend.unavailable("triton") is None, reason="there is a GPU")
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, "--device", "cuda"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"backend 'triton': {backend.unavailable('triton')}" in said.err
 
 
 @pytest.mark.parametrize(

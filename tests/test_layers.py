@@ -15,7 +15,7 @@ ROWS = (
     {"arrays", "backend"},
     {"tensors"},
     {"reference", "kernels", "_core"},
-    {"linkage", "cut", "coverage", "sparsity", "graph"},
+    {"linkage", "cut", "coverage", "sparsity", "graph", "gpu"},
     {"selection", "targets", "hierarchy"},
     {"plan"},
     {"planner"},

@@ -255,8 +255,3 @@ def test_a_target_is_a_number():
 def test_uniform_needs_no_batch_norm():
     plan = reprune.make_plan(Flat(), X, sparsity=0.5, rule="uniform")
     assert len(plan.keep["a"]) == 4
-
-
-def test_a_named_backend_never_falls_back():
-    with pytest.raises(reprune.BackendUnavailable, match="triton"):
-        reprune.make_plan(small_resnet(), X, sparsity=0.5, backend="triton")

@@ -2,6 +2,6 @@
 
 from .checking import WrongAnswer
 from .report import Report, Row
-from .run import GROUPS, Settings, run
+from .run import DEVICES, GROUPS, Settings, run
 
-__all__ = ["GROUPS", "Report", "Row", "Settings", "WrongAnswer", "run"]
+__all__ = ["DEVICES", "GROUPS", "Report", "Row", "Settings", "WrongAnswer", "run"]

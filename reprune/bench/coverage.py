@@ -9,14 +9,15 @@ import reprune
 from .. import reference
 from . import checking, peers
 from .checking import WrongAnswer
-from .report import ONE, Case, Row
+from .device import coverage_turn
+from .report import GPU, ONE, Case, Row
 from .timing import Seconds, Turn, clocked, in_turns
 
 TINY = 64  # filters, up to which the reference takes part
 SHARE = 0.2  # part of the time for one round of numpy
 
 
-def measure(shape: tuple[int, int], seconds: float) -> list[Row]:
+def measure(shape: tuple[int, int], seconds: float, device: str = "cpu") -> list[Row]:
     """Rows of labels ``shape`` = [O, I], of which half of the filters are picked.
 
     Raises WrongAnswer where a pick is not the best there is.
@@ -52,5 +53,8 @@ def measure(shape: tuple[int, int], seconds: float) -> list[Row]:
         turns.append(
             lambda: {"reference": clocked(lambda: reprune.max_coverage(labels, keep, backend="reference"))}
         )
+    if device == "cuda":
+        turn, checked[GPU] = coverage_turn(case.name, labels, keep)
+        turns.append(turn)
     part = "" if few == keep else f"{few}/{keep}"
     return case.rows(in_turns(turns, seconds), {"numpy greedy": part}, checked, cores=1)

@@ -11,7 +11,8 @@ import reprune
 
 from . import peers
 from .checking import OURS, PEERS, WrongAnswer, same_tree
-from .report import ONE, Case, Row, all_threads
+from .device import linkage_turn
+from .report import GPU, ONE, Case, Row, all_threads
 from .timing import Seconds, Turn, clocked, in_turns, threads
 
 LARGE, MANY = 5000, 9  # points and coordinates from which the slower peers are left out
@@ -19,7 +20,9 @@ TINY = 64  # points, up to which the reference takes part
 CHECK, PEER = 0.25, 0.15  # parts of the time for checking, and for one round of all peers
 
 
-def measure(shape: tuple[int, int, int], method: str, seconds: float, cores: int) -> list[Row]:
+def measure(
+    shape: tuple[int, int, int], method: str, seconds: float, cores: int, device: str = "cpu"
+) -> list[Row]:
     """Rows of one batch ``shape`` = (B, n, d) of normal points; B = 1 is of the group "single".
 
     Raises WrongAnswer where a dendrogram is not scipy's.
@@ -66,6 +69,9 @@ def measure(shape: tuple[int, int, int], method: str, seconds: float, cores: int
     turns: list[Turn] = [lambda: {ONE: _time(points, method, 1)}]
     if cores > 1:
         turns.append(lambda: {all_threads(cores): _time(points, method, cores)})
+    if device == "cuda" and method == "ward":
+        turn, checked[GPU] = linkage_turn(case.name, points)
+        turns.append(turn)
     turns += [partial(_peer, who, link, points[sample], B / size) for who, link in others.items()]
     part = "" if size == B else f"{size}/{B}"
     return case.rows(in_turns(turns, (1 - CHECK) * seconds), dict.fromkeys(others, part), checked, cores)

@@ -6,9 +6,11 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
 from .. import backend
 
-PACKAGES = ("reprune", "numpy", "torch", "scipy", "fastcluster", "scikit-learn", "torchvision")
+PACKAGES = ("reprune", "numpy", "torch", "scipy", "fastcluster", "scikit-learn", "torchvision", "triton")
 
 
 def facts() -> dict[str, str]:
@@ -26,6 +28,8 @@ def facts() -> dict[str, str]:
             f"available: instruction set {core.isa()}, {backend.num_threads()} threads by default, "
             f"CUDA {'built in' if core.has_cuda else 'not built in'}"
         )
+    if backend.unavailable("triton") is None:
+        found["backend triton"] = f"available: {gpu()}"
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -43,6 +47,17 @@ def processor() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or platform.machine()
+
+
+def gpu() -> str:
+    """The GPU that the backend "triton" runs on."""
+    if backend.interpreted():
+        return "Triton's interpreter, no GPU"
+    properties = torch.cuda.get_device_properties()
+    return (
+        f"{properties.name}, compute capability {properties.major}.{properties.minor}, "
+        f"{properties.multi_processor_count} multiprocessors"
+    )
 
 
 def cores() -> int:

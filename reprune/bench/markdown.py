@@ -48,7 +48,7 @@ def cells(row: Row, duration: Write, count: Write) -> tuple[str, ...]:
     return (
         row.case,
         row.who,
-        duration(row.seconds) + ("*" if row.clock == "wall" else ""),
+        duration(row.seconds) + ("" if row.clock == "CPU" else "*"),
         *rates,
         f"{row.times:.3g}",
         f"{part} {row.runs}x",

@@ -6,6 +6,7 @@ from typing import Any
 from .timing import Timing
 
 ONE = "cpp, 1 thread"  # what the others are compared with
+GPU = "triton"
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Row:
     case: str
     who: str
     clock: str
-    """"CPU": CPU time, of one thread. "wall": time that passed, of several threads."""
+    """"CPU": CPU time, of one thread. "wall": time that passed, of several threads. "GPU": time between two
+    events on the GPU's stream."""
     seconds: float
     """Median time of the whole case."""
     runs: int
@@ -62,19 +64,19 @@ class Case:
         one = timings[ONE]
         found = []
         for who, timing in timings.items():
-            several = who == all_threads(cores)
-            seconds = timing.wall if several else timing.cpu
+            clock = "GPU" if who == GPU else "wall" if who == all_threads(cores) else "CPU"
+            seconds = timing.cpu if clock == "CPU" else timing.wall
             found.append(
                 Row(
                     group=self.group,
                     case=self.name,
                     who=who,
-                    clock="wall" if several else "CPU",
+                    clock=clock,
                     seconds=seconds,
                     runs=timing.runs,
                     problems_per_s=self.problems / seconds,
                     kernels_per_s=self.kernels / seconds,
-                    times=seconds / (one.wall if several else one.cpu),
+                    times=seconds / (one.cpu if clock == "CPU" else one.wall),
                     part=parts.get(who, ""),
                     checked=checked.get(who, ""),
                 )

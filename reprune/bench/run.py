@@ -10,6 +10,7 @@ from . import coverage, dendrograms, machine, peers, selection, shapes
 from .report import Report, Row
 from .timing import settle_memory
 
+DEVICES = ("cpu", "cuda")
 GROUPS = ("dendrograms", "single", "selection", "coverage")
 LARGE_FROM = 60.0  # seconds, from which single problems of 5,000 points take part
 SHARES = {  # of the time
@@ -32,6 +33,8 @@ class Settings:
     """About what all takes; where the checks and three rounds of a case take longer, it becomes more."""
     quick: bool = False
     """Tiny shapes: a rehearsal, not a result."""
+    device: str = "cpu"
+    """"cuda": the GPU takes part, in ward, selection and coverage."""
 
     def __post_init__(self) -> None:
         for what, given, known in (
@@ -40,6 +43,8 @@ class Settings:
         ):
             if not given or set(given) - set(known):
                 raise ValueError(f"{what}: expected some of {', '.join(known)}; got {', '.join(given)}")
+        if self.device not in DEVICES:
+            raise ValueError(f"device: expected one of {', '.join(DEVICES)}; got {self.device!r}")
         if not 0 < self.seconds < float("inf"):
             raise ValueError(f"seconds: expected a positive number; got {self.seconds}")
 
@@ -52,10 +57,12 @@ def run(settings: Settings, progress: Callable[[str, int, int], None]) -> Report
 
     Raises:
         WrongAnswer: an answer is wrong; then there are no figures at all.
-        BackendUnavailable: the C++ core, with which everything is compared, is not there.
+        BackendUnavailable: the C++ core, with which everything is compared, is not there, or the GPU.
     """
     start = time.perf_counter()
     backend.resolve("cpp")
+    if settings.device == "cuda":
+        backend.resolve("triton")
     cores = machine.cores()
     cases = list(_cases(settings, cores))
     total = sum(SHARES[kind] for kind, _ in cases)
@@ -73,33 +80,38 @@ def run(settings: Settings, progress: Callable[[str, int, int], None]) -> Report
 
 
 def _cases(settings: Settings, cores: int) -> list[tuple[str, Measure]]:
-    quick, found = settings.quick, list[tuple[str, Measure]]()
+    quick, device, found = settings.quick, settings.device, list[tuple[str, Measure]]()
     if "dendrograms" in settings.groups:
         for shape in shapes.QUICK_BATCHES if quick else shapes.BATCHES:
             for method in settings.methods:
-                found.append(("dendrograms", partial(_dendrograms, shape, method, cores)))
+                found.append(("dendrograms", partial(_dendrograms, shape, method, cores, device)))
     if "single" in settings.groups:
         large = shapes.LARGE_SINGLES if settings.seconds >= LARGE_FROM else ()
         for shape in shapes.QUICK_SINGLES if quick else shapes.SINGLES + large:
             for method in settings.methods:
-                found.append(("single", partial(_dendrograms, shape, method, 1)))
+                found.append(("single", partial(_dendrograms, shape, method, 1, "cpu")))
     if "selection" in settings.groups:
         for layer in shapes.QUICK_LAYERS if quick else shapes.LAYERS:
-            found.append(("selection layer", partial(_selection, str(layer), [layer], cores)))
+            found.append(("selection layer", partial(_selection, str(layer), [layer], cores, device)))
         for name in shapes.NETWORKS if shapes.networks_known() and not quick else ():
-            found.append(("selection network", partial(_selection, name, shapes.network(name), cores)))
+            layers = shapes.network(name)
+            found.append(("selection network", partial(_selection, name, layers, cores, device)))
     if "coverage" in settings.groups:
         for table in shapes.QUICK_TABLES if quick else shapes.TABLES:
-            found.append(("coverage", partial(coverage.measure, table)))
+            found.append(("coverage", partial(coverage.measure, table, device=device)))
     return found
 
 
-def _dendrograms(shape: tuple[int, int, int], method: str, cores: int, seconds: float) -> list[Row]:
-    return dendrograms.measure(shape, method, seconds, cores)
+def _dendrograms(
+    shape: tuple[int, int, int], method: str, cores: int, device: str, seconds: float
+) -> list[Row]:
+    return dendrograms.measure(shape, method, seconds, cores, device)
 
 
-def _selection(name: str, layers: Sequence[shapes.Layer], cores: int, seconds: float) -> list[Row]:
-    return selection.measure(name, layers, seconds, cores)
+def _selection(
+    name: str, layers: Sequence[shapes.Layer], cores: int, device: str, seconds: float
+) -> list[Row]:
+    return selection.measure(name, layers, seconds, cores, device)
 
 
 def _notes(settings: Settings) -> list[str]:
@@ -112,6 +124,12 @@ def _notes(settings: Settings) -> list[str]:
         "Memory is warm: freed arrays are kept by the process, so page faults are not measured.",
         "Every answer was checked before it was timed; a wrong one ends the benchmark without a figure.",
     ]
+    if settings.device == "cuda":
+        notes.append(
+            "Times of triton, also marked by an asterisk, lie between two events on the GPU's stream, after "
+            "warming up, with data in its memory and three sets of inputs in turn; they include the copy of "
+            "what a plan needs to the host, and are compared with wall time of the C++ core on one thread."
+        )
     if {"dendrograms", "single"} & set(settings.groups):
         notes.append(
             "Dendrograms: heights within 1e-12 relative (or four units in the last place of the largest) and "

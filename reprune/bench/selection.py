@@ -8,8 +8,9 @@ import numpy as np
 from ..selection import LayerProblem, Selection, select_layers
 from . import checking, peers
 from .checking import WrongAnswer
+from .device import selection_turn
 from .peer_selection import PeerSelection
-from .report import ONE, Case, Row, all_threads
+from .report import GPU, ONE, Case, Row, all_threads
 from .shapes import Layer
 from .timing import Seconds, Turn, clocked, in_turns, threads
 
@@ -18,7 +19,7 @@ CHECK = 0.3  # part of the time for checking
 LEAST_CHANNELS = 2  # of a layer, compared with scipy
 
 
-def measure(name: str, layers: Sequence[Layer], seconds: float, cores: int) -> list[Row]:
+def measure(name: str, layers: Sequence[Layer], seconds: float, cores: int, device: str = "cpu") -> list[Row]:
     """Rows of one layer, or of all layers of a network at once, with normal weights in float32.
 
     Raises WrongAnswer where clusters or cut are not scipy's, or a pick is not the best there is.
@@ -46,6 +47,9 @@ def measure(name: str, layers: Sequence[Layer], seconds: float, cores: int) -> l
     if len(layers) == 1 and max(layers[0].O, layers[0].I) <= TINY:
         _same(answer, select_layers(problems, backend="reference"), f"{name}: the reference")
         turns.append(lambda: {"reference": clocked(lambda: select_layers(problems, backend="reference"))})
+    if device == "cuda":
+        turn, found[GPU] = selection_turn(name, layers)
+        turns.append(turn)
     parts: dict[str, str] = {}
     if peers.installed("scipy"):
         other = PeerSelection(problems, answer, 0.1 * seconds)

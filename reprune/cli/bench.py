@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .. import bench, reference
-from ..bench import Report, Settings, markdown
+from ..bench import DEVICES, Report, Settings, markdown
 from . import tables
 from .errors import UserError
 from .progress import Stages
@@ -38,6 +38,12 @@ def add(
     parser.add_argument(
         "--seconds", type=float, default=20.0, metavar="S", help="about what all may take (default: 20)"
     )
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="cpu",
+        help="cuda: the GPU takes part too; an error where there is none (default: %(default)s)",
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a bar chart (.png, .svg or .pdf)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page with all tables")
     parser.add_argument("--quick", action="store_true", help="tiny shapes: a rehearsal, not a result")
@@ -48,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Measure, print, write."""
     methods = reference.METHODS if arguments.method == "all" else (arguments.method,)
     groups = arguments.groups or bench.GROUPS
-    settings = Settings(tuple(groups), tuple(methods), arguments.seconds, arguments.quick)
+    settings = Settings(tuple(groups), tuple(methods), arguments.seconds, arguments.quick, arguments.device)
     _check_files(arguments)
     with Stages() as stages:
         report = bench.run(settings, stages)
@@ -95,6 +101,8 @@ def command(arguments: argparse.Namespace) -> str:
         words.append(f"--method {arguments.method}")
     if arguments.seconds != 20:
         words.append(f"--seconds {arguments.seconds:g}")
+    if arguments.device != "cpu":
+        words.append(f"--device {arguments.device}")
     if arguments.quick:
         words.append("--quick")
     return " ".join(words)

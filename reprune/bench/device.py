@@ -1,0 +1,157 @@
+"""The GPU as a contestant: its clock, its answers, and how far from the chip's own limit it is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .. import backend
+from ..coverage import max_coverage
+from ..linkage import linkage
+from ..selection import LayerProblem, Selection, select_layers
+from ..tensors import to_float_tensor, to_tensor
+from . import checking
+from .checking import WrongAnswer
+from .report import GPU
+from .shapes import Layer
+from .timing import Seconds, Turn
+
+SETS = 3  # of inputs, in turn, so that no run finds its data in a cache because it was the last one
+HEIGHTS = 1e-6  # of the largest height: what a float32 state may be off
+LEAST_EQUAL = 0.99  # of the channels; others fell on the other side of a near tie
+WARM = 2  # runs before the first that counts: compilation, allocation, clocks
+
+
+def clocked(call: Callable[[], object]) -> Seconds:
+    """Time of a call by two events on the current stream; gaps in which the GPU waits for the host count."""
+    if backend.interpreted():
+        start = perf_counter()
+        call()
+        return Seconds(0.0, perf_counter() - start)
+    before, after = _event(), _event()
+    torch.cuda.synchronize()
+    before.record()
+    call()
+    after.record()
+    after.synchronize()
+    return Seconds(0.0, before.elapsed_time(after) / 1000)
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+def input_sets(layers: Sequence[Layer]) -> list[list[LayerProblem]]:
+    """Normal weights in float32, on the host."""
+    sets = []
+    for seed in range(SETS):
+        rng = np.random.default_rng(seed)
+        sets.append(
+            [
+                LayerProblem(
+                    layer.name,
+                    (rng.standard_normal((layer.O, layer.I, layer.d), dtype=np.float32).swapaxes(0, 1),),
+                    layer.keep,
+                )
+                for layer in layers
+            ]
+        )
+    return sets
+
+
+def on_gpu(problems: Sequence[LayerProblem]) -> list[LayerProblem]:
+    """The same problems in the memory of the GPU."""
+    device = "cpu" if backend.interpreted() else "cuda"
+    return [
+        LayerProblem(p.name, tuple(torch.from_numpy(table).to(device) for table in p.tables), p.keep)
+        for p in problems
+    ]
+
+
+def selection_turn(name: str, layers: Sequence[Layer]) -> tuple[Turn, str]:
+    """What runs the selection once, and in words how it was checked, against the C++ core.
+
+    Raises WrongAnswer where the GPU's answer is wrong on any of the sets of inputs.
+    """
+    sets = input_sets(layers)
+    given = [on_gpu(problems) for problems in sets]
+    equal = total = 0
+    for problems, placed in zip(sets, given, strict=True):
+        answer = select_layers(placed, backend="triton")
+        for expected, found in zip(select_layers(problems, backend="cpp"), answer, strict=True):
+            equal += same_selection(found, expected, name)
+            total += len(found.clusters)
+    for _ in range(WARM):
+        select_layers(given[0], backend="triton")
+    runs = 0
+
+    def turn() -> Mapping[str, Seconds]:
+        nonlocal runs
+        runs += 1
+        return {GPU: clocked(lambda: select_layers(given[runs % SETS], backend="triton"))}
+
+    return turn, f"all picks, {equal} of {total} channels equal to cpp"
+
+
+def same_selection(found: Selection, expected: Selection, name: str) -> int:
+    """How many channels have the clusters of ``expected``.
+
+    Raises WrongAnswer if heights are off, a pick is not the best there is, too many channels have other
+    clusters, or picks differ although no clusters do.
+    """
+    who = f"{name}, {GPU}"
+    labels = found.labels.cpu().numpy()
+    height, truth = found.height, expected.height
+    if not abs(height - truth) <= HEIGHTS * truth:
+        raise WrongAnswer(f"{who}: the cut is at {height!r}, by cpp at {truth!r}")
+    checking.picks(labels, found.order, found.gains, who)
+    equal = sum(
+        np.array_equal(checking.first_appearance(ours), checking.first_appearance(theirs))
+        for ours, theirs in zip(labels.T, expected.labels.T, strict=True)
+    )
+    if equal < LEAST_EQUAL * labels.shape[1]:
+        raise WrongAnswer(f"{who}: {equal} of {labels.shape[1]} channels have the clusters of cpp")
+    if equal == labels.shape[1] and not np.array_equal(found.order, expected.order):
+        raise WrongAnswer(f"{who}: other picks than cpp from the same clusters")
+    return equal
+
+
+def linkage_turn(name: str, points: npt.NDArray[np.float64]) -> tuple[Turn, str]:
+    """The same for dendrograms of points [B, n, d]."""
+    rng = np.random.default_rng(1)
+    sets = [points, *(rng.standard_normal(points.shape) for _ in range(SETS - 1))]
+    given = [to_float_tensor(batch, "points") for batch in sets]
+    for batch, placed in zip(sets, given, strict=True):
+        found = linkage(placed, backend="triton").cpu().numpy()
+        for b, expected in enumerate(linkage(batch, backend="cpp")):
+            checking.same_tree(found[b], expected, f"{name}, problem {b}, {GPU}", HEIGHTS)
+    runs = 0
+
+    def turn() -> Mapping[str, Seconds]:
+        nonlocal runs
+        runs += 1
+        return {GPU: clocked(lambda: linkage(given[runs % SETS], backend="triton"))}
+
+    return turn, f"all of {SETS} sets by cpp"
+
+
+def coverage_turn(name: str, labels: npt.NDArray[np.int32], keep: int) -> tuple[Turn, str]:
+    """The same for coverage of labels [O, I]; the sets are the same channels in other orders."""
+    rng = np.random.default_rng(1)
+    sets = [labels, *(rng.permuted(labels, axis=0) for _ in range(SETS - 1))]
+    given = [to_tensor(table, "labels") for table in sets]
+    for table, placed in zip(sets, given, strict=True):
+        expected = max_coverage(table, keep, backend="cpp")
+        found = max_coverage(placed, keep, backend="triton")
+        if not all(np.array_equal(a.cpu().numpy(), b) for a, b in zip(found, expected, strict=True)):
+            raise WrongAnswer(f"{name}, {GPU}: other picks than cpp")
+    runs = 0
+
+    def turn() -> Mapping[str, Seconds]:
+        nonlocal runs
+        runs += 1
+        return {GPU: clocked(lambda: max_coverage(given[runs % SETS], keep, backend="triton"))}
+
+    return turn, f"all picks of {SETS} sets by cpp"
