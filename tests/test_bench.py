@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -78,6 +80,10 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr()
     assert said.out == ""
     assert f"backend 'triton': {backend.unavailable('triton')}" in said.err
+    script = Path(__file__).parents[1] / "benchmarks" / "bench_gpu.py"
+    run = subprocess.run([sys.executable, "-P", str(script)], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr == f"bench_gpu.py: backend 'triton': {backend.unavailable('triton')}\n"
 
 
 @pytest.mark.parametrize(

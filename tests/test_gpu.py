@@ -1,0 +1,136 @@
+"""On a GPU: every size and kind of data, repeats, and that nothing waits before the end. `pytest -m gpu`.
+
+Under Triton's interpreter, where it runs too, the problems are small.
+"""
+
+import warnings
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from networks import images, small_resnet
+
+import reprune
+from reprune import backend
+from reprune.bench import device
+from reprune.selection import LayerProblem, select_layers
+
+SMALL = backend.interpreted()
+WHERE = "cpu" if SMALL else "cuda"
+N = (1, 2, 3, 17) if SMALL else (1, 2, 3, 17, 64, 65, 200, 512, 2048)
+REPEATS = 2 if SMALL else 20
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        backend.unavailable("triton") is not None, reason=f"no GPU backend: {backend.unavailable('triton')}"
+    ),
+]
+
+
+def draw(kind, shape, seed=0):
+    rng = np.random.default_rng(seed)
+    if kind == "sparse":
+        return rng.normal(size=shape) * (rng.random(shape) < 0.1)
+    return np.stack([oracles.draw_points(kind, *shape[1:], seed + b) for b in range(shape[0])])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [1, 4, 9] if SMALL else [1, 4, 9, 25, 49])
+@pytest.mark.parametrize("n", N)
+def test_dendrograms_of_normal_and_heavy_points(n, d, dtype):
+    for kind in ("normal", "heavy"):
+        points = draw(kind, (3, n, d)).astype(dtype)
+        Z = reprune.linkage(torch.from_numpy(points).to(WHERE), backend="triton").cpu().numpy()
+        expected = reprune.linkage(points, backend="cpp")
+        assert Z.shape == expected.shape
+        tolerance = (1e-12 if dtype == np.float64 else 1e-6) * expected[..., 2].max(initial=0)
+        np.testing.assert_allclose(Z[..., 2], expected[..., 2], rtol=0, atol=tolerance)
+        for ours, theirs in zip(Z, expected, strict=True):
+            gaps = np.flatnonzero(np.diff(theirs[:, 2], prepend=0) > 4 * tolerance)
+            for row in gaps:  # below a height that no other is near
+                cut = theirs[row, 2] - 2 * tolerance
+                np.testing.assert_array_equal(reprune.cut(ours, cut), reprune.cut(theirs, cut))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "duplicates", "lattice", "zeros"])
+@pytest.mark.parametrize("d", [1, 9])
+@pytest.mark.parametrize("n", [n for n in N if n <= 65])
+def test_dendrograms_of_tied_points(n, d, kind):
+    points = draw(kind, (2, n, d))
+    Z = reprune.linkage(torch.from_numpy(points).to(WHERE), backend="triton").cpu().numpy()
+    for tree, problem in zip(Z, points, strict=True):
+        oracles.assert_greedy_run(tree, problem, "ward")
+
+
+def layers():
+    rng = np.random.default_rng(0)
+    shapes = [(24, 6, 9), (24, 6, 1)] if SMALL else [(512, 64, 9), (2048, 32, 1), (64, 64, 9), (300, 20, 25)]
+    weights = [rng.standard_normal((O, I, d), dtype=np.float32) for O, I, d in shapes]
+    return [LayerProblem(str(k), (w.swapaxes(0, 1),), len(w) // 2) for k, w in enumerate(weights)]
+
+
+@pytest.mark.parametrize("ties", ["random", "norm"])
+def test_repeats_are_bit_identical_and_cpps(ties):
+    problems = layers()
+    placed = device.on_gpu(problems)
+    expected = select_layers(problems, backend="cpp", ties=ties)
+    first = select_layers(placed, backend="triton", ties=ties)
+    for ours, theirs in zip(first, expected, strict=True):
+        device.same_selection(ours, theirs, "layer")
+    for _ in range(REPEATS - 1):
+        for one, again in zip(first, select_layers(placed, backend="triton", ties=ties), strict=True):
+            np.testing.assert_array_equal(one.order, again.order)
+            assert one.heights == again.heights
+            assert torch.equal(one.labels, again.labels)
+
+
+@pytest.mark.skipif(SMALL, reason="nothing to wait for in the interpreter")
+def test_one_synchronisation_for_all_layers():
+    placed = device.on_gpu(layers())
+    select_layers(placed, backend="triton", ties="norm")  # compiles
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            select_layers(placed, backend="triton", ties="norm")
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    assert len([w for w in caught if "synchroniz" in str(w.message)]) == 1
+
+
+@pytest.mark.skipif(SMALL, reason="no streams in the interpreter")
+def test_on_another_stream():
+    problems = layers()[:2]
+    placed = device.on_gpu(problems)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+        found = select_layers(placed, backend="triton")
+    for ours, theirs in zip(found, select_layers(problems, backend="cpp"), strict=True):
+        device.same_selection(ours, theirs, "layer")
+
+
+def test_tensors_in_and_out():
+    weight = torch.from_numpy(np.random.default_rng(0).normal(size=(20, 5, 3, 3))).to(WHERE)
+    found = reprune.select_filters(weight, 9, backend="triton")
+    expected = reprune.select_filters(weight.cpu(), 9, backend="cpp")
+    for name in ("keep", "order", "gains", "labels", "clusters"):
+        ours, theirs = getattr(found, name), getattr(expected, name)
+        assert ours.device.type == WHERE
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours.cpu(), theirs)
+    np.testing.assert_allclose(found.height, expected.height, rtol=1e-12)
+    order, gains = reprune.max_coverage(found.labels, 9, backend="triton")
+    assert torch.equal(order, found.order)
+    assert torch.equal(gains, found.gains)
+
+
+def test_the_plan_of_the_cpu():
+    for how in ({}, {"ties": "norm"}, {"scope": "all"}, {"rule": "uniform", "round_to": 4}):
+        expected = reprune.make_plan(small_resnet(), images(), sparsity=0.5, backend="cpp", **how)
+        plan = reprune.make_plan(
+            small_resnet().to(WHERE), images().to(WHERE), sparsity=0.5, backend="triton", **how
+        )
+        assert plan.to_json() == expected.to_json()
