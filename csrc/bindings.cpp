@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <optional>
@@ -147,21 +148,28 @@ std::vector<Chosen> bind_select_layers(const std::vector<std::tuple<std::string,
 using AddressedLayer = std::tuple<std::uintptr_t, std::uintptr_t, std::uintptr_t, std::uintptr_t, std::uintptr_t, std::int32_t,
                                   std::int32_t, std::int32_t, std::int32_t, std::uint32_t>;
 
-// The layers as cover_layers reads them, and the words of shared memory that their blocks need.
-std::tuple<py::bytes, std::uint32_t> bind_pack_layers(const std::vector<AddressedLayer>& given) {
+// The layers as cover_layers reads them, the most filters and the most clusters.
+std::tuple<py::bytes, std::uint32_t, std::uint32_t> bind_pack_layers(const std::vector<AddressedLayer>& given) {
     std::vector<CoverLayer> layers;
-    for (const auto& [labels, norms, index, order, gains, filters, channels, clusters, keep, key] : given)
+    CoverShape shape;
+    for (const auto& [labels, norms, index, order, gains, filters, channels, clusters, keep, key] : given) {
         layers.push_back({reinterpret_cast<const std::int32_t*>(labels), reinterpret_cast<const double*>(norms),
                           reinterpret_cast<std::uint16_t*>(index), reinterpret_cast<std::int64_t*>(order),
                           reinterpret_cast<std::int64_t*>(gains), filters, channels, clusters, keep, key});
-    return {py::bytes(reinterpret_cast<const char*>(layers.data()), layers.size() * sizeof(CoverLayer)),
-            shared_words(layers, cover_threads)};
+        shape.most_filters = std::max(shape.most_filters, static_cast<std::uint32_t>(filters));
+        shape.most_clusters = std::max(shape.most_clusters, static_cast<std::uint32_t>(clusters));
+    }
+    return {py::bytes(reinterpret_cast<const char*>(layers.data()), layers.size() * sizeof(CoverLayer)), shape.most_filters,
+            shape.most_clusters};
 }
 
-void bind_cover_on_host(std::uintptr_t layers, std::int64_t count, std::uint32_t words, bool by_norm, std::uint32_t threads,
+using Shape = std::tuple<std::uint32_t, std::uint32_t>;  // as bind_pack_layers gives it
+
+void bind_cover_on_host(std::uintptr_t layers, std::int64_t count, const Shape& shape, bool by_norm, std::uint32_t threads,
                         std::uint32_t seed) {
     const py::gil_scoped_release release;
-    cover_layers_on_host(reinterpret_cast<const CoverLayer*>(layers), count, words, by_norm, threads, seed);
+    cover_layers_on_host(reinterpret_cast<const CoverLayer*>(layers), count, {std::get<0>(shape), std::get<1>(shape)}, by_norm,
+                         threads, seed);
 }
 
 SquaresOf squares_of(std::uintptr_t points, bool is_double, const std::array<std::int64_t, 3>& shape,
@@ -172,7 +180,7 @@ SquaresOf squares_of(std::uintptr_t points, bool is_double, const std::array<std
 void bind_gpu(py::module_& m) {
     m.attr("most_filters_on_gpu") = most_filters;
     m.def("pack_layers", &bind_pack_layers, py::arg("layers"));
-    m.def("cover_layers_on_host", &bind_cover_on_host, py::arg("layers"), py::arg("count"), py::arg("words"),
+    m.def("cover_layers_on_host", &bind_cover_on_host, py::arg("layers"), py::arg("count"), py::arg("shape"),
           py::arg("by_norm"), py::arg("threads"), py::arg("seed"));
     m.def("add_squares_on_host",
           [](std::uintptr_t points, bool is_double, const std::array<std::int64_t, 3>& shape,
@@ -183,10 +191,11 @@ void bind_gpu(py::module_& m) {
 #ifdef REPRUNE_HAS_CUDA
     m.attr("has_cuda") = true;
     m.def("cover_layers",
-          [](std::uintptr_t layers, std::int64_t count, std::uint32_t words, bool by_norm, int device, std::uintptr_t stream) {
-              cover_layers(reinterpret_cast<const CoverLayer*>(layers), count, words, by_norm, device, stream);
+          [](std::uintptr_t layers, std::int64_t count, const Shape& shape, bool by_norm, int device, std::uintptr_t stream) {
+              cover_layers(reinterpret_cast<const CoverLayer*>(layers), count, {std::get<0>(shape), std::get<1>(shape)}, by_norm,
+                           device, stream);
           },
-          py::arg("layers"), py::arg("count"), py::arg("words"), py::arg("by_norm"), py::arg("device"), py::arg("stream"));
+          py::arg("layers"), py::arg("count"), py::arg("shape"), py::arg("by_norm"), py::arg("device"), py::arg("stream"));
     m.def("add_squares",
           [](std::uintptr_t points, bool is_double, const std::array<std::int64_t, 3>& shape,
              const std::array<std::int64_t, 3>& strides, std::uintptr_t norms, int device, std::uintptr_t stream) {

@@ -68,10 +68,9 @@ class CudaBlock {
     }
 
     template <class F>
-    __device__ void each_warp(F f) {
+    __device__ void warps(F f) {  // f(warp) on all warps, which do not wait for each other
         CudaWarp warp;
         f(warp);
-        __syncthreads();
     }
 
     // The best of own(thread) over the first `count` threads or all. Between two calls must lie an `each`, for `winners_` is

@@ -75,7 +75,7 @@ class HostBlock {
     }
 
     template <class F>
-    void each_warp(F f) {
+    void warps(F f) {
         const HostOrder order(threads / 32, state_);
         for (std::uint32_t k = 0; k < threads / 32; ++k) {
             HostWarp warp(order[k], state_);

@@ -1,4 +1,4 @@
-// Maximum cluster coverage on the GPU: one block per layer, all layers in one launch.
+// Maximum cluster coverage on the GPU: all layers in one launch, one block per layer, after one that indexes their channels.
 #include <cuda_runtime_api.h>
 
 #include <stdexcept>
@@ -17,14 +17,22 @@ void check(cudaError_t status, const char* what) {
 
 }  // namespace
 
-// layers [gridDim.x]; dynamic shared memory: `words` words
+// layers [gridDim.y]; dynamic shared memory: index_words
+__global__ void __launch_bounds__(index_threads) index_kernel(const CoverLayer* layers) {
+    extern __shared__ Four shared[];
+    CudaBlock<false> block(nullptr);
+    const CoverLayer layer = layers[blockIdx.y];
+    index_layer(block, layer, reinterpret_cast<std::uint32_t*>(shared), blockIdx.x, gridDim.x);
+}
+
+// layers [gridDim.x]; dynamic shared memory: cover_words
 template <bool by_norm>
-__global__ void __launch_bounds__(cover_threads, 1) cover_kernel(const CoverLayer* layers, std::uint32_t words) {
+__global__ void __launch_bounds__(cover_threads, 1) cover_kernel(const CoverLayer* layers) {
     extern __shared__ Four shared[];
     __shared__ Candidate<by_norm> winners[CudaBlock<by_norm>::most_warps];
     CudaBlock<by_norm> block(winners);
     const CoverLayer layer = layers[blockIdx.x];
-    cover_layer<by_norm>(block, layer, reinterpret_cast<std::uint32_t*>(shared), words);
+    cover_layer<by_norm>(block, layer, reinterpret_cast<std::uint32_t*>(shared));
 }
 
 __global__ void squares_kernel(SquaresOf table, double* norms) {  // one thread per filter
@@ -32,14 +40,18 @@ __global__ void squares_kernel(SquaresOf table, double* norms) {  // one thread 
     if (i < table.filters) norms[i] = with_squares(table, i, norms[i]);
 }
 
-void cover_layers(const CoverLayer* layers, std::int64_t count, std::uint32_t words, bool by_norm, int device,
-                  std::uintptr_t stream) {
-    const auto kernel = by_norm ? cover_kernel<true> : cover_kernel<false>;
-    const unsigned bytes = 4 * words;
+void cover_layers(const CoverLayer* layers, std::int64_t count, CoverShape shape, bool by_norm, int device,
+                  std::uintptr_t stream_handle) {
+    const auto stream = reinterpret_cast<cudaStream_t>(stream_handle);
+    const auto blocks = static_cast<unsigned>(count);
+    const unsigned index_bytes = 4 * shape.index_words(index_threads), cover_bytes = 4 * shape.cover_words();
     check(cudaSetDevice(device), "cudaSetDevice");
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-          "shared memory of the coverage kernel");
-    kernel<<<static_cast<unsigned>(count), cover_threads, bytes, reinterpret_cast<cudaStream_t>(stream)>>>(layers, words);
+    // 64 KiB at most, more than a kernel gets without asking
+    check(cudaFuncSetAttribute(index_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(index_bytes)),
+          "shared memory of the index kernel");
+    index_kernel<<<dim3(index_blocks, blocks), index_threads, index_bytes, stream>>>(layers);
+    check(cudaGetLastError(), "launch of the index kernel");
+    (by_norm ? cover_kernel<true> : cover_kernel<false>)<<<blocks, cover_threads, cover_bytes, stream>>>(layers);
     check(cudaGetLastError(), "launch of the coverage kernel");
 }
 

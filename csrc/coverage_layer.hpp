@@ -1,8 +1,9 @@
-// Maximum cluster coverage of one layer by one block of threads: what csrc/coverage.cu runs on the GPU and, on a stand-in for
-// the block (block_host.hpp), the CPU's tests. Picks and gains are those of coverage.hpp.
+// Maximum cluster coverage of one layer by blocks of threads: what csrc/coverage.cu runs on the GPU and, on a stand-in for a
+// block (block_host.hpp), the CPU's tests. Picks and gains are those of coverage.hpp.
 //
-// Every channel is indexed once: its filters sorted by cluster. A pick then walks the clusters that it is the first to cover and
-// takes one off the gain of their members, so all picks together touch each kernel at most once: O(O I + keep O).
+// First, index_layer: in every channel the filters are sorted by cluster, one warp to a channel, on as many blocks as there are.
+// Then, cover_layer, on one block: a pick walks the clusters that it is the first to cover and takes one off the gain of their
+// members, so all picks together touch each kernel at most once: O(O I + keep O).
 #pragma once
 
 #include <cstdint>
@@ -106,35 +107,43 @@ struct alignas(16) Four {
     std::int32_t a, b, c, d;
 };
 
-// The better of `best` and filter i.
+REPRUNE_DEVICE inline std::int32_t larger(std::int32_t a, std::int32_t b) { return a > b ? a : b; }
+
+// The better of `best`, whose gain is as large as any now, and filter i.
 template <bool by_norm>
-REPRUNE_DEVICE Candidate<by_norm> consider(const Candidate<by_norm>& best, std::int32_t gain, std::uint32_t i,
-                                           std::uint32_t step_key, const double* norms) {
-    Candidate<by_norm> other;
-    other.gain = gain;
-    other.filter = i;
-    other.tie_value = tie_value(step_key, i);
+REPRUNE_DEVICE void consider(Candidate<by_norm>& best, std::int32_t gain, std::uint32_t i, std::uint32_t step_key,
+                             const double* norms) {
+    const std::uint32_t value = tie_value(step_key, i);
+    bool wins = gain == best.gain && value <= best.tie_value;  // equal to that of no other filter, but to what `best` starts with
     if constexpr (by_norm) {
-        if (gain < best.gain || gain < 0) return best;
-        const std::uint64_t bits = ordered_bits(norms[i]);
-        other.norm_high = static_cast<std::uint32_t>(bits >> 32);
-        other.norm_low = static_cast<std::uint32_t>(bits);
+        if (gain != best.gain || gain < 0) return;
+        const std::uint64_t bits = ordered_bits(norms[i]), most = std::uint64_t{best.norm_high} << 32 | best.norm_low;
+        wins = bits > most || (bits == most && wins);
+        best.norm_high = static_cast<std::uint32_t>((wins ? bits : most) >> 32);
+        best.norm_low = static_cast<std::uint32_t>(wins ? bits : most);
     }
-    return better(other, best) ? other : best;
+    best.tie_value = wins ? value : best.tie_value;
+    best.filter = wins ? i : best.filter;
 }
 
-// shared [words]: memory that the block shares, at 16 bytes; words >= O rounded up to fours, and >= clusters.
-template <bool by_norm, class Block>
-REPRUNE_DEVICE void cover_layer(Block& block, const CoverLayer& layer, std::uint32_t* shared, std::uint32_t words) {
-    const auto n = static_cast<std::uint32_t>(layer.filters), channels = static_cast<std::uint32_t>(layer.channels);
-    const std::uint32_t width = 2 * n + 1, clusters = static_cast<std::uint32_t>(layer.clusters);
-    const std::uint32_t room = words / clusters, warps = block.threads / 32;
-    const std::uint32_t indexers = room < warps ? room : warps;  // warps that work on the index
-    block.each_warp([&](auto& warp) {
-        if (warp.index >= indexers) return;
-        for (std::uint32_t j = warp.index; j < channels; j += indexers)
-            index_channel(warp, layer.labels + j * n, n, clusters, shared + warp.index * clusters, layer.index + j * width);
+// The channels of block `part` of `parts`. shared: `clusters` words for every warp.
+template <class Block>
+REPRUNE_DEVICE void index_layer(Block& block, const CoverLayer& layer, std::uint32_t* shared, std::uint32_t part,
+                                std::uint32_t parts) {
+    const auto n = static_cast<std::uint32_t>(layer.filters), clusters = static_cast<std::uint32_t>(layer.clusters);
+    const std::uint32_t warps = block.threads / 32;
+    block.warps([&](auto& warp) {
+        for (std::uint32_t j = part * warps + warp.index; j < static_cast<std::uint32_t>(layer.channels); j += parts * warps)
+            index_channel(warp, layer.labels + j * n, n, clusters, shared + warp.index * clusters,
+                          layer.index + j * (2 * n + 1));
     });
+}
+
+// shared: O words, rounded up to fours, at 16 bytes.
+template <bool by_norm, class Block>
+REPRUNE_DEVICE void cover_layer(Block& block, const CoverLayer& layer, std::uint32_t* shared) {
+    const auto n = static_cast<std::uint32_t>(layer.filters), channels = static_cast<std::uint32_t>(layer.channels);
+    const std::uint32_t width = 2 * n + 1;
     auto* gain = reinterpret_cast<std::int32_t*>(shared);  // [O] clusters that a filter would newly cover
     const auto lower = [&](std::uint32_t member) {
         block.subtract(reinterpret_cast<std::int32_t*>(reinterpret_cast<char*>(gain) + member), 1);
@@ -150,10 +159,12 @@ REPRUNE_DEVICE void cover_layer(Block& block, const CoverLayer& layer, std::uint
             REPRUNE_NO_UNROLL
             for (std::uint32_t i = 4 * t; i < n; i += 4 * block.threads) {
                 const Four gains = *reinterpret_cast<const Four*>(gain + i);
-                best = consider(best, gains.a, i, step_key, layer.norms);
-                best = consider(best, gains.b, i + 1, step_key, layer.norms);
-                best = consider(best, gains.c, i + 2, step_key, layer.norms);
-                best = consider(best, gains.d, i + 3, step_key, layer.norms);
+                const std::int32_t most = larger(larger(gains.a, gains.b), larger(gains.c, gains.d));
+                if (most > best.gain) best = {most};
+                consider(best, gains.a, i, step_key, layer.norms);
+                consider(best, gains.b, i + 1, step_key, layer.norms);
+                consider(best, gains.c, i + 2, step_key, layer.norms);
+                consider(best, gains.d, i + 3, step_key, layer.norms);
             }
             return best;
         });

@@ -37,7 +37,7 @@ def max_coverage(
 ) -> list[Tensor]:
     """Filters in the order picked and what each covered newly, int64 [2, keep] of every problem.
 
-    One launch on the current stream, and no synchronisation. All results are slices of one tensor.
+    Two launches on the current stream, and no synchronisation. All results are slices of one tensor.
 
     Args:
         core: ``reprune._core``.
@@ -52,7 +52,7 @@ def max_coverage(
     results = [part.view(2, -1) for part in torch.split(found, [2 * p.keep for p in problems])]
     sizes = [p.labels.shape[0] * (2 * p.labels.shape[1] + 1) for p in problems]
     scratch = torch.split(torch.empty(sum(sizes), dtype=torch.int16, device=device), sizes)
-    layers, words = core.pack_layers(
+    layers, *shape = core.pack_layers(
         [
             (
                 p.labels.data_ptr(),
@@ -72,13 +72,13 @@ def max_coverage(
     packed = torch.frombuffer(bytearray(layers), dtype=torch.uint8)
     by_norm = problems[0].norms is not None
     if device.type == "cpu":
-        core.cover_layers_on_host(packed.data_ptr(), len(problems), words, by_norm, threads, order_seed)
+        core.cover_layers_on_host(packed.data_ptr(), len(problems), shape, by_norm, threads, order_seed)
         return results
     with torch.cuda.device(device):
         # from pinned memory: a copy from ordinary memory would wait for all that runs on the stream
         packed = packed.pin_memory().to(device, non_blocking=True)
         stream = torch.cuda.current_stream(device)
-        core.cover_layers(packed.data_ptr(), len(problems), words, by_norm, device.index, stream.cuda_stream)
+        core.cover_layers(packed.data_ptr(), len(problems), shape, by_norm, device.index, stream.cuda_stream)
     return results
 
 

@@ -1,6 +1,7 @@
 """The compiled coverage kernels, run instruction by instruction: results, races, barriers, cost."""
 
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,13 @@ from reprune.backend import core
 
 pytestmark = [needs_nvcc, needs_simulator, open_files]
 
-THREADS = 512  # as csrc/cover_layers.hpp launches them
-KERNELS = {"random": "cover_kernelILb0E", "norm": "cover_kernelILb1E", "squares": "squares_kernel"}
+THREADS, INDEX_THREADS, INDEX_BLOCKS = 512, 128, 32  # as csrc/cover_layers.hpp launches them
+KERNELS = {
+    "index": "index_kernel",
+    "random": "cover_kernelILb0E",
+    "norm": "cover_kernelILb1E",
+    "squares": "squares_kernel",
+}
 
 
 @cache
@@ -26,8 +32,8 @@ def name_of(loaded, kernel):
     return name
 
 
-def cover(loaded, tables, keeps, norms, seed, race=True, threads=THREADS):
-    """Runs the kernel on all tables at once, with poisoned scratch and results."""
+def cover(loaded, tables, keeps, norms, seed, race=True, threads=THREADS, blocks=INDEX_BLOCKS):
+    """Runs the kernels on all tables at once, with poisoned scratch and results."""
     ptxsim, _ = simulator()
     memory = ptxsim.Memory()
     layers, results = [], []
@@ -45,17 +51,27 @@ def cover(loaded, tables, keeps, norms, seed, race=True, threads=THREADS):
                 *(O, I, int(labels.max()) + 1, keep, reference.tie_key(seed, str(k))),
             )
         )
-    packed, words = core().pack_layers(layers)
-    stats = loaded.launch(
-        name_of(loaded, "random" if norms[0] is None else "norm"),
-        (len(tables),),
-        (threads,),
-        [np.frombuffer(packed, np.uint8).copy(), words],
-        shared=4 * words,
-        seed=seed,
-        race=race,
-        memory=memory,
-    )
+    packed, filters, clusters = core().pack_layers(layers)
+    given = memory.alloc(np.frombuffer(packed, np.uint8).copy(), ro=True)
+    how = {"seed": seed, "race": race, "memory": memory}
+    stats = [
+        loaded.launch(
+            name_of(loaded, "index"),
+            (blocks, len(tables)),
+            (INDEX_THREADS,),
+            [given],
+            shared=4 * (INDEX_THREADS // 32) * clusters,
+            **how,
+        ),
+        loaded.launch(
+            name_of(loaded, "random" if norms[0] is None else "norm"),
+            (len(tables),),
+            (threads,),
+            [given],
+            shared=4 * (-(-filters // 4) * 4),
+            **how,
+        ),
+    ]
     return stats, results
 
 
@@ -84,7 +100,8 @@ def test_right_and_without_a_race(arch, ties):
     for seed in range(3):
         problem = draw(SHAPES, ties, seed)
         stats, results = cover(module(arch), *problem, seed)
-        stats.check()
+        for launch in stats:
+            launch.check()
         assert right(*problem, seed, results)
 
 
@@ -94,17 +111,20 @@ def test_every_barrier_is_needed(arch, ties):
     problem = draw([(70, 40, 30)], ties)  # 40 channels: some warps index several
 
     def run(loaded, seed):
-        stats, results = cover(loaded, *problem, seed, threads=128)
-        return stats, right(*problem, seed, results)
+        (first, second), results = cover(loaded, *problem, seed, threads=128, blocks=2)
+        both = SimpleNamespace(
+            racy=first.racy + second.racy,
+            lines=[*first.lines, *second.lines],
+            per_inst={"wexec": [*first.per_inst["wexec"], *second.per_inst["wexec"]]},
+        )
+        return both, right(*problem, seed, results)
 
     text = compiled("coverage.cu", arch)
-    start = text.index(f".entry {name_of(module(arch), ties)}(")
-    end = text.index("\n}", start)
-    head = text[: text.index(".visible .entry")]
-    shared = "\n".join(line for line in text.splitlines() if ".shared" in line and line.startswith("."))
-    alone = head + ("" if shared in head else shared) + "\n.visible " + text[start:end] + "\n}\n"
-    results = simulator()[1].mutate(alone, run, seeds=(0, 1, 2))
-    assert len(results) >= 8
+    for other in {*KERNELS} - {"index", ties}:
+        start = text.index(f".visible .entry {name_of(module(arch), other)}(")
+        text = text[:start] + text[text.index("\n}", start) + 2 :]
+    results = simulator()[1].mutate(text, run, seeds=(0, 1, 2))
+    assert len(results) == 7
     silent = [result for result in results if not result.raced and not result.error]
     assert silent == []
 
@@ -117,7 +137,8 @@ def test_at_most_a_million_warp_instructions(kind):
     labels = np.asarray(reprune.select_filters(weight, 256).labels)
     stats, ((order, gains),) = cover(module("sm_90"), [labels], [256], [None], 0, race=False)
     np.testing.assert_array_equal((order, gains), reprune.max_coverage(labels, 256, name="0"))
-    assert stats.warp_insts <= 1_000_000  # half of what the design study's kernel took
+    instructions = sum(launch.warp_insts for launch in stats)
+    assert instructions <= 1_000_000  # half of what the design study's kernel took
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
