@@ -48,6 +48,20 @@ def test_an_import_loads_nothing_of_cuda():
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
+@pytest.mark.parametrize("wanted, path", [("OFF", None), ("AUTO", "no nvcc")])
+def test_it_builds_without_nvcc(wanted, path, tmp_path, monkeypatch):
+    pybind11 = pytest.importorskip("pybind11")
+    given = [f"-DREPRUNE_CUDA={wanted}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    if path is not None:  # as if there were none, wherever it is
+        given.append("-DCMAKE_CUDA_COMPILER=NOTFOUND")
+        monkeypatch.setenv("CUDACXX", str(tmp_path / "nvcc"))
+    command = ["cmake", str(ROOT), f"-DPython_EXECUTABLE={sys.executable}", *given]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "reprune: CUDA OFF" in run.stdout
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake")
 def test_a_wrong_option_is_named(tmp_path):
     command = ["cmake", str(ROOT), "-DREPRUNE_CUDA=maybe"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
