@@ -9,6 +9,7 @@ from .cut import cut
 from .linkage import linkage
 from .plan import PruningPlan
 from .planner import make_plan
+from .pruner import Pruner
 from .selection import Selection, select_filters
 from .sparsity import keep_counts
 from .surgery import apply, prune
@@ -17,6 +18,7 @@ __version__ = version("reprune")
 
 __all__ = [
     "BackendUnavailable",
+    "Pruner",
     "PruningPlan",
     "Selection",
     "apply",

@@ -175,7 +175,11 @@ def _pair(values: Any) -> tuple[int, int]:
 
 def remember_plan(model: nn.Module, plan: PruningPlan) -> None:
     """Leave the plan on the model that it was applied to, so that a file of it can carry the plan."""
-    first = plan_of(model)
+    set_plan(model, plan, plan_of(model))
+
+
+def set_plan(model: nn.Module, plan: PruningPlan, first: PruningPlan | None) -> None:
+    """Say that `plan`, after `first` if there was one, made `model` from the full model."""
     model.__dict__["_reprune_plan"] = plan if first is None else plan.after(first)
 
 

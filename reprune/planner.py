@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from .backend import resolve
-from .graph import ChannelGraph, Producer, build_graph, mean_gamma, named_tensors
-from .plan import PruningPlan
+from .graph import ChannelGraph, build_graph, named_tensors
+from .plan import Ints, PruningPlan
 from .selection import LayerProblem, Selection, select_layers
-from .sparsity import keep_counts, uniform_counts
-from .targets import Counts, reach, rounded
+from .targets import Counts, Target, choice, counts_of, in_scope, ranked, target_of
 
 Progress = Callable[[str, int, int], None]
 
@@ -69,10 +68,10 @@ def make_plan(
             without BatchNorms or with all scales equal.
         BackendUnavailable: `backend` cannot run here.
     """
-    target = _target(sparsity, flops, params, keep)
-    _choice("rule", rule, ("bn", "uniform"))
-    _choice("scope", scope, ("internal", "all"))
-    _choice("ties", ties, ("random", "norm"))
+    target = target_of(sparsity, flops, params, keep)
+    choice("rule", rule, ("bn", "uniform"))
+    choice("scope", scope, ("internal", "all"))
+    choice("ties", ties, ("random", "norm"))
     for name, value in (("round_to", round_to), ("min_keep", min_keep)):
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
@@ -101,78 +100,25 @@ def make_plan(
         "round_to": round_to,
         "min_keep": min_keep,
     }
-    return _plan(graph, counts, selections, kept, {**settings, "seed": seed, "ties": ties})
-
-
-Target = tuple[str, Any]
-
-
-def _target(
-    sparsity: float | None, flops: float | None, params: float | None, keep: Mapping[str, int] | None
-) -> Target:
-    shares = {"sparsity": sparsity, "flops": flops, "params": params}
-    given: list[Target] = [(name, value) for name, value in shares.items() if value is not None]
-    if keep is not None:
-        given.append(("keep", dict(keep)))
-    if len(given) != 1:
-        names = ", ".join(name for name, _ in given) or "none"
-        raise ValueError(f"expected exactly one target of sparsity, flops, params and keep; got {names}")
-    name, value = given[0]
-    if name != "keep":
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name}: expected a number between 0 and 1, got {value!r}")
-        if not 0 < value < 1:
-            raise ValueError(f"{name}: expected a number between 0 and 1 (exclusive), got {value!r}")
-    return name, value
-
-
-def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+    coverage = {group.name: s.coverage for group, s in zip(graph.groups, selections, strict=True)}
+    tensors = named_tensors(model)
+    shapes = {name: tuple(tensors[name].shape) for name in tensors}
+    return plan_of_atoms(graph, kept, coverage, shapes, {**settings, "seed": seed, "ties": ties})
 
 
 def _counts(
     graph: ChannelGraph, target: Target, rule: str, scope: str, round_to: int, min_keep: int
 ) -> tuple[ChannelGraph, Counts]:
     """Step 1: the graph of the groups that are decided about, and how many atoms each keeps."""
-    if scope == "internal":
-        added = [group for group in graph.groups if group.added]
-        graph = graph.without(
-            added, "its channels meet another layer's in an addition; scope='all' prunes them"
-        )
+    graph = in_scope(graph, scope)
     _finite(graph)
     what, value = target
     if what == "keep":
         counts = _given(graph, value)
         rest = [group for group in graph.groups if group.name not in counts]
         return graph.without(rest, "not named in keep"), counts
-    tensors = named_tensors(graph.model)
-    gammas = {group.name: mean_gamma(group, tensors) for group in graph.groups} if rule == "bn" else {}
-    bare = [group for group in graph.groups if rule == "bn" and gammas[group.name] is None]
-    if not graph.groups or len(bare) == len(graph.groups):
-        _nothing(graph, bool(bare))
-    graph = graph.without(bare, "no BatchNorm behind it; rule='uniform' prunes it")
-    scales = {group.name: gammas[group.name] for group in graph.groups} if rule == "bn" else {}
-    sizes = {group.name: group.atoms.size for group in graph.groups}
-
-    def counts_at(share: float) -> Counts:
-        counts = keep_counts(scales, share) if rule == "bn" else uniform_counts(sizes, share)
-        return {g.name: rounded(g, counts[g.name], min_keep, round_to) for g in graph.groups}
-
-    if what == "sparsity":
-        return graph, counts_at(value)
-    cost = graph.traced.flops if what == "flops" else graph.traced.params
-    return graph, reach(what, value, cost, graph.groups, graph.traced.atoms.count, counts_at)
-
-
-def _nothing(graph: ChannelGraph, no_batch_norm: bool) -> None:
-    if no_batch_norm:
-        raise ValueError(
-            "rule: 'bn' needs BatchNorm layers behind the convolutions and this model has none; use "
-            "rule='uniform'"
-        )
-    reasons = "; ".join(f"{name}: {why}" for name, why in list(graph.skipped.items())[:5])
-    raise ValueError(f"model: no convolution of it may lose channels ({reasons})")
+    graph = ranked(graph, rule)
+    return graph, counts_of(graph, target, rule, round_to, min_keep, named_tensors(graph.model))
 
 
 def _finite(graph: ChannelGraph) -> None:
@@ -219,7 +165,9 @@ def _select(
     """Steps 2 and 3 for every group."""
     problems = [
         LayerProblem(
-            group.name, tuple(t for p in group.producers for t in _tables(p, backend)), counts[group.name]
+            group.name,
+            tuple(t for p in group.producers for t in tables_of(p.kernel, p.rows, backend)),
+            counts[group.name],
         )
         for group in graph.groups
     ]
@@ -227,24 +175,26 @@ def _select(
     return select_layers(problems, seed=seed, ties=ties, backend=backend, progress=report)
 
 
-def _tables(producer: Producer, backend: str) -> list[Any]:
+def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
     """[I, A, d] for each of the w channels of an atom: I clustering problems of A kernels.
+
+    `kernel` [O, I, ...], `rows` [A, w] the output channels of each atom (-1: it has none here).
 
     On the host, but for the backend "triton", which takes them where they are.
     """
-    kernel: Tensor = producer.kernel.flatten(2)
+    kernel = kernel.flatten(2)
     if kernel.dtype not in (torch.float32, torch.float64):
         kernel = kernel.float()
     if backend != "triton":
         kernel = kernel.cpu()
     points = kernel.transpose(0, 1)  # [I, O, d]
     tables = []
-    for rows in producer.rows.T:
-        if np.array_equal(rows, np.arange(points.shape[1])):
+    for row in rows.T:
+        if np.array_equal(row, np.arange(points.shape[1])):
             tables.append(points)
         else:
-            table = points[:, torch.from_numpy(rows).to(points.device)]
-            table[:, torch.from_numpy(rows < 0).to(points.device)] = 0  # an atom without a channel here
+            table = points[:, torch.from_numpy(row).to(points.device)]
+            table[:, torch.from_numpy(row < 0).to(points.device)] = 0  # an atom without a channel here
             tables.append(table)
     return tables if backend == "triton" else [table.numpy() for table in tables]
 
@@ -257,17 +207,20 @@ def _kept(graph: ChannelGraph, selections: list[Selection]) -> npt.NDArray[np.bo
     return graph.traced.filled(kept)
 
 
-def _plan(
+def plan_of_atoms(
     graph: ChannelGraph,
-    counts: Counts,
-    selections: list[Selection],
     kept: npt.NDArray[np.bool_],
+    coverage: Mapping[str, float],
+    shapes: Mapping[str, tuple[int, ...]],
     settings: dict[str, Any],
 ) -> PruningPlan:
+    """The plan that keeps the atoms `kept` [atoms] of a model whose tensors had `shapes`.
+
+    `coverage` is that of each group.
+    """
     traced = graph.traced
     slices = traced.slices(kept)
-    tensors = named_tensors(graph.model)
-    decided = {p.name: s.coverage for g, s in zip(graph.groups, selections, strict=True) for p in g.producers}
+    decided = {p.name: coverage[group.name] for group in graph.groups for p in group.producers}
     problem = traced.training_problem
     return PruningPlan(
         keep={name: np.flatnonzero(kept[line]) for name, line in graph.channels.items() if name in decided},
@@ -276,7 +229,7 @@ def _plan(
         flops=(traced.flops.full, round(traced.flops.at(kept.astype(np.float64)))),
         params=(traced.params.full, round(traced.params.at(kept.astype(np.float64)))),
         slices=slices,
-        shapes={name: tuple(tensors[name].shape) for name in slices},
+        shapes={name: shapes[name] for name in slices},
         coverage={name: decided[name] for name in graph.channels if name in decided},
         settings=settings,
         notes=(f"the model could be traced in evaluation mode only ({problem})",) if problem else (),

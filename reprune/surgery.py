@@ -30,7 +30,7 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
     state = {} if optimizer is None else _sliced_state(plan, tensors, optimizer)
     put(model, new)
     if optimizer is not None:
-        _replace(optimizer, new, state)
+        replace_parameters(optimizer, new, state)
     remember_plan(model, plan)
 
 
@@ -78,7 +78,7 @@ def _sliced_state(
     plan: PruningPlan, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[Tensor, dict[str, Any]]:
     """{parameter that is cut: its state, cut}; the optimizer is not changed."""
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    held = held_by(optimizer)
     if not any(id(t) in held for t in tensors.values()):
         raise ValueError(
             "optimizer: expected one that holds parameters of the model, got one that holds none of "
@@ -96,9 +96,19 @@ def _sliced_state(
     return states
 
 
+def held_by(optimizer: torch.optim.Optimizer) -> set[int]:
+    """The ids of the parameters that `optimizer` holds."""
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
 def _sliced_value(name: str, key: str, value: Any, parameter: Tensor, kept: Mapping[int, Any]) -> Any:
+    return cut(value, kept) if can_be_sliced(name, key, value, parameter) else value
+
+
+def can_be_sliced(name: str, key: str, value: Any, parameter: Tensor) -> bool:
+    """Is state `key` of parameter `name` a tensor of its shape?  ``ValueError`` if it is one of another."""
     if not isinstance(value, Tensor) or (value.numel() == 1 and value.shape != parameter.shape):
-        return value
+        return False
     if value.shape != parameter.shape:
         raise ValueError(
             f"optimizer: state {key!r} of {name} has shape {tuple(value.shape)}; only states of the "
@@ -106,12 +116,13 @@ def _sliced_value(name: str, key: str, value: Any, parameter: Tensor, kept: Mapp
             f"{tuple(parameter.shape)} and single numbers can be sliced.  Prune first and make the "
             f"optimizer afterwards"
         )
-    return cut(value, kept)
+    return True
 
 
-def _replace(
+def replace_parameters(
     optimizer: torch.optim.Optimizer, new: Mapping[Tensor, Tensor], state: Mapping[Tensor, dict[str, Any]]
 ) -> None:
+    """Let `optimizer` hold `new` {old: new} in place of the old, each with the `state` {old: state}."""
     for group in optimizer.param_groups:
         group["params"] = [new.get(p, p) for p in group["params"]]
     for old in new:

@@ -20,8 +20,10 @@ ROWS = (
     {"plan"},
     {"planner"},
     {"surgery"},
-    {"checkpoint"},
-    {"pruner", "distributed", "sklearn", "torch_pruning", "demo", "bench"},
+    {"checkpoint", "distributed"},
+    {"pruner"},
+    {"training"},
+    {"lightning", "sklearn", "torch_pruning", "demo", "bench"},
     {"cli"},
 )
 ALONE = {"reference", "kernels", "_core"}  # import nothing of reprune at all

@@ -10,13 +10,14 @@ import numpy as np
 from torch import nn
 
 from .certificate import Failure, Mask, certify
-from .groups import ChannelGroup, Producer, find_groups, mean_gamma
-from .slicing import Slices, cut, cut_all, named_tensors, put, sliced_copy
+from .groups import ChannelGroup, Producer, find_groups, mean_gamma, output_first
+from .slicing import Slices, cut, cut_all, named_tensors, put, sliced_copy, successor
 from .traced import Example, TracedModel, as_example, trace_model
 
 __all__ = [
     "ChannelGraph",
     "ChannelGroup",
+    "Mask",
     "Producer",
     "Slices",
     "build_graph",
@@ -24,8 +25,10 @@ __all__ = [
     "cut_all",
     "mean_gamma",
     "named_tensors",
+    "output_first",
     "put",
     "sliced_copy",
+    "successor",
 ]
 
 

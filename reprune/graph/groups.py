@@ -27,6 +27,8 @@ class Producer:
     rows: Ints
     """[A, w] output channels of each atom; w > 1 for grouped convolutions and chunks.  Where atoms have
     different numbers of channels here, the first of each; -1 where an atom has none."""
+    transposed: bool = False
+    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -106,18 +108,23 @@ def _sharing(names: list[str], free: Mapping[str, Ints], count: int) -> list[lis
 
 
 def _producer(name: str, convolution: Convolution, atoms: Atoms, group: Ints) -> Producer:
-    kernel = convolution.kernel.detach()
+    kernel = output_first(convolution.kernel.detach(), convolution.transposed, convolution.groups)
     channels = atoms.of[convolution.channels]
-    if convolution.transposed:  # [I, O/g, ...] -> [O, I/g, ...]
-        parts = kernel.reshape(convolution.groups, -1, *kernel.shape[1:])
-        kernel = parts.transpose(1, 2).flatten(0, 1)
     rows = [np.flatnonzero(channels == atom) for atom in group.tolist()]
     width = min(row.size for row in rows if row.size)
     table = np.full((group.size, width), FIXED)
     for atom, row in enumerate(rows):
         if row.size:
             table[atom] = row[:width]
-    return Producer(name, kernel, table)
+    return Producer(name, kernel, table, convolution.transposed, convolution.groups)
+
+
+def output_first(kernel: Tensor, transposed: bool, groups: int) -> Tensor:
+    """The kernels of a convolution, output channels first: [O, I/groups, ...]."""
+    if not transposed:
+        return kernel
+    parts = kernel.reshape(groups, -1, *kernel.shape[1:])  # [I, O/groups, ...], group by group
+    return parts.transpose(1, 2).flatten(0, 1)
 
 
 def _gammas(

@@ -40,15 +40,18 @@ def cut_all(model: nn.Module, slices: Slices) -> dict[Tensor, Tensor]:
     new: dict[Tensor, Tensor] = {}
     for name, kept in slices.items():
         old = tensors[name]
-        out = cut(old, kept)
-        if isinstance(old, nn.Parameter):
-            parameter = nn.Parameter(out, requires_grad=old.requires_grad)
-            parameter.__dict__.update(old.__dict__)  # marks that a training loop may have left on it
-            if old.grad is not None:
-                parameter.grad = cut(old.grad, kept)
-            out = parameter
-        new[old] = out
+        new[old] = successor(old, cut(old, kept), None if old.grad is None else cut(old.grad, kept))
     return new
+
+
+def successor(old: Tensor, value: Tensor, grad: Tensor | None) -> Tensor:
+    """What takes the place of `old` in a model: a parameter or buffer with another value and gradient."""
+    if not isinstance(old, nn.Parameter):
+        return value
+    parameter = nn.Parameter(value, requires_grad=old.requires_grad)
+    parameter.__dict__.update(old.__dict__)  # marks that a training loop may have left on it
+    parameter.grad = grad
+    return parameter
 
 
 def put(model: nn.Module, new: Mapping[Tensor, Tensor]) -> None:

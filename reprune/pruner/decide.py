@@ -1,0 +1,176 @@
+"""One event: counts, clusters and coverage on the channels that are there, then which others come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..distributed import gathered, owners, rank_and_size
+from ..graph import ChannelGraph, ChannelGroup, Mask, Producer
+from ..plan import Ints
+from ..planner import tables_of
+from ..selection import LayerProblem, select_layers
+from ..targets import Target, counts_of
+from .regrowth import draw, residual_norms
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The choices that hold for all events."""
+
+    target: Target
+    rule: str
+    round_to: int
+    min_keep: int
+    seed: int
+    ties: str
+    backend: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was decided about one group."""
+
+    kept: Ints
+    """Atoms that were selected."""
+    regrown: Ints
+    """Atoms that come back."""
+    covered: int
+    clusters: int
+    """Over all input channels; 0 and 0 if the group kept what it had."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The full-size values that are decided on."""
+
+    tensors: Mapping[str, Tensor]
+    """Full-size parameters; what is not there has its most recent values."""
+    kernel: Callable[[Producer], Tensor]
+    """[O, I, ...] full-size kernels of a convolution."""
+    inputs: Mapping[str, Ints]
+    """{convolution: [I] the atom of each input channel; -1: always there}."""
+
+
+def decide(
+    graph: ChannelGraph, source: Source, alive: Mask, rules: Rules, event: int, share: float
+) -> dict[str, Found]:
+    """{group: what is kept of the atoms `alive`, and what comes back}.
+
+    `share` of each group's atoms come back.  With several processes each works on some of the groups, and all
+    return the same.
+    """
+    counts = _counts(graph, source.tensors, alive, rules)
+    rank, size = rank_and_size()
+    owner = owners([cost(group, source, alive, counts[group.name]) for group in graph.groups], size)
+    mine = [group for k, group in enumerate(graph.groups) if owner[k] == rank]
+    kernels = {p.name: _live_kernel(p, source, alive) for group in mine for p in group.producers}
+    _finite(kernels)
+    problems = [
+        LayerProblem(
+            group.name,
+            tuple(
+                table
+                for p in group.producers
+                for table in tables_of(kernels[p.name], p.rows[alive[group.atoms]], rules.backend)
+            ),
+            counts[group.name],
+        )
+        for group in mine
+    ]
+    selections = select_layers(problems, seed=rules.seed + event, ties=rules.ties, backend=rules.backend)
+    found: dict[str, Found] = {}
+    for group, selection in zip(mine, selections, strict=True):
+        there = np.flatnonzero(alive[group.atoms])
+        kept = there[selection.keep]
+        count = int(share * group.atoms.size)
+        back = _regrown(group, kernels, kept, count, rules.seed, event)
+        whole = kept.size == there.size
+        found[group.name] = Found(
+            kept=group.atoms[kept],
+            regrown=group.atoms[back],
+            covered=0 if whole else int(selection.gains.sum()),
+            clusters=0 if whole else int(selection.clusters.sum()),
+        )
+    return _together(graph, counts, found)
+
+
+def cost(group: ChannelGroup, source: Source, alive: Mask, keep: int) -> float:
+    """About how long clustering and covering `group` takes; only ratios mean something.
+
+    Kernels of one number are sorted: n log n.  For others a chain of nearest neighbours scans about 2 n^2
+    pairs, in d multiply-adds and some ten instructions more.
+    """
+    n = int(alive[group.atoms].sum())
+    if keep == n:
+        return 0.0
+    total = 0.0
+    for producer in group.producers:
+        atoms = source.inputs[producer.name]
+        channels = int((alive[atoms] | (atoms < 0)).sum()) * producer.rows.shape[1]
+        d = producer.kernel[0, 0].numel()
+        total += channels * (n * n * (d + 10) if d > 1 else 30 * n * np.log2(n + 1))
+    return total
+
+
+def _counts(
+    graph: ChannelGraph, tensors: Mapping[str, Tensor], alive: Mask, rules: Rules
+) -> Mapping[str, int]:
+    """Step 1; the scale of a channel that is not there counts 0."""
+    scales: dict[str, Tensor] = {}
+    for group in graph.groups:
+        for name, positions, where in group.gammas:
+            scale = scales.setdefault(name, tensors[name].detach().cpu().clone())
+            scale[torch.from_numpy(positions[~alive[group.atoms[where]]])] = 0
+    present = {group.name: int(alive[group.atoms].sum()) for group in graph.groups}
+    return counts_of(graph, rules.target, rules.rule, rules.round_to, rules.min_keep, scales, present)
+
+
+def _live_kernel(producer: Producer, source: Source, alive: Mask) -> Tensor:
+    """The kernels of the input channels that are there: [O, I', ...]."""
+    atoms = source.inputs[producer.name]
+    there = np.flatnonzero(alive[atoms] | (atoms < 0))
+    kernel = source.kernel(producer)
+    return kernel if there.size == kernel.shape[1] else kernel[:, torch.from_numpy(there).to(kernel.device)]
+
+
+def _finite(kernels: Mapping[str, Tensor]) -> None:
+    for name, kernel in kernels.items():
+        if not bool(torch.isfinite(kernel).all()):
+            raise ValueError(
+                f"model: the weight of {name} has NaN or infinite values; it cannot be clustered"
+            )
+
+
+def _regrown(
+    group: ChannelGroup, kernels: Mapping[str, Tensor], kept: Ints, count: int, seed: int, event: int
+) -> Ints:
+    """Positions in `group` of `count` dropped channels (all, if there are fewer) that come back."""
+    dropped = np.setdiff1d(np.arange(group.atoms.size), kept)
+    if count == 0 or dropped.size <= count:
+        return dropped[:count]
+    filters = []
+    for producer in group.producers:
+        kernel = kernels[producer.name].detach().double().cpu().flatten(1).numpy()
+        for row in producer.rows.T:  # [A] a channel of each atom, -1 where it has none
+            filters.append(np.where(row[:, None] < 0, 0.0, kernel[row]))
+    vectors = np.concatenate(filters, axis=1)
+    norms = residual_norms(vectors[kept], vectors[dropped])
+    return dropped[draw(norms, count, seed, event, group.name)]
+
+
+def _together(graph: ChannelGraph, counts: Mapping[str, int], mine: dict[str, Found]) -> dict[str, Found]:
+    """What all processes found.  ``ValueError`` if they do not train the same network."""
+    everyone = gathered((dict(counts), mine))
+    if any(other != everyone[0][0] for other, _ in everyone):
+        raise ValueError(
+            "model: the processes hold different BatchNorm scales, so they are not training one network; "
+            "wrap it "
+            "in DistributedDataParallel"
+        )
+    found = {name: result for _, results in everyone for name, result in results.items()}
+    return {group.name: found[group.name] for group in graph.groups}

@@ -1,0 +1,143 @@
+"""The two ways to enforce which channels are there: smaller tensors, or zeros in tensors of full size.
+
+Both are given the store, which has every value; they differ only in what stands in the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..graph import cut, named_tensors, put, successor
+from ..surgery import replace_parameters
+from .members import Members, shape_of
+from .store import Positions, Store, write
+
+Layout = Mapping[str, Positions]
+"""{tensor: {dimension: positions that are there}}."""
+
+
+class Enforcement(Protocol):
+    """How a layout is made to hold."""
+
+    every: bool
+    """Every state of the optimizer has to be one that can be cut."""
+
+    def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
+        """Shape in the model of a tensor of shape `full`."""
+
+    def live(self, tensor: Tensor, where: Positions) -> Tensor:
+        """The values at the positions that are there."""
+
+    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> None:
+        """Change the tensors named in `after` from one layout to the other, with values of the store."""
+
+
+class Shrink:
+    """Tensors hold what is there and nothing else."""
+
+    every = True
+
+    def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
+        return shape_of(full, where)
+
+    def live(self, tensor: Tensor, where: Positions) -> Tensor:
+        return tensor
+
+    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> None:
+        news: list[dict[Tensor, Tensor]] = []
+        for prefix, model in members.models():
+            tensors = named_tensors(model)
+            new: dict[Tensor, Tensor] = {}
+            for name, where in after.items():
+                old = tensors[name]
+                value = store.take(f"{prefix}/{name}", where, old.device)
+                new[old] = successor(old, value, _moved(old.grad, members.sizes[name], before[name], where))
+            news.append(new)
+        own = named_tensors(members.model)
+        states: dict[Tensor, dict[str, Any]] = {
+            own[name]: dict(members.optimizer.state[own[name]])
+            for name in after
+            if own[name] in members.optimizer.state
+        }
+        for key, name, value in list(members.states(list(after), every=True)):
+            states[own[name]][key.split("/")[1]] = store.take(key, after[name], value.device)
+        for (_, model), new in zip(members.models(), news, strict=True):
+            put(model, new)
+        replace_parameters(members.optimizer, news[0], states)
+
+
+class Mask:
+    """Tensors keep their size; every position that is not there is zero."""
+
+    every = False
+
+    def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
+        return full
+
+    def live(self, tensor: Tensor, where: Positions) -> Tensor:
+        return cut(tensor, where)
+
+    @torch.no_grad()
+    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> None:
+        def fill(tensor: Tensor, key: str, where: Positions) -> None:
+            part = store.take(key, where, tensor.device)
+            tensor.detach().zero_()
+            write(tensor.detach(), where, part)
+
+        for prefix, model in members.models():
+            tensors = named_tensors(model)
+            for name, where in after.items():
+                tensor = tensors[name]
+                fill(tensor, f"{prefix}/{name}", where)
+                if tensor.grad is not None:
+                    tensor.grad.copy_(zeroed(zeroed(tensor.grad, before[name]), where))
+        for key, name, value in members.states(list(after), every=False):
+            fill(value, key, after[name])
+
+
+def holder(members: Members, layout: Layout) -> Callable[[], None]:
+    """A function that sets to zero what is not there, in the model's parameters."""
+    parameters = dict(members.model.named_parameters())
+    work = [
+        (parameters[name], dim, torch.from_numpy(gone).to(parameters[name].device))
+        for name, where in layout.items()
+        if name in parameters
+        for dim, gone in missing(parameters[name].shape, where)
+    ]
+
+    @torch.no_grad()
+    def hold() -> None:
+        for parameter, dim, index in work:
+            parameter.index_fill_(dim, index, 0)
+
+    return hold
+
+
+def missing(shape: tuple[int, ...], where: Positions) -> list[tuple[int, Any]]:
+    """[(dimension, positions that are not there)], where there are some."""
+    found = [(dim, np.setdiff1d(np.arange(shape[dim]), kept)) for dim, kept in where.items()]
+    return [(dim, gone) for dim, gone in found if gone.size]
+
+
+def zeroed(tensor: Tensor, where: Positions) -> Tensor:
+    """`tensor` with zeros at the positions that are not there."""
+    out = tensor.detach().clone()
+    for dim, gone in missing(out.shape, where):
+        out.index_fill_(dim, torch.from_numpy(gone).to(out.device), 0)
+    return out
+
+
+def _moved(grad: Tensor | None, full: tuple[int, ...], before: Positions, after: Positions) -> Tensor | None:
+    """A gradient in another layout; zero for channels that come back."""
+    if grad is None:
+        return None
+    whole = torch.zeros(full, dtype=grad.dtype, device=grad.device)
+    write(whole, before, grad.detach())
+    out = cut(whole, after)
+    channels_last = grad.dim() == 4 and not grad.is_contiguous()
+    return out.contiguous(memory_format=torch.channels_last) if channels_last else out

@@ -1,0 +1,100 @@
+"""What happened while a network was pruned: one record per event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event.  Layers are named by the first convolution of their group."""
+
+    epoch: int
+    sparsity: float
+    """Share of the channels of the prunable layers that was dropped by the selection, before any came
+    back."""
+    kept: Mapping[str, int]
+    """{layer: channels selected}."""
+    regrown: Mapping[str, int]
+    """{layer: channels that came back}."""
+    clusters: Mapping[str, int]
+    """{layer: clusters of kernels, over all input channels}; no entry where a layer kept all it had."""
+    coverage: float
+    """Covered clusters / all clusters, over all layers; 1 where nothing was clustered."""
+    flops: float
+    """Share of the full network's FLOPs that the selected channels need."""
+    flops_regrown: float
+    """The same with the channels that came back: what the training goes on with."""
+    seconds: float
+    """Time that the event took."""
+
+
+class History:
+    """The events so far; ``print(history)`` shows a table, :meth:`plot` draws them."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self._events)
+
+    def __getitem__(self, index: int) -> Event:
+        return self._events[index]
+
+    def add(self, event: Event) -> None:
+        """Append one."""
+        self._events.append(event)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """The records as plain values, for JSON."""
+        return [asdict(event) for event in self._events]
+
+    @staticmethod
+    def from_list(records: list[dict[str, Any]]) -> History:
+        """The history that :meth:`to_list` wrote."""
+        history = History()
+        for record in records:
+            history.add(Event(**record))
+        return history
+
+    def __str__(self) -> str:
+        lines = [
+            f"{'epoch':>5}  {'sparsity':>8}  {'kept':>6}  {'regrown':>7}  {'coverage':>8}  FLOPs left  "
+            f"seconds"
+        ]
+        lines += [
+            f"{e.epoch:5d}  {e.sparsity:8.1%}  {sum(e.kept.values()):6d}  {sum(e.regrown.values()):7d}  "
+            f"{e.coverage:8.3f}  {e.flops:10.1%}  {e.seconds:7.2f}"
+            for e in self._events
+        ]
+        return "\n".join(lines)
+
+    def plot(self) -> Any:
+        """A matplotlib figure: coverage rate and FLOPs over the epochs.  Needs ``pip install
+        "reprune[plot]"``.
+
+        ``history.plot().savefig("history.png")`` writes it; no window opens.
+        """
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        epochs = [event.epoch for event in self._events]
+        for label, values in (
+            ("coverage rate", [event.coverage for event in self._events]),
+            ("FLOPs selected", [event.flops for event in self._events]),
+            ("FLOPs with channels that came back", [event.flops_regrown for event in self._events]),
+        ):
+            axes.plot(epochs, values, marker="o", markersize=3, label=label)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("share")
+        axes.set_ylim(0, 1.05)
+        axes.legend(frameon=False)
+        return figure

@@ -1,0 +1,304 @@
+"""The pruner: REPrune's concurrent paradigm, in two lines of anyone's loop."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..arrays import seed_of
+from ..backend import resolve
+from ..graph import Mask as Atoms
+from ..graph import named_tensors
+from ..plan import PruningPlan, plan_of, set_plan
+from ..planner import plan_of_atoms
+from ..targets import choice, target_of
+from . import state
+from .decide import Found, Rules, decide
+from .enforce import Enforcement, Layout, Mask, Shrink, holder, missing
+from .history import Event, History
+from .members import Members, bare
+from .schedule import Schedule
+from .store import Store
+from .structure import Structure
+
+
+class Pruner:
+    """Prunes `model` while `optimizer` trains it::
+
+        pruner = reprune.Pruner(model, optimizer, images[:2], sparsity=0.5, interval=2, until=180)
+        for epoch in range(epochs):
+            train_one_epoch(model, optimizer)       # your loop, unchanged
+            pruner.step()                           # like a learning-rate scheduler
+        pruner.finalize()
+        reprune.save(model, "small.safetensors")
+
+    At the end of every `interval`-th epoch up to `until` channels are selected among those that are there
+    (REPrune, Park et al., AAAI 2024, Algorithm 2) and some of the dropped come back (CHEX, Hou et al.,
+    2022); after the last of these events the structure is final and the training goes on to its end.
+
+    Args:
+        model: any eager model, at full size; inside torch.compile, and in mask mode
+            DistributedDataParallel, as well.
+        optimizer: the one that trains it, with any parameter groups.  In shrink mode its state must be
+            tensors of the shape of the parameter, or single numbers.
+        example_inputs: what the model takes: a tensor, a tuple of positional or a dictionary of keyword
+            arguments.
+        sparsity, flops, params: the target, one of them, as in :func:`reprune.make_plan`.
+        interval, until: epochs between events, and the epoch after which there are none.
+        regrow: the share of each layer's channels that comes back at first; along a cosine it falls to 0.
+        mode: ``"shrink"``: parameters, buffers, gradients and optimizer state become smaller at every event,
+            and training faster.  ``"mask"``: dropped channels are zeros in tensors of full size until
+            :meth:`finalize`.
+        copies: further models with the same tensors that go along, such as
+            ``torch.optim.swa_utils.AveragedModel``.
+        seed, ties, scope, rule, min_keep, round_to, backend: as in :func:`reprune.make_plan`.
+
+    A channel that comes back goes on from where it left: filter, the next layers' input slices, BatchNorm
+    parameters and statistics, optimizer state.
+
+    In shrink mode an event puts new parameters into the model and the optimizer: wrap it anew in
+    DistributedDataParallel where ``step()`` returns True.
+
+    Raises ``ValueError`` or ``TypeError`` for arguments that are wrong or do not fit each other.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        example_inputs: Any,
+        *,
+        sparsity: float | None = None,
+        flops: float | None = None,
+        params: float | None = None,
+        interval: int = 2,
+        until: int = 180,
+        regrow: float = 0.3,
+        mode: str = "shrink",
+        copies: Sequence[nn.Module] = (),
+        seed: int = 0,
+        ties: str = "random",
+        scope: str = "internal",
+        rule: str = "bn",
+        min_keep: int = 1,
+        round_to: int = 1,
+        backend: str = "auto",
+    ) -> None:
+        target = target_of(sparsity, flops, params, None)
+        self.schedule = Schedule(interval, until, regrow)
+        choice("mode", mode, ("shrink", "mask"))
+        choice("rule", rule, ("bn", "uniform"))
+        choice("scope", scope, ("internal", "all"))
+        choice("ties", ties, ("random", "norm"))
+        for name, value in (("round_to", round_to), ("min_keep", min_keep)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+        inner, around = bare(model)
+        if mode == "shrink" and around & {"DistributedDataParallel", "DataParallel"}:
+            raise ValueError(
+                "model: in mode='shrink' pass the module inside DistributedDataParallel (model.module) and "
+                "wrap it "
+                "anew where step() returns True; or use mode='mask'"
+            )
+        self.model, self.optimizer, self.mode = inner, optimizer, mode
+        self._members = Members(inner, optimizer, [bare(copy)[0] for copy in copies])
+        self._members.check(self._members.sizes)
+        device = next(inner.parameters()).device.type
+        self._rules = Rules(target, rule, round_to, min_keep, seed_of(seed), ties, resolve(backend, device))
+        self._settings = {target[0]: target[1], "rule": rule, "scope": scope, "round_to": round_to}
+        self._settings |= {"min_keep": min_keep, "seed": seed, "ties": ties}
+        self._settings |= {"interval": interval, "until": until, "regrow": regrow}
+
+        self._structure = Structure(inner, example_inputs, scope, rule)
+        self._graph = self._structure.graph
+        self._first = plan_of(inner)
+        self._alive: Atoms = self._graph.everything()
+        self._coverage = {group.name: 1.0 for group in self._graph.groups}
+        self._store = Store()
+        self._enforcement: Enforcement = Shrink() if mode == "shrink" else Mask()
+        self._hold = holder(self._members, {})
+        self._hook = optimizer.register_step_post_hook(lambda *_: self._hold())
+        self.epoch = 0
+        """Epochs done."""
+        self.history = History()
+        """One record per event."""
+        self.finished = False
+        """``finalize()`` was called."""
+
+    def step(self) -> bool:
+        """Call at the end of every epoch.  Returns True if it was one with an event.
+
+        Raises ``ValueError`` if the optimizer does not hold the model's parameters (any more), or the model
+        was changed by someone else.  After an error all is as it was.
+        """
+        if self.finished:
+            self.epoch += 1
+            return False
+        self._check()
+        if self.schedule.fires(self.epoch + 1):
+            self._event(self.epoch + 1, final=self.epoch + 1 == self.schedule.last)
+            self.epoch += 1
+            return True
+        self.epoch += 1
+        return False
+
+    def finalize(self) -> PruningPlan:
+        """Make the structure final and the model small; call it after the last epoch.  Returns the plan.
+
+        In mask mode the tensors are cut now, in place; use the model inside wrappers from here on.  If the
+        last event has not come yet it comes now, with a warning.  ``ValueError`` if there was no event at
+        all.
+        """
+        if not self.finished:
+            if not len(self.history):
+                raise ValueError(
+                    f"finalize: no event came in {self.epoch} epochs, so nothing was pruned; call step() "
+                    f"at the end "
+                    f"of every epoch, or use an interval below {self.schedule.interval}"
+                )
+            self._check()
+            if self.history[-1].epoch < self.schedule.last:
+                warnings.warn(
+                    f"finalize: the training ended after {self.epoch} epochs, before the last event (epoch "
+                    f"{self.schedule.last}): it comes now, and nothing is trained after it",
+                    stacklevel=2,
+                )
+                self._event(max(self.epoch, 1), final=True)
+            if self.mode == "mask":
+                self._absorb()
+                layout = self._structure.layout(self._alive)
+                whole: Layout = {name: {} for name in layout}
+                Shrink().exchange(self._members, self._store, whole, layout)
+                self._enforcement = Shrink()
+            self._hook.remove()
+            self._tell_plan()
+            self._store = Store()
+            self.finished = True
+        return self.plan
+
+    @property
+    def plan(self) -> PruningPlan:
+        """What the last event kept and let come back, as a plan for the full model."""
+        return plan_of_atoms(
+            self._graph, self._alive, self._coverage, self._members.sizes, dict(self._settings)
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on: plain values and tensors, those of dropped channels included."""
+        return state.save(self)
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from `saved`, with a model at full size or at any other point of the same training.
+
+        Model and optimizer get their structure; load their own states after this.
+        :func:`reprune.load_training` does it all.  ``ValueError`` if `saved` is of another model; then
+        nothing is changed.
+        """
+        state.load(self, saved)
+
+    def _check(self) -> None:
+        layout = self._structure.layout(self._alive)
+        self._members.check(
+            {
+                name: self._enforcement.shape(size, layout.get(name, {}))
+                for name, size in self._members.sizes.items()
+            }
+        )
+
+    def _event(self, epoch: int, final: bool) -> None:
+        start = time.perf_counter()
+        if self.mode == "mask":
+            self._still_zero()
+        self._absorb()
+        number = len(self.history)
+        share = 0.0 if final else self.schedule.share(epoch)
+        found = decide(
+            self._graph,
+            self._structure.source(self.model, self._store.full),
+            self._alive,
+            self._rules,
+            number,
+            share,
+        )
+        kept, grown = self._graph.everything(), self._graph.everything()
+        for group in self._graph.groups:
+            kept[group.atoms] = False
+            kept[found[group.name].kept] = True
+        kept = self._graph.traced.filled(kept)
+        grown = kept.copy()
+        for result in found.values():
+            grown[result.regrown] = True
+        self._move(grown)
+        self._coverage = {name: f.covered / f.clusters if f.clusters else 1.0 for name, f in found.items()}
+        self._tell_plan()
+        self.history.add(self._record(epoch, found, kept, grown, time.perf_counter() - start))
+
+    def _absorb(self) -> None:
+        """Bring the store up to date with what is there."""
+        layout = self._structure.layout(self._alive)
+        take, live = self._store.absorb, self._enforcement.live
+        states = list(self._members.states(list(layout), self._enforcement.every))
+        for prefix, model in self._members.models():
+            tensors = named_tensors(model)
+            for name, where in layout.items():
+                take(f"{prefix}/{name}", live(tensors[name], where), self._members.sizes[name], where)
+        for key, name, value in states:
+            take(key, live(value, layout[name]), self._members.sizes[name], layout[name])
+
+    def _move(self, alive: Atoms) -> None:
+        """Enforce another set of atoms, with values of the store."""
+        before, after = self._structure.layout(self._alive), self._structure.layout(alive)
+        changed = {
+            name: where
+            for name, where in after.items()
+            if any(not np.array_equal(where[dim], before[name][dim]) for dim in where)
+        }
+        self._enforcement.exchange(self._members, self._store, before, changed)
+        self._alive = alive
+        if self.mode == "mask":
+            self._hold = holder(self._members, after)
+
+    def _still_zero(self) -> None:
+        """In mask mode, raise ``ValueError`` if a dropped channel is not zero."""
+        parameters = dict(self.model.named_parameters())
+        for name, where in self._structure.layout(self._alive).items():
+            if name in parameters:
+                for dim, gone in missing(parameters[name].shape, where):
+                    index = torch.from_numpy(gone).to(parameters[name].device)
+                    if bool(parameters[name].detach().index_select(dim, index).any()):
+                        raise ValueError(
+                            f"model: it was changed behind the pruner's back: dropped channels of {name} "
+                            f"are not "
+                            "zero any more; load_state_dict of the pruner goes before that of the model"
+                        )
+
+    def _tell_plan(self) -> None:
+        """In shrink mode the model carries the plan that made it, so that ``reprune.save`` can write it."""
+        if isinstance(self._enforcement, Shrink):
+            plan = self.plan
+            for _, model in self._members.models():
+                set_plan(model, plan, self._first)
+
+    def _record(
+        self, epoch: int, found: Mapping[str, Found], kept: Atoms, grown: Atoms, seconds: float
+    ) -> Event:
+        traced = self._graph.traced
+        total = sum(group.atoms.size for group in self._graph.groups)
+        clusters = sum(f.clusters for f in found.values())
+        return Event(
+            epoch=epoch,
+            sparsity=1 - sum(f.kept.size for f in found.values()) / total,
+            kept={name: f.kept.size for name, f in found.items()},
+            regrown={name: f.regrown.size for name, f in found.items()},
+            clusters={name: f.clusters for name, f in found.items() if f.clusters},
+            coverage=sum(f.covered for f in found.values()) / clusters if clusters else 1.0,
+            flops=traced.flops.at(kept.astype(np.float64)) / traced.flops.full,
+            flops_regrown=traced.flops.at(grown.astype(np.float64)) / traced.flops.full,
+            seconds=seconds,
+        )

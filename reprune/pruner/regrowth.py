@@ -1,0 +1,50 @@
+"""Which dropped channels come back: those that the kept ones span least, by chance (CHEX, Hou et al.
+2022)."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+def residual_norms(kept: Floats, candidates: Floats) -> Floats:
+    """Norms of what is left of each candidate after projection on the span of the kept filters.
+
+    Args:
+        kept: [K, D] flattened filters that stay.
+        candidates: [C, D] flattened filters that do not.
+
+    Returns:
+        [C] ``|| w - P w ||``, P the orthogonal projection on the span of the rows of `kept`.
+    """
+    scale = float(np.abs(kept).max(initial=0.0))
+    if scale == 0.0:
+        return _norms(candidates)
+    _, values, basis = np.linalg.svd(kept / scale, full_matrices=False)
+    rank = int((values > values[0] * max(kept.shape) * np.finfo(np.float64).eps).sum())
+    basis = basis[:rank]  # [rank, D], orthonormal rows
+    rest = candidates - (candidates @ basis.T) @ basis
+    return _norms(rest)
+
+
+def _norms(rows: Floats) -> Floats:
+    return np.asarray(np.sqrt((rows**2).sum(axis=1)), dtype=np.float64)
+
+
+def draw(norms: Floats, count: int, seed: int, event: int, layer: str) -> Ints:
+    """`count` different candidates, drawn one after the other with probabilities softmax(`norms`) [C].
+
+    Drawing without replacement from a softmax is taking the largest of ``norms + Gumbel noise``
+    (Gumbel-top-k); the noise depends on (seed, event, layer) alone, so every process draws the same.
+    Returns the drawn, ascending.
+    """
+    digest = hashlib.sha256(f"{seed} {event} {layer}".encode()).digest()
+    noise = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little"))).gumbel(
+        size=norms.size
+    )
+    return np.sort(np.argsort(-(norms + noise), kind="stable")[:count])

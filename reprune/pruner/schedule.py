@@ -1,0 +1,44 @@
+"""When channels are selected, and how many come back (REPrune's Algorithm 2, CHEX's cosine)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """An event every `interval` epochs up to `until`; a share of `regrow`, falling to 0, comes back."""
+
+    interval: int
+    until: int
+    regrow: float
+
+    def __post_init__(self) -> None:
+        for name, value in (("interval", self.interval), ("until", self.until)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: expected a number of epochs, 1 or more; got {value!r}")
+        if self.until < self.interval:
+            raise ValueError(
+                f"until: expected at least interval={self.interval}, or no event ever comes; got {self.until}"
+            )
+        if isinstance(self.regrow, bool) or not isinstance(self.regrow, (int, float)):
+            raise TypeError(f"regrow: expected a number from 0 to 1; got {self.regrow!r}")
+        if not 0 <= self.regrow <= 1:
+            raise ValueError(f"regrow: expected a number from 0 to 1; got {self.regrow!r}")
+
+    @property
+    def last(self) -> int:
+        """The epoch after which the structure is final."""
+        return self.until - self.until % self.interval
+
+    def fires(self, epoch: int) -> bool:
+        """Is there an event at the end of `epoch`, counted from 1?"""
+        return epoch % self.interval == 0 and epoch <= self.last
+
+    def share(self, epoch: int) -> float:
+        """``delta_t = delta_0 (1 + cos(pi t / until)) / 2``: the share of each layer that comes back at the
+        end of `epoch`; 0 at the last event."""
+        if epoch >= self.last:
+            return 0.0
+        return self.regrow * (1 + math.cos(math.pi * epoch / self.until)) / 2

@@ -1,0 +1,49 @@
+"""The full-size store: the most recently used value of every channel, in host memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ..graph import cut
+from ..plan import Ints
+
+Positions = Mapping[int, Ints]
+"""{dimension: sorted positions} of one tensor; what is not named is whole."""
+
+
+class Store:
+    """Full-size twins of tensors that are cut, by key ("model/conv.weight",
+    "momentum_buffer/conv.weight")."""
+
+    def __init__(self) -> None:
+        self.full: dict[str, Tensor] = {}
+
+    def absorb(self, key: str, live: Tensor, size: Sequence[int], where: Positions) -> None:
+        """Take in `live`, which holds the positions `where` of a tensor of `size`."""
+        part = live.detach().to("cpu")
+        if key not in self.full:
+            like = part if part.shape == tuple(size) else part.new_zeros(tuple(size))
+            self.full[key] = torch.zeros_like(like)  # in its memory format
+        write(self.full[key], where, part)
+
+    def take(self, key: str, where: Positions, device: torch.device) -> Tensor:
+        """The positions `where`, as a tensor of its own on `device`."""
+        return cut(self.full[key], where).to(device).clone(memory_format=torch.preserve_format)
+
+
+def write(full: Tensor, where: Positions, part: Tensor) -> None:
+    """``full[where] = part``, on the device of `full`."""
+    dims = [(dim, kept) for dim, kept in where.items() if kept.size < full.shape[dim]]
+    if not dims:
+        full.copy_(part)
+        return
+    (dim, kept), rest = dims[0], dict(dims[1:])
+    index = torch.from_numpy(kept).to(full.device)
+    if rest:
+        rows = full.index_select(dim, index)
+        write(rows, rest, part)
+        part = rows
+    full.index_copy_(dim, index, part.to(full.device))

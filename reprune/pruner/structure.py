@@ -1,0 +1,101 @@
+"""What a pruner knows of its model for good: the graph of the full model, traced once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..graph import ChannelGraph, Mask, Producer, build_graph, named_tensors, output_first
+from ..plan import Ints
+from ..targets import in_scope, ranked
+from .decide import Source
+
+
+class Structure:
+    """The groups of channels of the full model, and what its tensors have to do with them."""
+
+    def __init__(self, model: nn.Module, example_inputs: Any, scope: str, rule: str) -> None:
+        full = ranked(in_scope(build_graph(model, example_inputs), scope), rule)
+        producers = [p for group in full.groups for p in group.producers]
+        self._inputs = {p.name: _inputs(full, p) for p in producers}
+        self._computed = _computed(full, producers)
+        self.graph = _light(full)
+        traced = full.traced
+        movable = np.zeros(traced.atoms.count, dtype=bool)
+        for group in full.groups:
+            movable[group.atoms] = True
+        self._lines: dict[str, dict[int, Ints]] = {}
+        for (name, dim), line in traced.labels.items():
+            atoms = traced.atoms.of[line]
+            if movable[atoms].any():
+                self._lines.setdefault(name, {})[dim] = atoms
+
+    def layout(self, alive: Mask) -> dict[str, dict[int, Ints]]:
+        """{tensor that can be cut: {dimension: positions that are there}} with the atoms `alive`."""
+        return {
+            name: {dim: np.flatnonzero(alive[atoms]) for dim, atoms in dims.items()}
+            for name, dims in self._lines.items()
+        }
+
+    def source(self, model: nn.Module, full: Mapping[str, Tensor]) -> Source:
+        """What is decided on: the full-size tensors in `full` ("model/..."), and those of `model` that are
+        never cut."""
+        values = {name: full.get(f"model/{name}", tensor) for name, tensor in named_tensors(model).items()}
+        device = next(model.parameters()).device
+
+        def kernel(producer: Producer) -> Tensor:
+            computed = self._computed.get(producer.name)
+            if computed is None:
+                weight = values[f"{producer.name}.weight"]
+            else:
+                module = model.get_submodule(computed)
+                inside = {name: values[f"{computed}.{name}"] for name in named_tensors(module)}
+                weight = functional_call(module, inside, ())
+            return output_first(weight.detach().to(device), producer.transposed, producer.groups)
+
+        return Source(values, kernel, self._inputs)
+
+
+def _light(graph: ChannelGraph) -> ChannelGraph:
+    """The graph without full-size weights and without the records of the trace, which training does not
+    need."""
+    groups = tuple(
+        replace(group, producers=tuple(replace(p, kernel=p.kernel.to("meta")) for p in group.producers))
+        for group in graph.groups
+    )
+    return replace(graph, example=((), {}), groups=groups, traced=replace(graph.traced, edges=[], log=[]))
+
+
+def _computed(graph: ChannelGraph, producers: list[Producer]) -> dict[str, str]:
+    """{convolution: the module that computes its weight}, where that is no parameter of its own."""
+    tensors = named_tensors(graph.model)
+    modules = dict(graph.model.named_modules())
+    found = {}
+    for producer in producers:
+        if f"{producer.name}.weight" not in tensors:
+            name = f"{producer.name}.parametrizations.weight"
+            if name not in modules:
+                raise ValueError(
+                    f"model: the weight of {producer.name} is neither a parameter of its own nor made by "
+                    "torch.nn.utils.parametrizations; use these"
+                )
+            found[producer.name] = name
+    return found
+
+
+def _inputs(graph: ChannelGraph, producer: Producer) -> Ints:
+    """[I] the atom of each input channel of a convolution, -1 where it is always there."""
+    channels = producer.kernel.shape[1]
+    if producer.transposed and producer.groups > 1:  # every group has input channels of its own
+        return np.full(channels, -1)
+    dim = 0 if producer.transposed else 1
+    for name, tensor in named_tensors(graph.model).items():
+        line = graph.traced.labels.get((name, dim))
+        if name.startswith(f"{producer.name}.") and tensor.dim() > 2 and line is not None:
+            return graph.traced.atoms.of[line] if line.size == channels else np.full(channels, -1)
+    return np.full(channels, -1)
