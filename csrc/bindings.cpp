@@ -190,6 +190,7 @@ void bind_gpu(py::module_& m) {
           py::arg("points"), py::arg("is_double"), py::arg("shape"), py::arg("strides"), py::arg("norms"));
 #ifdef REPRUNE_HAS_CUDA
     m.attr("has_cuda") = true;
+    m.def("cuda_error", &cuda_error);
     m.def("cover_layers",
           [](std::uintptr_t layers, std::int64_t count, const Shape& shape, bool by_norm, int device, std::uintptr_t stream) {
               cover_layers(reinterpret_cast<const CoverLayer*>(layers), count, {std::get<0>(shape), std::get<1>(shape)}, by_norm,

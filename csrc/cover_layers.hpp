@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "coverage_layer.hpp"
 
@@ -25,6 +26,8 @@ struct SquaresOf {  // points [I, O, d] by their strides in numbers
     std::int64_t channels, filters, d, stride_j, stride_i, stride_k;
 };
 
+// Why the kernels cannot run on the current device (a driver that is too old, code for other devices); empty if they can.
+std::string cuda_error();
 // layers: on the device
 void cover_layers(const CoverLayer* layers, std::int64_t count, CoverShape shape, bool by_norm, int device,
                   std::uintptr_t stream);

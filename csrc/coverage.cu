@@ -40,6 +40,12 @@ __global__ void squares_kernel(SquaresOf table, double* norms) {  // one thread 
     if (i < table.filters) norms[i] = with_squares(table, i, norms[i]);
 }
 
+std::string cuda_error() {
+    cudaFuncAttributes attributes;
+    const cudaError_t status = cudaFuncGetAttributes(&attributes, index_kernel);
+    return status == cudaSuccess ? "" : cudaGetErrorString(status);
+}
+
 void cover_layers(const CoverLayer* layers, std::int64_t count, CoverShape shape, bool by_norm, int device,
                   std::uintptr_t stream_handle) {
     const auto stream = reinterpret_cast<cudaStream_t>(stream_handle);

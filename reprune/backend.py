@@ -77,7 +77,8 @@ def _no_triton() -> str | None:
     capability = torch.cuda.get_device_capability()
     if capability < (8, 0):
         return f"expected a GPU of compute capability 8.0 or newer; got {capability[0]}.{capability[1]}"
-    return None
+    error = core().cuda_error()
+    return f"the CUDA part of the C++ core cannot run on this GPU: {error}" if error else None
 
 
 def resolve(backend: str, device: str = "cpu") -> str:

@@ -51,6 +51,7 @@ def test_a_named_backend_never_falls_back():
         ({}, r"no GPU: torch.cuda.is_available\(\) is False \(torch "),
         ({"gpu": True}, "the C\\+\\+ core was built without CUDA; install nvcc and run "),
         ({"gpu": True, "cuda": True, "capability": (7, 5)}, "compute capability 8.0 or newer; got 7.5"),
+        ({"gpu": True, "cuda": True, "error": "too old"}, "C\\+\\+ core cannot run on this GPU: too old"),
     ],
 )
 def test_the_reason_why_there_is_no_triton(monkeypatch, state, reason):
@@ -58,6 +59,7 @@ def test_the_reason_why_there_is_no_triton(monkeypatch, state, reason):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: state.get("gpu", False))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: state.get("capability", (9, 0)))
     monkeypatch.setattr(backend.core(), "has_cuda", state.get("cuda", False))
+    monkeypatch.setattr(backend.core(), "cuda_error", lambda: state.get("error", ""), raising=False)
     if not state.get("triton", True):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     elif importlib.util.find_spec("triton") is None:
