@@ -13,6 +13,7 @@ from .pruner import Pruner
 from .selection import Selection, select_filters
 from .sparsity import keep_counts
 from .surgery import apply, prune
+from .training import load_training, save_training
 
 __version__ = version("reprune")
 
@@ -26,10 +27,12 @@ __all__ = [
     "keep_counts",
     "linkage",
     "load",
+    "load_training",
     "make_plan",
     "max_coverage",
     "prune",
     "read_plan",
     "save",
+    "save_training",
     "select_filters",
 ]

@@ -30,7 +30,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     plan = plan_of(model)
     head = {"format": FORMAT, "plan": None if plan is None else json.loads(plan.to_json())}
     tensors = {name: t.detach().contiguous() for name, t in _stored(model).items()}
-    with _in_place_of(Path(path)) as temporary:
+    with in_place_of(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt", "reprune": json.dumps(head)})
 
 
@@ -138,7 +138,7 @@ def _same_names(
 
 
 @contextlib.contextmanager
-def _in_place_of(path: Path) -> Iterator[Path]:
+def in_place_of(path: Path) -> Iterator[Path]:
     """A file beside `path` that takes its place once it is whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     os.close(handle)

@@ -57,7 +57,7 @@ def load(pruner: Pruner, saved: Mapping[str, Any]) -> None:
         pruner._alive = alive
     else:
         pruner._move(alive)
-    pruner._store.full = {key: tensor.clone() for key, tensor in saved["store"].items()}
+    pruner._store.restore(saved["store"])
     pruner._coverage = dict(saved["coverage"])
     pruner.history = History.from_list(saved["history"])
     pruner.epoch = int(saved["epoch"])

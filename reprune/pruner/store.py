@@ -29,6 +29,13 @@ class Store:
             self.full[key] = torch.zeros_like(like)  # in its memory format
         write(self.full[key], where, part)
 
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """Hold `saved` and nothing else, in the memory format of what was there."""
+        was, self.full = self.full, {}
+        for key, tensor in saved.items():
+            fits = key in was and was[key].shape == tensor.shape
+            self.full[key] = was[key].copy_(tensor) if fits else tensor.clone()
+
     def take(self, key: str, where: Positions, device: torch.device) -> Tensor:
         """The positions `where`, as a tensor of its own on `device`."""
         return cut(self.full[key], where).to(device).clone(memory_format=torch.preserve_format)
