@@ -1,4 +1,5 @@
-"""The demo, as a rehearsal of one epoch: files and figures are real, the accuracy need only beat guessing."""
+"""The demo, as a rehearsal of two epochs: files and figures are real, the accuracy need only beat
+guessing."""
 
 import contextlib
 import io
@@ -75,21 +76,26 @@ def test_plan_and_picture_are_there(report: dict[str, Any], folder: Path, small:
         "dense.safetensors",
         "plan.json",
         "pruned.png",
+        "history.png",
     }
 
 
 def test_the_table_shows_both(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     from reprune.cli.demo import show_report
     from reprune.demo import Report, Side
+    from reprune.pruner import History
 
     sides = [
         Side(**{**report[side], "latency": {int(batch): s for batch, s in report[side]["latency"].items()}})
         for side in ("dense", "small")
     ]
-    show_report(Report(*sides, accuracy_when_cut=0.123, same_after_reload=False, seconds=9.0, files={}))
+    history = History.from_list(report["history"])
+    assert [event.epoch for event in history] == [1]
+    show_report(Report(*sides, history=history, same_after_reload=False, seconds=9.0, files={}))
     said = capsys.readouterr().out
     for words in (
-        "12.3 %",
+        "Pruned while training",
+        str(sum(history[0].kept.values())),
         "latency, batch 64",
         "GIVES OTHER OUTPUTS",
         f"{100 * report['dense']['accuracy']:.1f} %",

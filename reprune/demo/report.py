@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..pruner import History
+
 
 @dataclass(frozen=True)
 class Side:
@@ -11,6 +13,7 @@ class Side:
 
     accuracy: float  # share of the 1,000 test images, 0..1
     epochs: int  # passes over the training images so far
+    training_seconds: float  # events included
     flops: int  # of one image
     parameters: int
     file_bytes: int
@@ -23,11 +26,12 @@ class Report:
 
     dense: Side
     small: Side
-    accuracy_when_cut: float  # of the small network, right after pruning and before it trained on
+    history: History  # the events of the training
     same_after_reload: bool  # the file, loaded into a fresh network, gives the same outputs to the last bit
     seconds: float
     files: dict[str, Path]  # what it is -> where it is
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, ready for JSON."""
-        return asdict(self) | {"files": {what: str(path) for what, path in self.files.items()}}
+        plain = asdict(self) | {"history": self.history.to_list()}
+        return plain | {"files": {what: str(path) for what, path in self.files.items()}}

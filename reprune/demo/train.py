@@ -26,18 +26,20 @@ def fit(
     epochs: int,
     peak: float,
     seed: int,
+    after_epoch: Callable[[], object] | None = None,
     progress: Callable[[int, int], None],
 ) -> None:
     """Train in place for ``epochs`` passes with ``peak`` as the largest learning rate.
 
+    ``after_epoch`` is called at the end of each: the place for a pruner's ``step``.
     ``progress`` is called with (steps done, steps).
     """
     generator = torch.Generator().manual_seed(seed)
     count = len(digits.train_images)
     steps = epochs * -(-count // BATCH)
     done = 0
-    model.train()
     for _ in range(epochs):
+        model.train()
         order = torch.randperm(count, generator=generator)
         for start in range(0, count, BATCH):
             batch = order[start : start + BATCH]
@@ -50,6 +52,8 @@ def fit(
             optimizer.step()
             done += 1
             progress(done, steps)
+        if after_epoch is not None:
+            after_epoch()
 
 
 def accuracy(model: nn.Module, digits: Digits) -> float:
