@@ -100,10 +100,11 @@ def decide(
 
 
 def cost(group: ChannelGroup, source: Source, alive: Mask, keep: int) -> float:
-    """About how long clustering and covering `group` takes; only ratios mean something.
+    """About how many nanoseconds it takes to cluster `group` and cover its clusters, on one thread.
 
-    Kernels of one number are sorted: n log n.  For others a chain of nearest neighbours scans about 2 n^2
-    pairs, in d multiply-adds and some ten instructions more.
+    In ratios it is what counts.  Kernels of one number are sorted, so their cost is linear in the filters n;
+    in d numbers there is a part in n d and one in n^2 d.  Fitted to the layers of ResNet-50 with half of the
+    filters kept, which gives 2, 3 and 4 processes measured shares within 12 % of each other.
     """
     n = int(alive[group.atoms].sum())
     if keep == n:
@@ -113,7 +114,7 @@ def cost(group: ChannelGroup, source: Source, alive: Mask, keep: int) -> float:
         atoms = source.inputs[producer.name]
         channels = int((alive[atoms] | (atoms < 0)).sum()) * producer.rows.shape[1]
         d = producer.kernel[0, 0].numel()
-        total += channels * (n * n * (d + 10) if d > 1 else 30 * n * np.log2(n + 1))
+        total += channels * n * (90.0 if d == 1 else d * (26 + 0.044 * n))
     return total
 
 

@@ -1,0 +1,64 @@
+"""Several processes: every one clusters its share, and all end with one plan and one network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet50
+
+from reprune.distributed import gathered, owners, rank_and_size
+from reprune.pruner.decide import cost
+from reprune.pruner.structure import Structure
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_torchrun(processes):
+    """DDP in both modes, gloo: after every event plans and weights are identical on every rank."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+    ]
+    run = subprocess.run(
+        [*command, str(HERE / "workers.py"), "shrink", "mask"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert run.returncode == 0, run.stderr
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["shrink", "mask"]
+
+
+def test_shares_of_resnet50_are_balanced():
+    """By the cost model."""
+    model = resnet50()
+    structure = Structure(model, torch.randn(1, 3, 64, 64), "internal", "bn")
+    source = structure.source(model, {})
+    alive = structure.graph.everything()
+    costs = [cost(g, source, alive, g.atoms.size // 2) for g in structure.graph.groups]
+    assert len(costs) == 33  # conv1 of the stem, two of every block
+    for size in (2, 3):
+        owner = np.array(owners(costs, size))
+        shares = [sum(np.array(costs)[owner == rank]) for rank in range(size)]
+        assert max(shares) / min(shares) < 1.2
+
+
+def test_owners():
+    assert owners([5, 4, 3, 3, 3], 2) == [0, 1, 1, 0, 1]
+    assert owners([1.0, 1.0], 3) == [0, 1]
+    assert owners([], 2) == []
+
+
+def test_one_process_is_alone():
+    assert rank_and_size() == (0, 1)
+    assert gathered("mine") == ["mine"]

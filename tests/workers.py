@@ -1,0 +1,100 @@
+"""What each process of test_distributed.py does; started by torchrun.  An assertion that fails ends it with
+1."""
+
+import hashlib
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+from networks import images, small_resnet
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+import reprune
+from reprune.pruner import decide
+
+EVENTS = 4
+
+
+def alike(*things):
+    """Every process has the same."""
+    digest = hashlib.sha256()
+    for thing in things:
+        digest.update(thing.detach().numpy().tobytes() if isinstance(thing, torch.Tensor) else thing.encode())
+    everyone = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, digest.hexdigest())
+    assert len(set(everyone)) == 1, everyone
+    return everyone[0]
+
+
+def train(mode):
+    rank = dist.get_rank()
+    model = small_resnet()
+    parallel = DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    pruner = reprune.Pruner(
+        parallel if mode == "mask" else model,
+        optimizer,
+        images(2),
+        sparsity=0.5,
+        interval=1,
+        until=EVENTS,
+        regrow=0.4,
+        mode=mode,
+    )
+    clustered = []
+    select = decide.select_layers
+    decide.select_layers = lambda problems, **how: (
+        clustered.append([p.name for p in problems]),
+        select(problems, **how),
+    )[1]
+    for epoch in range(EVENTS + 1):
+        parallel.train()
+        optimizer.zero_grad()
+        x = images(8, seed=100 * epoch + rank)  # every process has other images
+        nn.functional.cross_entropy(parallel(x), torch.arange(8) % 5).backward()
+        optimizer.step()
+        if pruner.step() and mode == "shrink":
+            parallel = DistributedDataParallel(model)
+        digest = alike(pruner.plan.to_json(), *model.parameters())
+    decide.select_layers = select
+    everyone = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, clustered)
+    assert all(parts[0] for parts in everyone)  # all had some
+    for event in zip(*everyone, strict=True):  # each layer was clustered by one process
+        names = [name for part in event for name in part]
+        assert len(names) == len(set(names)) == len(pruner.history[0].kept), names
+    assert sum(sum(event.regrown.values()) for event in pruner.history) > 0
+    pruner.finalize()
+    alike(pruner.plan.to_json(), *model.parameters())
+    if rank == 0:
+        print(mode, digest)
+
+
+def ranks_that_differ():
+    model = small_resnet(seed=dist.get_rank())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    pruner = reprune.Pruner(model, optimizer, images(2), sparsity=0.5, interval=1, until=2)
+    with pytest.raises(ValueError, match="are not training one network"):
+        pruner.step()
+    assert pruner.epoch == 0
+
+
+def sharded():
+    model = small_resnet()
+    fully_shard(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with pytest.raises(TypeError, match=r"is sharded over processes \(FSDP\)"):
+        reprune.Pruner(model, optimizer, images(2), sparsity=0.5, mode="mask")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    for mode in sys.argv[1:]:
+        train(mode)
+    ranks_that_differ()
+    sharded()
+    dist.destroy_process_group()
