@@ -12,6 +12,7 @@ import numpy.typing as npt
 from . import reference
 from .arrays import Floats, device_of, like, to_floats
 from .backend import core, num_threads, resolve
+from .tensors import back, finite, to_float_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +56,8 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
         in, numpy out; torch in, torch out on the same device. Among equal heights any order may come.
 
     Raises:
-        ValueError, TypeError: wrong shape, no points, NaN or infinity, unknown method or backend.
+        ValueError, TypeError: wrong shape, no points, NaN or infinity, unknown method or backend; another
+            method than ward with the backend "triton".
         BackendUnavailable: the backend cannot run here.
     """
     if method not in reference.METHODS:
@@ -63,6 +65,8 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
     if isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 for p in points):
         return _ragged(points, method, backend)
     name = resolve(backend, device_of(points))
+    if name == "triton":
+        return _on_gpu([points], ["points"], (2, 3), method)[0]
     floats = to_floats(points, "points")
     if floats.ndim not in (2, 3):
         raise ValueError(
@@ -75,6 +79,8 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
 
 def _ragged(points: Sequence[Any], method: str, backend: str) -> list[Any]:
     name = resolve(backend, device_of(points[0]))
+    if name == "triton":
+        return _on_gpu(points, [f"points[{k}]" for k in range(len(points))], (2,), method)
     problems = []
     for k, p in enumerate(points):
         floats = to_floats(p, f"points[{k}]")
@@ -86,7 +92,38 @@ def _ragged(points: Sequence[Any], method: str, backend: str) -> list[Any]:
     return [like(p)(Z) for p, Z in zip(points, results, strict=True)]
 
 
-def _check_size(floats: Floats, name: str) -> None:
+def _on_gpu(
+    given: Sequence[Any], names: Sequence[str], dimensions: tuple[int, ...], method: str
+) -> list[Any]:
+    """Problems or batches; those of one shape and dtype share a launch."""
+    import torch
+
+    from .kernels.rounds import precise, ward
+    from .kernels.trees import dendrogram
+
+    if method != "ward":
+        raise ValueError(f"method: backend 'triton' has ward only; got {method!r}; backend='cpp' has it")
+    groups: dict[Any, list[int]] = {}
+    batches = []
+    for k, (points, name) in enumerate(zip(given, names, strict=True)):
+        batch = to_float_tensor(points, name)
+        if batch.ndim not in dimensions:
+            shapes = "[n, d] or [B, n, d], or a list of [n_b, d]" if len(dimensions) > 1 else "[n, d]"
+            raise ValueError(f"{name}: expected shape {shapes}; got {list(batch.shape)}")
+        _check_size(batch, name)
+        finite(batch, name)
+        batches.append(batch if batch.ndim == 3 else batch[None])
+        groups.setdefault((*batch.shape[-2:], batch.dtype, batch.device), []).append(k)
+    results: list[Any] = [None] * len(batches)
+    for members in groups.values():
+        trees = dendrogram(ward(precise(torch.cat([batches[k] for k in members]))))
+        parts = torch.split(trees, [len(batches[k]) for k in members])
+        for k, part in zip(members, parts, strict=True):
+            results[k] = back(given[k])(part if np.ndim(given[k]) == 3 else part[0])
+    return results
+
+
+def _check_size(floats: Any, name: str) -> None:
     n, d = floats.shape[-2:]
     if n < 1 or d < 1:
         raise ValueError(

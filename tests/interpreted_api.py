@@ -1,8 +1,10 @@
 """The public functions with backend="triton" under Triton's interpreter; run by test_interpreted_api.py."""
 
 import numpy as np
+import oracles
 import pytest
 import torch
+from networks import images, small_resnet
 
 import reprune
 
@@ -55,3 +57,82 @@ def test_errors_of_coverage(change, error, message):
     given = {"labels": np.zeros((4, 2), int), "keep": 2} | change
     with pytest.raises(error, match=message):
         reprune.max_coverage(**given, backend="triton")
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy"])
+@pytest.mark.parametrize("shape", [(1, 9), (2, 1), (17, 1), (3, 4), (20, 9)], ids=str)
+def test_linkage(shape, kind):
+    points = np.stack([oracles.draw_points(kind, *shape, seed=s) for s in range(2)])
+    for factor in (1.0, 1e-30, 1e150) if shape[0] < 4 else (1e150,):
+        expected = reprune.linkage(points * factor, backend="cpp")
+        found = reprune.linkage(points * factor, backend="triton")
+        np.testing.assert_array_equal(found[..., [0, 1, 3]], expected[..., [0, 1, 3]])
+        np.testing.assert_allclose(found[..., 2], expected[..., 2], rtol=1e-12)
+    ragged = [points[0], points[1][:, :1], torch.from_numpy(points[1])]
+    for ours, theirs in zip(
+        reprune.linkage(ragged, backend="triton"), reprune.linkage(ragged, backend="cpp"), strict=True
+    ):
+        assert type(ours) is type(theirs)
+        np.testing.assert_allclose(ours[:, 2], theirs[:, 2], rtol=1e-12)
+    labels = reprune.cut(found, 1e150, backend="triton")
+    np.testing.assert_array_equal(labels, reprune.cut(expected, 1e150))
+
+
+@pytest.mark.parametrize("kind", ["duplicates", "lattice", "zeros"])
+@pytest.mark.parametrize("shape", [(17, 1), (20, 9)], ids=str)
+def test_linkage_of_tied_points(shape, kind):
+    points = oracles.draw_points(kind, *shape, seed=0)
+    oracles.assert_greedy_run(reprune.linkage(points, backend="triton"), points, "ward")
+
+
+@pytest.mark.parametrize(
+    "points, how, message",
+    [
+        (np.eye(3), {"method": "average"}, "method: backend 'triton' has ward only; got 'average'"),
+        (np.zeros(3), {}, r"points: expected shape \[n, d\]"),
+        (np.zeros((0, 2)), {}, "points: expected at least one point"),
+        (np.full((3, 2), np.nan), {}, "points: expected finite numbers"),
+        ([np.eye(3), np.full((3, 2), np.inf)], {}, r"points\[1\]: expected finite numbers"),
+    ],
+)
+def test_errors_of_linkage(points, how, message):
+    with pytest.raises(ValueError, match=message):
+        reprune.linkage(points, backend="triton", **how)
+
+
+@pytest.mark.parametrize("ties", ["random", "norm"])
+@pytest.mark.parametrize("shape", [(14, 3, 3, 3), (14, 3), (12, 1, 5, 5), (1, 3, 3, 3)], ids=str)
+def test_selection(shape, ties):
+    weight = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    for keep in {1, (len(weight) + 1) // 2, len(weight)}:
+        expected = reprune.select_filters(weight, keep, ties=ties, backend="cpp")
+        found = reprune.select_filters(weight, keep, ties=ties, backend="triton")
+        for name in ("keep", "order", "gains", "labels", "clusters"):
+            ours, theirs = getattr(found, name), getattr(expected, name)
+            np.testing.assert_array_equal(ours, theirs)
+            assert type(ours) is np.ndarray
+            assert ours.dtype == theirs.dtype
+        assert found.height == pytest.approx(expected.height, rel=1e-12)
+    tensor = reprune.select_filters(torch.from_numpy(weight), keep, ties=ties, backend="triton")
+    assert all(isinstance(part, torch.Tensor) for part in (tensor.keep, tensor.labels, tensor.clusters))
+
+
+def test_errors_of_selection():
+    for weight, message in (
+        (np.ones(4), r"weight: expected shape \[O, I, ...\]"),
+        (np.full((4, 2), np.nan), "weight: expected finite numbers"),
+        (np.ones((5000, 1)), "expected at most 4096 filters for backend 'triton', got 5000"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            reprune.select_filters(weight, 2, backend="triton")
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{"sparsity": 0.5}, {"flops": 0.5, "ties": "norm"}, {"sparsity": 0.4, "scope": "all", "rule": "uniform"}],
+    ids=str,
+)
+def test_the_plan_of_cpp(how):
+    model = small_resnet(channels=4, inner=6)
+    plans = [reprune.make_plan(model, images(), backend=name, **how) for name in ("cpp", "triton")]
+    assert plans[0].to_json() == plans[1].to_json()
