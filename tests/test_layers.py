@@ -28,7 +28,7 @@ ROWS = (
 )
 ALONE = {"reference", "kernels", "_core"}  # import nothing of reprune at all
 USERS = {"demo", "bench", "cli"}  # written as our users write: they may say `import reprune`
-HEAVY = {"triton", "torchvision", "scipy", "matplotlib", "mlxtend", "rich", "sklearn", "pandas"}
+HEAVY = {"triton", "torchvision", "scipy", "matplotlib", "mlxtend", "rich", "sklearn", "pandas", "lightning"}
 
 
 def row_of(module: str) -> int:

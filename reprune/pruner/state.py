@@ -90,3 +90,25 @@ def _check(pruner: Pruner, saved: Mapping[str, Any]) -> None:
         raise ValueError(
             "state: this pruner is finished and the state is not; build model, optimizer and pruner anew"
         )
+
+
+def widen(pruner: Pruner, model_state: dict[str, Any], optimizer_state: dict[str, Any]) -> None:
+    """Replace what is cut in two ``state_dict()`` by its full-size twin; nothing else is changed.
+
+    A full-size model and optimizer that are given these go on with ``pruner.load_state_dict``.
+    """
+    pruner._absorb()
+    full = pruner._store.full
+    for name in model_state:
+        if f"model/{name}" in full:
+            model_state[name] = full[f"model/{name}"].clone()
+    names = {id(parameter): name for name, parameter in pruner.model.named_parameters()}
+    held = [names.get(id(p), "") for group in pruner.optimizer.param_groups for p in group["params"]]
+    states = optimizer_state["state"]
+    optimizer_state["state"] = {
+        number: {
+            kind: full[key].clone() if (key := f"state/{kind}/{held[number]}") in full else value
+            for kind, value in state.items()
+        }
+        for number, state in states.items()
+    }
