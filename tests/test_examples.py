@@ -1,6 +1,7 @@
 """The examples run and do what they say."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import reprune
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
+RECIPES = {  # smoke -> the file it leaves, the network that fits it
+    "fashion_mnist": None,
+    "cifar10_resnet56": ("resnet56", lambda module: module.resnet(blocks=1, width=8)),
+    "imagenet_resnet": ("resnet18-small", lambda module: module.models.resnet18(num_classes=10)),
+    "ssd300_coco": ("ssd300-small", lambda module: module.network("resnet18", None)),
+}
 
 
 def load(name):
@@ -27,7 +36,38 @@ token_pooling = load("token_pooling")
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"token_pooling"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"token_pooling", *RECIPES}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_run_on_generated_images(name, tmp_path, monkeypatch, capsys):
+    """Training, events, file; the file fits a fresh network and has as many FLOPs less as was said."""
+    monkeypatch.chdir(tmp_path)
+    module = load(name)
+    module.main(["--smoke"])
+    said = capsys.readouterr().out
+    before, after = (int(n.replace(",", "")) for n in re.search(r"FLOPs ([\d,]+) -> ([\d,]+)", said).groups())
+    assert 0.2 * before < after < 0.85 * before
+    if RECIPES[name] is not None:
+        file, build = RECIPES[name]
+        model = reprune.load(f"{file}.safetensors", build(module))
+        assert reprune.read_plan(f"{file}.safetensors").flops == (before, after)
+        assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in build(module).parameters())
+    else:
+        assert float(re.search(r"test accuracy ([\d.]+)\n$", said)[1]) > 0.5
+
+
+def test_fashion_mnist_goes_on_and_trains_dense(tmp_path, capsys):
+    module = load("fashion_mnist")
+    file = str(tmp_path / "state.safetensors")
+    module.main(["--smoke", "--save", file])
+    first = capsys.readouterr().out.splitlines()
+    module.main(["--smoke", "--save", file, "--mode", "shrink"])  # nothing is left to do but to say it
+    again = capsys.readouterr().out.splitlines()
+    assert again[:-1] == first[3:-1]
+    assert again[-1].split("accuracy")[1] == first[-1].split("accuracy")[1]
+    module.main(["--smoke", "--dense"])
+    assert "FLOPs" not in capsys.readouterr().out
 
 
 def test_token_pooling_runs():
