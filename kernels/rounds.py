@@ -33,94 +33,114 @@ def ward_kernel(
     touched,  # int32 [B, n] zeros, then the last round in which the cluster merged
     parent,  # int32 [B, n] out
     height,  # [B, n] zeros, then of a cluster alive its last height, of one absorbed that of this merge
+    alive,  # int32 [B, n] 0 .. n-1, then the clusters that are left, ascending
+    queue,  # int32 [B, n] 0 .. n-1, then those of them that look for their nearest
     n,
-    d,
-    BI: tl.constexpr,
+    D: tl.constexpr,
+    BI: tl.constexpr,  # rows and columns of a tile of distances
     BJ: tl.constexpr,
+    BM: tl.constexpr,  # clusters at a time elsewhere
 ):
     offset = tl.program_id(0).to(tl.int64) * n
-    centre += offset * d
+    centre += offset * D
     size += offset
     nearest += offset
     cost += offset
     touched += offset
     parent += offset
     height += offset
+    alive += offset
+    queue += offset
     rows = tl.arange(0, BI)
     columns = tl.arange(0, BJ)
+    members = tl.arange(0, BM)
     left = n
+    waiting = n
     turn = 1
-    everyone = 1  # do all look for their nearest in this round?
     while left > 1:
-        for start in range(0, n, BI):
-            i = start + rows
-            inside = i < n
-            own = tl.load(size + i, mask=inside, other=0.0)
-            near = tl.load(nearest + i, mask=inside, other=0)
-            changed = tl.load(touched + i, mask=inside, other=0) == turn - 1
-            changed = changed | (tl.load(touched + near, mask=inside, other=0) == turn - 1)
-            stale = (own > 0) & (changed | (everyone == 1))
-            tl.debug_barrier()
-            if tl.sum(stale.to(tl.int32)) > 0:
-                best = tl.full([BI], float("inf"), own.dtype)
-                best_xor = tl.full([BI], 2147483647, tl.int32)
-                for first in range(0, n, BJ):
-                    j = first + columns
-                    within = j < n
-                    theirs = tl.load(size + j, mask=within, other=0.0)
-                    square = tl.zeros([BI, BJ], own.dtype)
-                    for k in range(d):
-                        a = tl.load(centre + k * n + i, mask=stale, other=0.0)
-                        b = tl.load(centre + k * n + j, mask=within, other=0.0)
+        for start in range(0, waiting, BI):
+            asked = start + rows < waiting
+            i = tl.load(queue + start + rows, mask=asked, other=0)
+            own = tl.load(size + i, mask=asked, other=1.0)
+            best = tl.full([BI], float("inf"), own.dtype)
+            best_xor = tl.full([BI], 2147483647, tl.int32)
+            for first in range(0, left, BJ):
+                within = first + columns < left
+                j = tl.load(alive + first + columns, mask=within, other=0)
+                theirs = tl.load(size + j, mask=within, other=1.0)
+                square = tl.zeros([BI, BJ], own.dtype)
+                if D <= 32:
+                    for k in tl.static_range(D):
+                        a = tl.load(centre + k * n + i)
+                        b = tl.load(centre + k * n + j)
                         gap = a[:, None] - b[None, :]
                         square += gap * gap
-                    both = tl.where(stale[:, None], own[:, None] + theirs[None, :], 1.0)
-                    other = stale[:, None] & (theirs > 0)[None, :] & (i[:, None] != j[None, :])
-                    value = tl.where(other, square * (own[:, None] * theirs[None, :] / both), float("inf"))
-                    least = tl.min(value, axis=1)
-                    tied = other & (value == least[:, None])
-                    xor = tl.min(tl.where(tied, i[:, None] ^ j[None, :], 2147483647), axis=1)
-                    better = (least < best) | ((least == best) & (xor < best_xor))
-                    best = tl.where(better, least, best)
-                    best_xor = tl.where(better, xor, best_xor)
-                tl.store(nearest + i, best_xor ^ i, mask=stale)
-                tl.store(cost + i, best, mask=stale)
+                else:
+                    for k in range(D):
+                        a = tl.load(centre + k * n + i)
+                        b = tl.load(centre + k * n + j)
+                        gap = a[:, None] - b[None, :]
+                        square += gap * gap
+                value = square * (own[:, None] * theirs[None, :] / (own[:, None] + theirs[None, :]))
+                other = within[None, :] & (i[:, None] != j[None, :])
+                value = tl.where(other, value, float("inf"))
+                least = tl.min(value, axis=1)
+                tied = other & (value == least[:, None])
+                xor = tl.min(tl.where(tied, i[:, None] ^ j[None, :], 2147483647), axis=1)
+                better = (least < best) | ((least == best) & (xor < best_xor))
+                best = tl.where(better, least, best)
+                best_xor = tl.where(better, xor, best_xor)
+            tl.store(nearest + i, best_xor ^ i, mask=asked)
+            tl.store(cost + i, best, mask=asked)
         tl.debug_barrier()
         pairs = 0
-        for start in range(0, n, BI):  # pairs are disjoint: what one lane changes, no other reads
-            i = start + rows
-            inside = i < n
+        for start in range(0, left, BM):  # pairs are disjoint: what one lane changes, no other needs
+            inside = start + members < left
+            i = tl.load(alive + start + members, mask=inside, other=0)
             j = tl.load(nearest + i, mask=inside, other=0)
             mutual = inside & (tl.load(nearest + j, mask=inside, other=-1) == i) & (i < j)
-            own = tl.load(size + i, mask=mutual, other=0.0)
-            theirs = tl.load(size + j, mask=mutual, other=0.0)
-            mutual = mutual & (own > 0) & (theirs > 0)
-            count = tl.sum(mutual.to(tl.int32))
-            if count > 0:
-                share = theirs / tl.where(mutual, own + theirs, 1.0)
-                # rounding must not put a merge below one of its parts
-                top = tl.sqrt(2 * tl.load(cost + i, mask=mutual, other=0.0))
-                top = tl.maximum(top, tl.load(height + i, mask=mutual, other=0.0))
-                top = tl.maximum(top, tl.load(height + j, mask=mutual, other=0.0))
-                now = tl.zeros([BI], tl.int32) + turn
-                tl.debug_barrier()  # several threads may have loaded an element that one of them stores
-                for k in range(d):
-                    a = tl.load(centre + k * n + i, mask=mutual, other=0.0)
-                    b = tl.load(centre + k * n + j, mask=mutual, other=0.0)
-                    tl.debug_barrier()
-                    tl.store(centre + k * n + i, a + share * (b - a), mask=mutual)
-                tl.store(size + i, own + theirs, mask=mutual)
-                tl.store(size + j, tl.zeros([BI], own.dtype), mask=mutual)
-                tl.store(touched + i, now, mask=mutual)
-                tl.store(touched + j, now, mask=mutual)
-                tl.store(parent + j, i, mask=mutual)
-                tl.store(height + i, top, mask=mutual)
-                tl.store(height + j, top, mask=mutual)
-                tl.store(cost + j, own + theirs, mask=mutual)
-                pairs += count
+            own = tl.load(size + i, mask=mutual, other=1.0)
+            theirs = tl.load(size + j, mask=mutual, other=1.0)
+            share = theirs / (own + theirs)
+            # rounding must not put a merge below one of its parts
+            top = tl.sqrt(2 * tl.load(cost + i, mask=mutual, other=0.0))
+            top = tl.maximum(top, tl.load(height + i, mask=mutual, other=0.0))
+            top = tl.maximum(top, tl.load(height + j, mask=mutual, other=0.0))
+            now = tl.zeros([BM], tl.int32) + turn
+            pairs += tl.sum(mutual.to(tl.int32))
+            for k in range(D):
+                a = tl.load(centre + k * n + i, mask=mutual, other=0.0)
+                b = tl.load(centre + k * n + j, mask=mutual, other=0.0)
+                tl.debug_barrier()  # several threads may load an element that one of them stores
+                tl.store(centre + k * n + i, a + share * (b - a), mask=mutual)
+            tl.store(size + i, own + theirs, mask=mutual)
+            tl.store(size + j, tl.zeros([BM], own.dtype), mask=mutual)
+            tl.store(touched + i, now, mask=mutual)
+            tl.store(touched + j, now, mask=mutual)
+            tl.store(parent + j, i, mask=mutual)
+            tl.store(height + i, top, mask=mutual)
+            tl.store(height + j, top, mask=mutual)
+            tl.store(cost + j, own + theirs, mask=mutual)
         tl.debug_barrier()
-        everyone = tl.where(pairs == 0, 1, 0)
-        left -= pairs
+        survivors = 0
+        waiting = 0
+        for start in range(0, left, BM):  # to the front, so never onto what is still to be read
+            inside = start + members < left
+            i = tl.load(alive + start + members, mask=inside, other=0)
+            stays = inside & (tl.load(size + i, mask=inside, other=0.0) > 0)
+            near = tl.load(nearest + i, mask=inside, other=0)
+            asks = tl.load(touched + i, mask=inside, other=0) == turn
+            asks = asks | (tl.load(touched + near, mask=inside, other=0) == turn)
+            asks = stays & (asks | (pairs == 0))
+            tl.debug_barrier()
+            count = stays.to(tl.int32)
+            tl.store(alive + survivors + tl.cumsum(count, axis=0) - 1, i, mask=stays)
+            survivors += tl.sum(count)
+            count = asks.to(tl.int32)
+            tl.store(queue + waiting + tl.cumsum(count, axis=0) - 1, i, mask=asks)
+            waiting += tl.sum(count)
+        tl.debug_barrier()
+        left = survivors
         turn += 1
 
 
@@ -168,14 +188,18 @@ def ward(points: Tensor) -> Merges:
     turn = torch.zeros_like(parent)
     height = torch.zeros((B, n), dtype=points.dtype, device=points.device)
     size = torch.zeros_like(height)
-    most = max(1, SCRATCH // ((2 * d + 4) * n * points.element_size()))
+    most = max(1, SCRATCH // ((2 * d + 6) * n * points.element_size()))
     for start in range(0, B, most):
         part = slice(start, min(B, start + most))
         centre, unit = _normalized(points[part])
-        alive, nearest = torch.ones_like(height[part]), torch.zeros_like(parent[part])
-        state = (centre, alive, nearest, size[part], turn[part], parent[part], height[part])
+        sizes, nearest = torch.ones_like(height[part]), torch.zeros_like(parent[part])
+        ids = torch.arange(n, dtype=torch.int32, device=points.device).repeat(2, len(sizes), 1)
+        state = (centre, sizes, nearest, size[part], turn[part], parent[part], height[part], ids[0], ids[1])
         with torch.cuda.device(points.device) if points.is_cuda else nullcontext():
-            ward_kernel[(len(alive),)](*state, n, d, BI=16, BJ=64, num_warps=4)
+            # one warp needs the fewest instructions; more hide latency where there are few problems
+            warps = 1 if len(sizes) >= 1024 else 4
+            rows = 8 if points.is_cuda else 64  # the interpreter wants few large steps
+            ward_kernel[(len(sizes),)](*state, n, D=d, BI=rows, BJ=64, BM=256, num_warps=warps)
         height[part] *= unit
     height[:, 0] = torch.inf
     return Merges(parent, height, turn, size)
