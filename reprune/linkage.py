@@ -111,6 +111,11 @@ def _on_gpu(
             shapes = "[n, d] or [B, n, d], or a list of [n_b, d]" if len(dimensions) > 1 else "[n, d]"
             raise ValueError(f"{name}: expected shape {shapes}; got {list(batch.shape)}")
         _check_size(batch, name)
+        if batch.shape[-2] > core().most_filters_on_gpu:
+            raise ValueError(
+                f"{name}: expected at most {core().most_filters_on_gpu} points for backend 'triton', "
+                f"got {batch.shape[-2]}; backend='cpp' takes any number"
+            )
         finite(batch, name)
         batches.append(batch if batch.ndim == 3 else batch[None])
         groups.setdefault((*batch.shape[-2:], batch.dtype, batch.device), []).append(k)
