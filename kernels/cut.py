@@ -1,0 +1,57 @@
+"""The cut of layers: at which height, and the clusters of every problem below it."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def height_kernel(tops, cuts, sizes, places, layers, merges, N: tl.constexpr):
+    """Raises the cut of a problem's layer to the height of its ``merges``-th merge.
+
+    ``tops`` float64, as kernels/ward.py leaves it; ``cuts`` int64 [layers]: the bits of float64, zero before. The
+    bits of numbers >= 0 are ordered as the numbers are, so the merge is found bit by bit, without sorting.
+    """
+    problem = tl.program_id(0)
+    n = tl.load(sizes + problem)
+    k = tl.load(merges + problem)
+    i = tl.arange(0, N)
+    height = tl.load(tops + tl.load(places + problem) + i, mask=i < n, other=float("inf"))
+    bits = height.to(tl.int64, bitcast=True)
+    found = tl.zeros((), tl.int64)
+    bit = tl.full((), 1 << 62, tl.int64)
+    while bit > 0:  # the largest number with fewer than k heights below it is the k-th height
+        trial = found | bit
+        if tl.sum((bits < trial).to(tl.int32), 0) < k:
+            found = trial
+        bit = bit >> 1
+    tl.atomic_max(cuts + tl.load(layers + problem), found, sem="relaxed")
+
+
+@triton.jit
+def label_kernel(up, tops, cuts, labels, clusters, sizes, places, layers, N: tl.constexpr):
+    """Labels [n] of a problem's points below its layer's cut, numbered by first appearance, and how many.
+
+    A point's cluster is known by its lowest point, which the links ``up`` lead to: a point that is not joined to
+    a lower one below the cut. The number of such points before it is the cluster's label.
+    """
+    problem = tl.program_id(0)
+    n = tl.load(sizes + problem)
+    place = tl.load(places + problem)
+    up += place
+    tops += place
+    labels += place
+    cut = tl.load(cuts + tl.load(layers + problem)).to(tl.float64, bitcast=True)
+    i = tl.arange(0, N)
+    inside = i < n
+    root = i
+    climbs = tl.load(tops + i, mask=inside, other=float("inf")) <= cut
+    first = inside & (climbs == 0)
+    while tl.max(climbs.to(tl.int32), 0) > 0:
+        root = tl.where(climbs, tl.load(up + root, mask=climbs, other=0), root)
+        climbs = climbs & (tl.load(tops + root, mask=climbs, other=float("inf")) <= cut)
+    label = tl.cumsum(first.to(tl.int32), 0) - 1
+    tl.store(labels + i, label, mask=first)
+    tl.store(clusters + problem, tl.sum(first.to(tl.int32), 0))
+    tl.debug_barrier()
+    label = tl.load(labels + root, mask=inside, other=0)
+    tl.store(labels + i, label, mask=inside & (first == 0))  # those of first points are read by others

@@ -1,0 +1,50 @@
+"""How the kernels are launched: tiles, the size of chunks, small tables on their way to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+SCRATCH = 256 << 20
+"""Bytes of state of the problems of one launch, at most, unless a single problem needs more."""
+
+HALF_RATE = {(8, 0), (9, 0), (10, 0)}
+"""Compute capabilities that add float64 at half the rate of float32."""
+
+
+def tile(d: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Rows and columns of a scan's tile, positions of a block of the other loops; one warp per problem.
+
+    With one warp no barrier waits and nothing is computed four times. 4 x 64 keeps the accumulators of a scan
+    and the coordinates of four rows in registers.
+    """
+    if dtype == torch.float64:
+        return {"R": 2 if d > 4 else 4, "C": 64, "B": 64}
+    return {"R": 4, "C": 64, "B": 64}
+
+
+def state_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The float type of the state for ``precision`` "auto", "float32" or "float64"."""
+    if precision == "auto":
+        if device.type == "cpu":
+            return torch.float64
+        fast = torch.version.hip is not None or torch.cuda.get_device_capability(device) in HALF_RATE
+        return torch.float64 if fast else torch.float32
+    if precision not in ("float32", "float64"):
+        raise ValueError(f"precision: expected 'auto', 'float32' or 'float64'; got {precision!r}")
+    return torch.float32 if precision == "float32" else torch.float64
+
+
+def on_device(values: Sequence[int] | npt.NDArray[Any], dtype: Any, device: torch.device) -> Tensor:
+    """A small table on ``device``; from pinned memory, for other copies wait for what runs there."""
+    table = torch.from_numpy(np.asarray(values, dtype=dtype))
+    return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
+
+
+def padded(n: int, columns: int) -> int:
+    return -(-n // columns) * columns

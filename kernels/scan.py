@@ -1,0 +1,83 @@
+"""Nearest neighbours by Ward's cost, of listed rows among all clusters: the inner loop of kernels/ward.py."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def gap(square, r):
+    """``square / r``, where r = 1/|A| + 1/|B|: Ward's cost |A||B|/(|A|+|B|) * ||m_A - m_B||^2.
+
+    A division would cost as much as the distance. float32: the square of the reciprocal root, to 2 ulp.
+    float64: that, and two Newton steps. The same for (A, B) and (B, A), bit by bit.
+    """
+    w = tl.rsqrt(r.to(tl.float32))
+    if square.dtype == tl.float32:
+        cost = square * w * w
+    else:
+        y = (w * w).to(tl.float64)
+        y = y * (2 - r * y)
+        y = y * (2 - r * y)
+        cost = square * y
+    return cost
+
+
+@triton.jit
+def load_rows(reals, i, P, D: tl.constexpr):
+    xs = ()
+    for c in tl.static_range(D):
+        xs = xs + (tl.load(reals + c * P + i),)  # noqa: RUF005
+    return xs
+
+
+@triton.jit
+def scan_block(reals, i, m, P, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, TIES: tl.constexpr):
+    """Nearest neighbours and costs of rows i [R]; ties by the smaller ``i ^ j`` (TIES) or the smaller j."""
+    best = tl.full((R, C), float("inf"), reals.dtype.element_ty)
+    key = tl.full((R, C), 0x7FFFFFFF, tl.int32)
+    ri = tl.load(reals + (D + 1) * P + i)
+    if D <= 16:
+        xs = load_rows(reals, i, P, D)
+    for j0 in range(0, m, C):
+        j = j0 + tl.arange(0, C)
+        if D <= 16:
+            step = xs[0][:, None] - tl.load(reals + j)[None, :]
+            square = step * step
+            for c in tl.static_range(1, D):
+                step = xs[c][:, None] - tl.load(reals + c * P + j)[None, :]
+                square += step * step
+        else:
+            square = tl.zeros((R, C), reals.dtype.element_ty)
+            for c in range(D):
+                step = tl.load(reals + c * P + i)[:, None] - tl.load(reals + c * P + j)[None, :]
+                square += step * step
+        cost = gap(square, ri[:, None] + tl.load(reals + (D + 1) * P + j)[None, :])
+        if TIES:
+            k = i[:, None] ^ j[None, :]
+            better = (k != 0) & ((cost < best) | ((cost == best) & (k < key)))
+        else:
+            k = tl.broadcast_to(j[None, :], (R, C))
+            better = (i[:, None] != j[None, :]) & (cost < best)
+        best = tl.where(better, cost, best)
+        key = tl.where(better, k, key)
+    low = tl.min(best, 1)
+    k = tl.min(tl.where(best == low[:, None], key, 0x7FFFFFFF), 1)
+    if TIES:
+        k = i ^ k
+    return k, low
+
+
+@triton.jit
+def scan(reals, near, stale, count, m, P, ties, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
+    """Stores the nearest neighbours of the ``count`` stale rows; returns 1 if any is at distance 0."""
+    zeros = 0
+    for k0 in range(0, count, R):
+        k = k0 + tl.arange(0, R)
+        i = tl.load(stale + k, mask=k < count, other=0)
+        if ties != 0:
+            j, low = scan_block(reals, i, m, P, D, R, C, True)
+        else:
+            j, low = scan_block(reals, i, m, P, D, R, C, False)
+        tl.store(near + i, j, mask=k < count)
+        zeros = tl.maximum(zeros, tl.max((low == 0).to(tl.int32), 0))
+    return zeros
