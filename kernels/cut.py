@@ -1,15 +1,16 @@
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 """The cut of layers: at which height, and the clusters of every problem below it."""
 
 import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def height_kernel(tops, cuts, sizes, places, layers, merges, N: tl.constexpr):
     """Raises the cut of a problem's layer to the height of its ``merges``-th merge.
 
-    ``tops`` float64, as kernels/ward.py leaves it; ``cuts`` int64 [layers]: the bits of float64, zero before. The
-    bits of numbers >= 0 are ordered as the numbers are, so the merge is found bit by bit, without sorting.
+    ``tops`` float64, as kernels/ward.py leaves it; ``cuts`` int64 [layers]: the bits of float64, zero before.
+    The bits of numbers >= 0 are ordered as the numbers are, so the merge is found bit by bit.
     """
     problem = tl.program_id(0)
     n = tl.load(sizes + problem)
@@ -27,12 +28,12 @@ def height_kernel(tops, cuts, sizes, places, layers, merges, N: tl.constexpr):
     tl.atomic_max(cuts + tl.load(layers + problem), found, sem="relaxed")
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def label_kernel(up, tops, cuts, labels, clusters, sizes, places, layers, N: tl.constexpr):
     """Labels [n] of a problem's points below its layer's cut, numbered by first appearance, and how many.
 
-    A point's cluster is known by its lowest point, which the links ``up`` lead to: a point that is not joined to
-    a lower one below the cut. The number of such points before it is the cluster's label.
+    A point's cluster is known by its lowest point, which the links ``up`` lead to: a point that is not joined
+    to a lower one below the cut. The number of such points before it is the cluster's label.
     """
     problem = tl.program_id(0)
     n = tl.load(sizes + problem)

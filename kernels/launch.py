@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,24 @@ HALF_RATE = {(8, 0), (9, 0), (10, 0)}
 """Compute capabilities that add float64 at half the rate of float32."""
 
 
-def tile(d: int, dtype: torch.dtype) -> dict[str, Any]:
+def tile(d: int, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     """Rows and columns of a scan's tile, positions of a block of the other loops; one warp per problem.
 
     With one warp no barrier waits and nothing is computed four times. 4 x 64 keeps the accumulators of a scan
     and the coordinates of four rows in registers.
     """
+    if device.type == "cpu":  # the interpreter wants few large steps
+        return {"R": 64, "C": 64, "B": 256}
     if dtype == torch.float64:
         return {"R": 2 if d > 4 else 4, "C": 64, "B": 64}
     return {"R": 4, "C": 64, "B": 64}
 
 
-def state_dtype(precision: str, device: torch.device) -> torch.dtype:
+def state_dtype(precision: str, tables: Sequence[Tensor]) -> torch.dtype:
     """The float type of the state for ``precision`` "auto", "float32" or "float64"."""
     if precision == "auto":
-        if device.type == "cpu":
+        device = tables[0].device
+        if device.type == "cpu" or any(table.dtype == torch.float64 for table in tables):
             return torch.float64
         fast = torch.version.hip is not None or torch.cuda.get_device_capability(device) in HALF_RATE
         return torch.float64 if fast else torch.float32
@@ -44,6 +48,11 @@ def on_device(values: Sequence[int] | npt.NDArray[Any], dtype: Any, device: torc
     """A small table on ``device``; from pinned memory, for other copies wait for what runs there."""
     table = torch.from_numpy(np.asarray(values, dtype=dtype))
     return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
+
+
+def on(device: torch.device) -> AbstractContextManager[Any]:
+    """Launches inside go to ``device``."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def padded(n: int, columns: int) -> int:

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .launch import SCRATCH, on_device, padded, state_dtype, tile
+from .launch import SCRATCH, on, on_device, padded, state_dtype, tile
 from .ward import REALS, WORDS, ward_kernel
-
-MOST_POINTS = 4096
-"""Points of a problem, at most; the backend "cpp" has no such limit."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trees:
-    """Dendrograms of all problems of a list of tables, one after the other; a problem of n points has n places,
+    """Dendrograms of all problems of a list of tables, one after the other; n points have n places,
     the last of ``joins`` and ``costs`` unused."""
 
     sizes: list[int]
@@ -25,8 +22,8 @@ class Trees:
     counts: list[int]
     """Problems of every table."""
     joins: Tensor
-    """int32 [places, 3]: merges in the order made: the clusters, numbered as in scipy's Z but in that order, and
-    the points of both."""
+    """int32 [places, 3]: merges in the order made: the clusters, numbered as in scipy's Z but in that order,
+    and the points of both."""
     costs: Tensor
     """float64 [places]: their heights."""
     up: Tensor
@@ -36,7 +33,7 @@ class Trees:
 
 
 def link(tables: Sequence[Tensor], precision: str = "auto", scratch: int = SCRATCH) -> Trees:
-    """Ward's dendrograms of tables [I, n, d]: I problems of n points each, 1 <= n <= 4096; trusts its arguments.
+    """Ward's dendrograms of tables [I, n, d]: I problems of n points each; trusts its arguments.
 
     One launch for all tables of the same d whose state fits ``scratch`` bytes, larger problems first, and no
     synchronisation.
@@ -44,10 +41,10 @@ def link(tables: Sequence[Tensor], precision: str = "auto", scratch: int = SCRAT
     Args:
         tables: float32 or float64, finite, any strides, on one device.
         precision: of the state: "float32" (heights to 1e-6 of the largest), "float64" (to 1e-12), or "auto":
-            float64 where the chip runs it at half the rate of float32, float32 elsewhere.
+            float64 for float64 and where the chip runs it at half the rate of float32, float32 elsewhere.
     """
     device = tables[0].device
-    dtype = state_dtype(precision, device)
+    dtype = state_dtype(precision, tables)
     sizes, counts = [t.shape[1] for t in tables], [t.shape[0] for t in tables]
     places, total = [], 0
     for n, count in zip(sizes, counts, strict=True):
@@ -66,7 +63,7 @@ def link(tables: Sequence[Tensor], precision: str = "auto", scratch: int = SCRAT
         room = scratch
         chunk: list[tuple[int, int, int]] = []  # (table, first problem, problems)
         for k in same:
-            own = padded(sizes[k], tile(d, dtype)["C"]) * ((d + REALS) * dtype.itemsize + 4 * WORDS)
+            own = padded(sizes[k], tile(d, dtype, device)["C"]) * ((d + REALS) * dtype.itemsize + 4 * WORDS)
             begin = 0
             while begin < counts[k]:
                 fit = min(counts[k] - begin, max(room // own, 0 if chunk else 1))
@@ -90,7 +87,7 @@ def _link_chunk(
 ) -> None:
     """One launch for problems ``begin .. begin + count - 1`` of every (table, begin, count) of the same d."""
     device, d = tables[0].device, tables[chunk[0][0]].shape[2]
-    how = tile(d, dtype)
+    how = tile(d, dtype, device)
     rows, sizes, results, begins, position, place = d + REALS, [], [], [], 0, 0
     for k, begin, count in chunk:
         n = trees.sizes[k]
@@ -119,22 +116,23 @@ def _link_chunk(
     tops = torch.empty_like(costs)
     if dtype == torch.float64:
         costs, tops = trees.costs, trees.tops
-    ward_kernel[(len(sizes),)](
-        reals,
-        words,
-        order,
-        trees.joins,
-        costs,
-        trees.up,
-        tops,
-        on_device(sizes, "int32", device),
-        on_device(results, "int64", device),
-        on_device(begins, "int64", device),
-        D=d,
-        LINE=d == 1,
-        num_warps=1,
-        **how,
-    )
+    with on(device):
+        ward_kernel[(len(sizes),)](
+            reals,
+            words,
+            order,
+            trees.joins,
+            costs,
+            trees.up,
+            tops,
+            on_device(sizes, "int32", device),
+            on_device(results, "int64", device),
+            on_device(begins, "int64", device),
+            D=d,
+            LINE=d == 1,
+            num_warps=1,
+            **how,
+        )
     for (k, begin, count), unit in zip(chunk, units, strict=True):
         n = trees.sizes[k]
         part = slice(places[k] + begin * n, places[k] + (begin + count) * n)
@@ -157,9 +155,9 @@ def normalized(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ward(points: Tensor, precision: str = "auto") -> Tensor:
-    """scipy's Z, float64 [B, n-1, 4], of points [B, n, d]: float32 or float64, finite, any strides; 1 <= n <= 4096.
+    """scipy's Z, float64 [B, n-1, 4], of points [B, n, d]: float32 or float64, finite, any strides.
 
-    Heights are sorted, and a merge is after those below it; ``precision`` as in :func:`link`. No synchronisation.
+    Heights are sorted, and a merge is after those below it; ``precision`` as in :func:`link`. Nothing waits.
     """
     B, n, _ = points.shape
     if B == 0 or n == 1:
@@ -176,4 +174,3 @@ def ward(points: Tensor, precision: str = "auto") -> Tensor:
     Z[:, :, 2] = heights
     Z[:, :, 3] = made[:, :, 2]
     return Z
-

@@ -1,3 +1,4 @@
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 """Nearest neighbours by Ward's cost, of listed rows among all clusters: the inner loop of kernels/ward.py."""
 
 import triton
@@ -22,15 +23,15 @@ def gap(square, r):
     return cost
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def load_rows(reals, i, P, D: tl.constexpr):
     xs = ()
     for c in tl.static_range(D):
-        xs = xs + (tl.load(reals + c * P + i),)  # noqa: RUF005
+        xs = xs + (tl.load(reals + c * P + i),)  # type: ignore[assignment]  # noqa: RUF005
     return xs
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def scan_block(reals, i, m, P, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, TIES: tl.constexpr):
     """Nearest neighbours and costs of rows i [R]; ties by the smaller ``i ^ j`` (TIES) or the smaller j."""
     best = tl.full((R, C), float("inf"), reals.dtype.element_ty)
@@ -67,7 +68,7 @@ def scan_block(reals, i, m, P, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr
     return k, low
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def scan(reals, near, stale, count, m, P, ties, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
     """Stores the nearest neighbours of the ``count`` stale rows; returns 1 if any is at distance 0."""
     zeros = 0

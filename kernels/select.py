@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from .cut import height_kernel, label_kernel
-from .launch import on_device
+from .launch import on, on_device
 from .linkage import link
+
+NEVER = -(1 << 52)
+"""The bits of minus infinity in float64, as int64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +33,9 @@ def cluster_layers(
 ) -> list[LayerClusters]:
     """Clusters of layers (tables [I, O, d], keep), 1 <= keep <= O <= 4096; trusts its arguments.
 
-    The cut of a table is the largest height at which any of its problems makes its ``O - keep``-th merge (REPrune,
-    Eq. 5); minus infinity for ``keep == O``, where every kernel is its own cluster. Started on the current stream
-    and not waited for. ``precision`` as in :func:`reprune.kernels.linkage.link`.
+    The cut of a table is the largest height at which any of its problems makes its ``O - keep``-th merge
+    (REPrune, Eq. 5); minus infinity for ``keep == O``, where every kernel is its own cluster. Started on
+    the current stream and not waited for. ``precision`` as in :func:`reprune.kernels.linkage.link`.
     """
     tables = [table for own, _ in layers for table in own]
     if not tables:
@@ -59,13 +62,13 @@ def cluster_layers(
         N = max(32, 1 << (n - 1).bit_length())
         how = {"N": N, "num_warps": max(1, min(8, N // 512))}
         size, owner, merge, begin = words[0][part], words[1][part], words[2][part], begins[part]
-        if keep < n:
-            height_kernel[(count,)](trees.tops, cuts, size, begin, owner, merge, **how)
-        else:
-            cuts[owner.long()] = torch.tensor(-torch.inf, dtype=torch.float64).view(torch.int64).item()
-        label_kernel[(count,)](
-            trees.up, trees.tops, cuts, labels, clusters[part], size, begin, owner, **how
-        )
+        if keep == n:
+            cuts[owner.long()] = NEVER
+        with on(device):
+            if keep < n:
+                height_kernel[(count,)](trees.tops, cuts, size, begin, owner, merge, **how)
+            count_of = clusters[part]
+            label_kernel[(count,)](trees.up, trees.tops, cuts, labels, count_of, size, begin, owner, **how)
     heights = cuts.view(torch.float64)
     results, problem, place, table = [], 0, 0, 0
     for own, _ in layers:

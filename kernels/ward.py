@@ -1,3 +1,4 @@
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 """Ward linkage of one problem per program: rounds that merge all pairs of nearest neighbours at once.
 
 Ward's cost is reducible, so merging every pair of clusters that are each other's nearest neighbour, in any
@@ -35,29 +36,29 @@ FAR = tl.constexpr(1e18)  # its square is finite in float32
 GONE = tl.constexpr(-1)  # mark of a position that was merged into a lower one
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def start(reals, words, order, n, P, D: tl.constexpr, B: tl.constexpr, LINE: tl.constexpr):
     """Every point a cluster of its own, and stale."""
     zero = tl.zeros((B,), reals.dtype.element_ty)
     for p0 in range(0, P, B):
         p = p0 + tl.arange(0, B)
-        tl.store(reals + D * P + p, zero + 1)
-        tl.store(reals + (D + 1) * P + p, zero + 1)
-        tl.store(reals + (D + 2) * P + p, zero)
-        tl.store(reals + (D + 3) * P + p, zero)
-        tl.store(words + NN * P + p, tl.full((B,), -1, tl.int32))
+        inside = p < P
+        tl.store(reals + D * P + p, zero + 1, mask=inside)
+        tl.store(reals + (D + 1) * P + p, zero + 1, mask=inside)
+        tl.store(reals + (D + 2) * P + p, zero, mask=inside)
+        tl.store(reals + (D + 3) * P + p, zero, mask=inside)
+        tl.store(words + NN * P + p, tl.full((B,), -1, tl.int32), mask=inside)
+        p_leaf = p
         if LINE:
             p_leaf = tl.load(order + p, mask=p < n, other=0)
-        else:
-            p_leaf = p
-        tl.store(words + NUMBER * P + p, p_leaf)
-        tl.store(words + LEAF * P + p, p_leaf)
-        tl.store(words + STALE * P + p, p)
+        tl.store(words + NUMBER * P + p, p_leaf, mask=inside)
+        tl.store(words + LEAF * P + p, p_leaf, mask=inside)
+        tl.store(words + STALE * P + p, p, mask=inside)
         for c in range(D):
-            tl.store(reals + c * P + p, zero + FAR, mask=p >= n)
+            tl.store(reals + c * P + p, zero + FAR, mask=inside & (p >= n))
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def neighbours_on_line(reals, words, m, P, B: tl.constexpr):
     """The nearer of the two clusters beside each; ties by the smaller ``p ^ q``."""
     for p0 in range(0, m, B):
@@ -76,7 +77,7 @@ def neighbours_on_line(reals, words, m, P, B: tl.constexpr):
         tl.store(words + NN * P + p, tl.where(to_right, p + 1, p - 1), mask=inside)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def merge(reals, words, joins, costs, up, tops, n, m, done, P, D: tl.constexpr, B: tl.constexpr):
     """Merges all pairs; marks every position. Returns (clusters left, merges done)."""
     left = 0
@@ -124,8 +125,10 @@ def merge(reals, words, joins, costs, up, tops, n, m, done, P, D: tl.constexpr, 
     return left, done
 
 
-@triton.jit
-def close_gaps(reals, words, m, left, P, D: tl.constexpr, B: tl.constexpr, C: tl.constexpr):
+@triton.jit  # type: ignore[untyped-decorator]
+def close_gaps(
+    reals, words, m, left, P, D: tl.constexpr, B: tl.constexpr, C: tl.constexpr, LINE: tl.constexpr
+):
     """Moves what is alive to positions 0 .. left-1. Returns how many of them are stale, listed ascending."""
     stale_count = 0
     for p0 in range(0, m, B):
@@ -150,15 +153,16 @@ def close_gaps(reals, words, m, left, P, D: tl.constexpr, B: tl.constexpr, C: tl
             x = tl.load(reals + row * P + p, mask=alive, other=0)
             tl.debug_barrier()
             tl.store(reals + row * P + to, x, mask=alive)
-    tl.debug_barrier()
-    far = left + tl.arange(0, C)
-    last = (left + C - 1) // C * C
-    for c in range(D):
-        tl.store(reals + c * P + far, tl.full((C,), FAR, reals.dtype.element_ty), mask=far < last)
+    if not LINE:
+        tl.debug_barrier()
+        far = left + tl.arange(0, C)
+        last = (left + C - 1) // C * C
+        for c in range(D):
+            tl.store(reals + c * P + far, tl.full((C,), FAR, reals.dtype.element_ty), mask=far < last)
     return stale_count
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def ward_kernel(
     points,  # state of all problems: [D + 4, P] each
     state,  # [5, P] each
@@ -211,6 +215,6 @@ def ward_kernel(
                 tl.store(words + STALE * P + p, p, mask=p < m)
             stale = m
         else:
-            stale = close_gaps(reals, words, m, left, P, D, B, C)
+            stale = close_gaps(reals, words, m, left, P, D, B, C, LINE)
         tl.debug_barrier()
         m = left

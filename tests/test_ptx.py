@@ -1,0 +1,119 @@
+"""The compiled linkage and cut kernels, run instruction by instruction: results, races, cost."""
+
+import importlib.util
+from functools import cache
+
+import numpy as np
+import oracles
+import pytest
+from ptx import needs_simulator, open_files, simulator
+
+from reprune import reference
+
+pytestmark = [
+    needs_simulator,
+    open_files,
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed"),
+]
+
+TYPES = {np.float32: "*fp32", np.float64: "*fp64"}
+
+
+@cache
+def ward_kernel(target, dtype, d):
+    from reprune.kernels.ward import ward_kernel
+
+    names = "points state order joins costs up tops sizes places starts".split()
+    signature = dict.fromkeys(names, "*i32") | {"places": "*i64", "starts": "*i64"}
+    signature |= dict.fromkeys(("points", "costs", "tops"), TYPES[dtype])
+    constants = {"D": d, "R": 4, "C": 64, "B": 64, "LINE": d == 1}
+    return simulator()[0].TritonKernel(ward_kernel, signature, constants, target=target, num_warps=1)
+
+
+def prepared(problems, dtype):
+    """Arguments for problems [n, d], all of one d; results are to be poisoned."""
+    d = problems[0].shape[1]
+    sizes = np.array([len(p) for p in problems], np.int32)
+    padded = -(-sizes // 64) * 64
+    ends, begins = np.cumsum(sizes), np.cumsum(padded) - padded
+    reals = np.full(padded.sum() * (d + 4), np.nan, dtype)
+    order = np.zeros(ends[-1], np.int32)
+    for p, n, P, end, begin in zip(problems, sizes, padded, ends, begins, strict=True):
+        which = p[:, 0].argsort(kind="stable") if d == 1 else np.arange(n)
+        order[end - n : end] = which
+        state = reals[begin * (d + 4) :][: (d + 4) * P].reshape(d + 4, P)
+        state[:d, :n] = p[which].T
+    total = ends[-1]
+    words, joins = np.zeros(padded.sum() * 5, np.int32), np.zeros((total, 3), np.int32)
+    costs, up, tops = np.zeros(total, dtype), np.zeros(total, np.int32), np.zeros(total, dtype)
+    tables = sizes, (ends - sizes).astype(np.int64), begins.astype(np.int64)
+    return [reals, words, order, joins, costs, up, tops, *tables]
+
+
+def run_ward(launch, problems, dtype, **how):
+    """Statistics, and for every problem the links (up, tops)."""
+    given = prepared(problems, dtype)
+    poison = simulator()[0].Poison
+    stats = launch(
+        (len(problems),), given[0], poison(given[1]), given[2], *map(poison, given[3:7]), *given[7:], **how
+    )
+    ends = np.cumsum(given[7])
+    return stats, [(given[5][e - n : e], given[6][e - n : e]) for e, n in zip(ends, given[7], strict=True)]
+
+
+def labels_of(up, tops, cut):
+    root = np.arange(len(up))
+    for i in range(len(up)):  # links lead down
+        root[i] = root[up[i]] if tops[i] <= cut else i
+    return oracles.canonical(root)
+
+
+def right(points, links, tolerance):
+    """Are the heights the reference's, and the clusters at cuts that rounding cannot reach?"""
+    up, tops = links
+    Z = reference.linkage(points.astype(np.float64), "ward")
+    heights = Z[:, 2]
+    slack = tolerance * max(1e-300, heights.max(initial=0))
+    if not np.isinf(tops[0]) or not np.allclose(np.sort(tops[1:]), heights, rtol=0, atol=slack):
+        return False
+    gaps = np.flatnonzero(np.diff(heights, prepend=0) > 10 * slack)
+    cuts = heights[gaps] - np.diff(heights, prepend=0)[gaps] / 2
+    return all((labels_of(up, tops, cut) == reference.cut(Z, cut)).all() for cut in cuts)
+
+
+def draw(kind, n, d, seed, dtype):
+    points = oracles.draw_points(kind, n, d, seed)
+    points = points - points.mean(axis=0)
+    return (points / max(1, np.abs(points).max())).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("target", [80, 90])
+def test_ward_is_right_and_without_a_race(target, dtype):
+    sizes = {9: (1, 2, 65, 200), 1: (1, 2, 65, 512), 4: (3, 64, 130), 25: (17, 70)}
+    for d, some in sizes.items():
+        for seed, kind in enumerate(("normal", "heavy", "duplicates")):
+            problems = [draw(kind, n, d, seed, dtype) for n in some]
+            stats, links = run_ward(ward_kernel(target, dtype, d), problems, dtype, race=True, seed=seed)
+            stats.check()
+            for points, link in zip(problems, links, strict=True):
+                assert right(points, link, 1e-6 if dtype is np.float32 else 1e-12), (d, kind, len(points))
+
+
+@pytest.mark.parametrize("kind", ["zeros", "lattice"])
+@pytest.mark.parametrize("d", [1, 9])
+def test_ties_take_few_rounds(d, kind):
+    points = draw(kind, 256, d, 0, np.float64)
+    stats, [(up, tops)] = run_ward(ward_kernel(90, np.float64, d), [points], np.float64, race=True)
+    stats.check()
+    assert (up[1:] < np.arange(1, 256)).all()
+    if kind == "zeros":
+        assert (tops[1:] == 0).all()
+    assert stats.warp_insts < 2e6
+
+
+@pytest.mark.parametrize("n, d, most", [(256, 9, 400_000), (512, 9, 1_250_000), (512, 1, 60_000)])
+def test_warp_instructions(n, d, most):
+    points = draw("heavy", n, d, 0, np.float32)
+    stats, _ = run_ward(ward_kernel(90, np.float32, d), [points], np.float32)
+    assert stats.warp_insts <= most
