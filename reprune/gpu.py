@@ -55,7 +55,7 @@ def select_layers(problems: Sequence[GpuProblem], seed: int, ties: str) -> list[
     import torch
 
     from .kernels import coverage as cover
-    from .kernels import trees
+    from .kernels.select import cluster_layers
 
     for problem in problems:
         O = problem.tables[0].shape[1]
@@ -67,7 +67,7 @@ def select_layers(problems: Sequence[GpuProblem], seed: int, ties: str) -> list[
     if not problems:
         return []
     tables = [[to_float_tensor(table, "tables") for table in problem.tables] for problem in problems]
-    clustered = trees.cluster_layers([(own, p.keep) for own, p in zip(tables, problems, strict=True)])
+    clustered = cluster_layers([(own, p.keep) for own, p in zip(tables, problems, strict=True)])
     covered = cover.max_coverage(
         core(),
         [

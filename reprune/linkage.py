@@ -98,8 +98,7 @@ def _on_gpu(
     """Problems or batches; those of one shape and dtype share a launch."""
     import torch
 
-    from .kernels.rounds import precise, ward
-    from .kernels.trees import dendrogram
+    from .kernels.linkage import ward
 
     if method != "ward":
         raise ValueError(f"method: backend 'triton' has ward only; got {method!r}; backend='cpp' has it")
@@ -121,7 +120,7 @@ def _on_gpu(
         groups.setdefault((*batch.shape[-2:], batch.dtype, batch.device), []).append(k)
     results: list[Any] = [None] * len(batches)
     for members in groups.values():
-        trees = dendrogram(ward(precise(torch.cat([batches[k] for k in members]))))
+        trees = ward(torch.cat([batches[k] for k in members]))
         parts = torch.split(trees, [len(batches[k]) for k in members])
         for k, part in zip(members, parts, strict=True):
             results[k] = back(given[k])(part if np.ndim(given[k]) == 3 else part[0])
