@@ -1,0 +1,84 @@
+"""The benchmark of training compares what it says: the criteria's choices, and runs that go on."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import reprune
+
+pytest.importorskip("torch_pruning", reason='needs pip install "reprune[bench]"')
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import bench_training
+import criteria
+import fashion
+
+OPTIONS = {"images": 64, "width": 8, "epochs": 2, "until": 1, "side": 14, "smoke": True}
+
+
+def network():
+    model = fashion.Fashion(argparse.Namespace(**OPTIONS)).network(0)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(layer.weight, -1, 1)
+    return model
+
+
+def expected(criterion, block):
+    """[O] scores, written again."""
+    filters = block.conv1.weight.detach().flatten(1).double().numpy()
+    gamma = block.bn1.weight.detach().abs().numpy()
+    inputs = block.conv2.weight.detach().double().abs().sum((0, 2, 3)).numpy()
+    return {
+        "L1 (Torch-Pruning)": np.abs(filters).sum(1),
+        "group L1 (Torch-Pruning)": np.abs(filters).sum(1) + gamma + inputs,
+        "BN gamma": gamma,
+        "FPGM": [sum(np.linalg.norm(a - b) for b in filters) for a in filters],
+    }[criterion]
+
+
+@pytest.mark.parametrize("criterion", [name for name in criteria.OTHERS if name != "random"])
+def test_the_largest_scores_stay(criterion):
+    model, x = network(), torch.randn(1, 1, 14, 14)
+    blocks = {f"{n}.conv1": m for n, m in model.named_children() if hasattr(m, "conv1")}
+    best = {
+        name: sorted(np.argsort(expected(criterion, b))[-b.conv1.out_channels // 2 :])
+        for name, b in blocks.items()
+    }
+    with criteria.deciding(criterion, model, 0):
+        plan = reprune.make_plan(model, x, keep={name: len(kept) for name, kept in best.items()})
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        pruner = reprune.Pruner(model, optimizer, x, sparsity=0.5, rule="uniform", interval=1, until=1)
+        pruner.step()
+    for found in (plan, pruner.plan):
+        assert {name: list(found.keep[name]) for name in best} == best
+
+
+def test_runs_go_on_and_the_page_says_what_came_out(tmp_path, monkeypatch):
+    """A second start repeats no run; the table has the runs' means."""
+    records, markdown = tmp_path / "runs.jsonl", tmp_path / "page.md"
+    files = ["--records", str(records), "--markdown", str(markdown)]
+    monkeypatch.setattr(sys, "argv", ["bench_training.py", "--smoke", *files])
+    made = []
+
+    def result(self, run):
+        made.append(run)
+        if len(made) == 20:
+            raise KeyboardInterrupt
+        lost = 1 if run.part == "train" else 0
+        return {"accuracy": 90.0 - lost, "seconds": 1.0, "flops": run.left, "events": 0.25}
+
+    monkeypatch.setattr(bench_training.Bench, "result", result)
+    with pytest.raises(KeyboardInterrupt):
+        bench_training.main()
+    bench_training.main()
+    assert len(set(made)) == len(made) - 1
+    lines = markdown.read_text().splitlines()
+    assert "| BN gamma, 75 % pruned | 1 | 89.00 | 1.00 | 25.0 % | 1 s | 25.00 % |" in lines
+    assert "| FPGM | 1 | 90.00 | 90.00 |" in lines
+    monkeypatch.setattr(fashion.Fashion, "__str__", lambda self: "another budget")
+    with pytest.raises(SystemExit):
+        bench_training.main()
