@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,16 @@ from .backend import resolve
 from .graph import ChannelGraph, build_graph, named_tensors
 from .plan import Ints, PruningPlan
 from .selection import LayerProblem, Selection, select_layers
-from .targets import Counts, Target, choice, counts_of, in_scope, ranked, target_of
+from .targets import (
+    Counts,
+    check_bounds,
+    choice,
+    counts_of,
+    in_scope,
+    ranked,
+    target_of,
+    without_ignored,
+)
 
 Progress = Callable[[str, int, int], None]
 
@@ -27,11 +37,14 @@ def make_plan(
     sparsity: float | None = None,
     flops: float | None = None,
     params: float | None = None,
+    latency: float | None = None,
+    size_mb: float | None = None,
     keep: Mapping[str, int] | None = None,
     rule: str = "bn",
     scope: str = "internal",
     round_to: int = 1,
-    min_keep: int = 1,
+    min_keep: int | Mapping[str, int] = 1,
+    ignore: Sequence[str] = (),
     seed: int = 0,
     ties: str = "random",
     backend: str = "auto",
@@ -45,44 +58,61 @@ def make_plan(
         Share of the channels to drop, over all layers together (Eq. 8), in (0, 1).
     flops, params
         Share of the FLOPs or parameters to leave at most, in (0, 1); met by bisection on the global sparsity.
+    latency
+        Share of the time of a forward pass to leave, in (0, 1), on the device and with the batch size,
+        threads and memory format of `model` and `example_inputs`.  Met by a search over timings of real
+        networks, within 5 %, or below that where `round_to` leaves gaps; `plan.notes` has the measured share
+        and its quartiles.
+    size_mb
+        Most megabytes (10^6 bytes) of parameters and buffers, as in a file.
     keep
         ``{convolution: output channels to keep}``; the other layers stay whole.
 
     Args:
         model: any eager model; it is run, in evaluation and training mode, and left as it was.
         example_inputs: a tensor, a tuple of positional or a dictionary of keyword arguments of the model,
-        on its device. rule: how the share of each layer is found: ``"bn"`` by the BatchNorm scales of all
-        layers (Eq. 8-9),
+            on its device.
+        rule: how the share of each layer is found: ``"bn"`` by the BatchNorm scales of all layers (Eq. 8-9),
             ``"uniform"`` the same share of each.
         scope: ``"internal"``: groups of channels that meet in no addition; ``"all"``: residual streams too.
         round_to: keep a multiple of this many channels (never more than there are).
-        min_keep: the fewest channels of a layer.
+        min_keep: the fewest channels of a layer, or ``{layer: the fewest of its channels}``.
+        ignore: layers that stay whole, with all that share their channels.  Here and in `min_keep` a layer is
+            given by its name, that of a module around it, or a pattern (``"layer1.*.conv2"``).
         seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`.
         backend: who clusters, see :mod:`reprune.backend`.
-        progress: called as ``progress(stage, done, total)``, stage "trace", "select" or "certify".
+        progress: called as ``progress(stage, done, total)``, stage "trace", "measure" (latency), "select" or
+            "certify".
 
     Raises:
-        ValueError: a target that is missing, doubled, out of range or out of reach; a wrong name in
-        `keep`; a model
-            without convolutions or without any that may lose channels; NaN or infinite weights; ``rule="bn"``
-            without BatchNorms or with all scales equal.
+        ValueError: a target that is missing, doubled, out of range or out of reach (it says what is within);
+            a wrong name in `keep`, `min_keep` or `ignore`; a model without convolutions or without any that
+            may lose channels; NaN or infinite weights; ``rule="bn"`` without BatchNorms or with all scales
+            equal.
         BackendUnavailable: `backend` cannot run here.
     """
-    target = target_of(sparsity, flops, params, keep)
+    target = target_of(sparsity, flops, params, keep, latency, size_mb)
     choice("rule", rule, ("bn", "uniform"))
     choice("scope", scope, ("internal", "all"))
     choice("ties", ties, ("random", "norm"))
-    for name, value in (("round_to", round_to), ("min_keep", min_keep)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+    check_bounds(round_to, min_keep, ignore)
     device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
     chosen = resolve(backend, device)
     if not any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules()):
         raise ValueError("model: expected a network with convolutions, found none in it")
 
-    graph = build_graph(model, example_inputs, progress)
+    graph = without_ignored(build_graph(model, example_inputs, progress), ignore)
     while True:
-        graph, counts = _counts(graph, target, rule, scope, round_to, min_keep)
+        graph = in_scope(graph, scope)
+        _finite(graph)
+        if target[0] == "keep":
+            counts, measured = _given(graph, target[1]), ""
+            rest = [group for group in graph.groups if group.name not in counts]
+            graph = graph.without(rest, "not named in keep")
+        else:
+            graph = ranked(graph, rule)
+            tensors = named_tensors(model)
+            counts, measured = counts_of(graph, target, rule, round_to, min_keep, tensors, progress=progress)
         selections = _select(graph, counts, seed, ties, chosen, progress)
         kept = _kept(graph, selections)
         if progress is not None:
@@ -98,27 +128,16 @@ def make_plan(
         "rule": rule,
         "scope": scope,
         "round_to": round_to,
-        "min_keep": min_keep,
+        "min_keep": min_keep if isinstance(min_keep, int) else dict(min_keep),
+        "ignore": list(ignore),
+        "seed": seed,
+        "ties": ties,
     }
     coverage = {group.name: s.coverage for group, s in zip(graph.groups, selections, strict=True)}
     tensors = named_tensors(model)
     shapes = {name: tuple(tensors[name].shape) for name in tensors}
-    return plan_of_atoms(graph, kept, coverage, shapes, {**settings, "seed": seed, "ties": ties})
-
-
-def _counts(
-    graph: ChannelGraph, target: Target, rule: str, scope: str, round_to: int, min_keep: int
-) -> tuple[ChannelGraph, Counts]:
-    """Step 1: the graph of the groups that are decided about, and how many atoms each keeps."""
-    graph = in_scope(graph, scope)
-    _finite(graph)
-    what, value = target
-    if what == "keep":
-        counts = _given(graph, value)
-        rest = [group for group in graph.groups if group.name not in counts]
-        return graph.without(rest, "not named in keep"), counts
-    graph = ranked(graph, rule)
-    return graph, counts_of(graph, target, rule, round_to, min_keep, named_tensors(graph.model))
+    plan = plan_of_atoms(graph, kept, coverage, shapes, settings)
+    return replace(plan, notes=(*plan.notes, measured)) if measured else plan
 
 
 def _finite(graph: ChannelGraph) -> None:

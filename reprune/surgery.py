@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,11 +41,14 @@ def prune(
     sparsity: float | None = None,
     flops: float | None = None,
     params: float | None = None,
+    latency: float | None = None,
+    size_mb: float | None = None,
     keep: Mapping[str, int] | None = None,
     rule: str = "bn",
     scope: str = "internal",
     round_to: int = 1,
-    min_keep: int = 1,
+    min_keep: int | Mapping[str, int] = 1,
+    ignore: Sequence[str] = (),
     seed: int = 0,
     ties: str = "random",
     backend: str = "auto",
@@ -59,11 +62,14 @@ def prune(
         sparsity=sparsity,
         flops=flops,
         params=params,
+        latency=latency,
+        size_mb=size_mb,
         keep=keep,
         rule=rule,
         scope=scope,
         round_to=round_to,
         min_keep=min_keep,
+        ignore=ignore,
         seed=seed,
         ties=ties,
         backend=backend,

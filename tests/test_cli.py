@@ -186,6 +186,29 @@ def test_weights_in_all_usual_forms(folder: Path, capsys: pytest.CaptureFixture[
     assert torch.equal(reprune.load("small", toy()).conv1.weight, full.conv1.weight[kept])
 
 
+def test_bounds_on_single_layers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bounds = ("--min-keep", "2", "--min-keep", "conv2=9")
+    kept = {}
+    for name, more in (("all", bounds), ("some", (*bounds, "--ignore", "conv1"))):
+        target = ("--sparsity", "0.99") if name == "all" else ("--sparsity", "0.9")
+        facts = json.loads(output(capsys, "prune", "toy:build", *SIZE, *target, *more, "-o", name, "--json"))
+        kept[name] = {layer: len(what["kept"]) for layer, what in facts["layers"].items()}
+    assert kept == {"all": {"conv1": 2, "conv2": 9}, "some": {"conv2": 9}}
+
+
+def test_a_size_in_megabytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full = sum(t.nbytes for t in toy().state_dict().values())
+    output(capsys, "prune", "toy:build", *SIZE, "--size-mb", str(full / 2e6), "-o", "small.safetensors")
+    assert 0.9 * full / 2 < sum(t.nbytes for t in load_file("small.safetensors").values()) <= full / 2
+
+
+def test_a_latency_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    latency = ("--latency", "0.7", "--batch", "4", "--channels-last", "--input-size", "3,64,64")
+    said = output(capsys, "prune", "toy:build", *latency, "-o", "small.safetensors")
+    assert "of the full network's time on the example input" in " ".join(said.split())
+    assert reprune.load("small.safetensors", toy())(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
+
+
 def test_torchvision_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from torchvision.models import resnet18
 
@@ -225,6 +248,9 @@ PRUNE = ("prune", "toy:build", *SIZE, "-o", "small.safetensors")
         (("prune", "toy:build", "-o", "."), "is a folder"),
         ((*PRUNE, "--flops", "1.5"), "flops"),
         ((*PRUNE, "--sparsity", "0"), "sparsity"),
+        ((*PRUNE, "--size-mb", "9"), "size_mb: expected less than the"),
+        ((*PRUNE, "--ignore", "conv3"), "did you mean one of conv"),
+        ((*PRUNE, "--min-keep", "conv3=4"), "did you mean one of conv"),
         ((*PRUNE, "--rule", "bn"), "uniform"),
         ((*PRUNE, "--weights", "missing.pth"), "no such file: missing.pth"),
         ((*PRUNE, "--weights", "toy.py"), "toy.py"),

@@ -35,11 +35,11 @@ def build(name: str, seed: int) -> nn.Module:
     return _from_function(name) if ":" in name else _from_torchvision(name)
 
 
-def example(name: str, size: tuple[int, ...] | None) -> torch.Tensor:
-    """A random input for the network called ``name``: a batch of one."""
+def example(name: str, size: tuple[int, ...] | None, batch: int = 1) -> torch.Tensor:
+    """A random input for the network called ``name``: so many at once."""
     if size is None:
         size = next(size for start, size in INPUT_SIZES if name.startswith(start))
-    return torch.randn(1, *size)
+    return torch.randn(batch, *size)
 
 
 def check_input(model: nn.Module, inputs: torch.Tensor) -> None:

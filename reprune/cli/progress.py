@@ -10,6 +10,7 @@ WORDS = {
     "weights": "Read the weights",
     "probe": "Run it once",
     "trace": "Trace the channels",
+    "measure": "Time networks",
     "select": "Choose the filters",
     "certify": "Check the cut",
     "save": "Save the small network",

@@ -20,10 +20,12 @@ from .errors import UserError
 from .progress import Stages
 from .show import plan_as_dict
 
-FLOPS_LEFT = 0.5  # without any of the three targets
+FLOPS_LEFT = 0.5  # without any target
 EXAMPLES = """examples:
   reprune prune resnet50 --weights resnet50.pth --flops 0.5 -o small.safetensors
   reprune prune mypackage.networks:build --sparsity 0.3 --scope all -o small.safetensors
+  reprune prune vgg16_bn --latency 0.6 --batch 16 --channels-last --round-to 8 -o small.safetensors
+  reprune prune resnet50 --size-mb 50 --ignore layer1 --min-keep "layer4.*=64" -o small.safetensors
 """
 
 
@@ -58,6 +60,15 @@ def add(
         "--flops", type=float, metavar="F", help="part of the FLOPs that stays (default: 0.5)"
     )
     target.add_argument("--params", type=float, metavar="P", help="part of the parameters that stays")
+    target.add_argument(
+        "--latency",
+        type=float,
+        metavar="L",
+        help="part of the time of a forward pass that stays, measured here (see --batch, --channels-last)",
+    )
+    target.add_argument(
+        "--size-mb", type=float, metavar="MB", help="most megabytes of parameters and buffers"
+    )
     target.add_argument("--sparsity", type=float, metavar="S", help="part of the channels that goes")
     parser.add_argument(
         "--rule",
@@ -76,7 +87,19 @@ def add(
         "--round-to", type=int, default=1, metavar="N", help="keep multiples of N channels (default: 1)"
     )
     parser.add_argument(
-        "--min-keep", type=int, default=1, metavar="N", help="channels that every layer keeps (default: 1)"
+        "--min-keep",
+        type=_fewest,
+        action="append",
+        default=[],
+        metavar="N|LAYER=N",
+        help="channels that every layer keeps, or that of this name or pattern (default: 1); may be repeated",
+    )
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="a layer that stays whole: its name, that of a module around it, or a pattern; may be repeated",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="for ties, and the weights of an untrained network"
@@ -90,6 +113,12 @@ def add(
         type=_size,
         metavar="C,H,W",
         help="one input, without the batch (default: by the model's name, or 3,224,224)",
+    )
+    parser.add_argument(
+        "--batch", type=_positive, default=1, metavar="N", help="inputs at once, for --latency (default: 1)"
+    )
+    parser.add_argument(
+        "--channels-last", action="store_true", help="time the network in this memory format, for --latency"
     )
     parser.set_defaults(run=run)
 
@@ -105,8 +134,11 @@ def run(arguments: argparse.Namespace) -> None:
             stages("weights")
             weights.load(model, arguments.weights)
         stages("probe")
-        inputs = models.example(arguments.model, arguments.input_size)
+        inputs = models.example(arguments.model, arguments.input_size, arguments.batch)
         models.check_input(model, inputs)
+        if arguments.channels_last:
+            layout = torch.channels_last_3d if inputs.dim() == 5 else torch.channels_last
+            model, inputs = model.to(memory_format=layout), inputs.to(memory_format=layout)
         bytes_before = _tensor_bytes(model)
         plan, rule, reason = _plan(model, inputs, arguments, stages)
         reprune.apply(plan, model)
@@ -131,19 +163,21 @@ def _plan(
     model: nn.Module, inputs: torch.Tensor, arguments: argparse.Namespace, stages: Stages
 ) -> tuple[PruningPlan, str, str]:
     """The plan, the rule it was made by, and why by this one."""
-    untargeted = arguments.sparsity is None and arguments.params is None and arguments.flops is None
+    names = ("sparsity", "flops", "params", "latency", "size_mb")
+    targets = {name: getattr(arguments, name) for name in names}
+    if all(value is None for value in targets.values()):
+        targets["flops"] = FLOPS_LEFT
 
     def plan_by(rule: str) -> PruningPlan:
         return reprune.make_plan(
             model,
             inputs,
-            sparsity=arguments.sparsity,
-            flops=FLOPS_LEFT if untargeted else arguments.flops,
-            params=arguments.params,
+            **targets,
             rule=rule,
             scope=arguments.scope,
             round_to=arguments.round_to,
-            min_keep=arguments.min_keep,
+            min_keep=dict(arguments.min_keep) or 1,
+            ignore=arguments.ignore,
             seed=arguments.seed,
             ties=arguments.ties,
             backend=arguments.backend,
@@ -228,6 +262,19 @@ def _print_tables(arguments: argparse.Namespace, result: Result) -> None:
     tables.say(
         f"Written: {arguments.output}. Load it: reprune.load({str(arguments.output)!r}, <the full network>)"
     )
+
+
+def _positive(text: str) -> int:
+    """A number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
+def _fewest(text: str) -> tuple[str, int]:
+    """``16`` is for every layer, ``layer4.*=64`` for some."""
+    name, _, number = text.rpartition("=")
+    return name or "*", _positive(number)
 
 
 def _size(text: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from torch import nn
 from .certificate import Failure, Mask, certify
 from .groups import ChannelGroup, Producer, find_groups, mean_gamma, output_first
 from .slicing import Slices, cut, cut_all, named_tensors, put, sliced_copy, successor
+from .trace import left_as_it_was
 from .traced import Example, TracedModel, as_example, trace_model
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "build_graph",
     "cut",
     "cut_all",
+    "left_as_it_was",
     "mean_gamma",
     "named_tensors",
     "output_first",

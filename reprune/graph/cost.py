@@ -1,4 +1,4 @@
-"""What a network costs when some of its channels are gone: FLOPs and parameters."""
+"""What a network costs when some of its channels are gone: FLOPs, parameters and bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+from torch import Tensor, nn
 
 from .known import Key
 from .labels import FIXED, Atoms, Ints
@@ -43,5 +43,16 @@ def parameter_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -
     terms = [
         (p.numel(), [labels[name, dim] for dim in range(p.dim()) if (name, dim) in labels])
         for name, p in model.named_parameters()
+    ]
+    return cost_of(terms, atoms)
+
+
+def size_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> Cost:
+    """The bytes of the model's state, tied tensors once, in atoms: what a file of it holds."""
+    stored = {id(t) for t in model.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
+    terms = [
+        (t.nbytes, [labels[name, dim] for dim in range(t.dim()) if (name, dim) in labels])
+        for name, t in {**dict(model.named_parameters()), **dict(model.named_buffers())}.items()
+        if id(t) in stored
     ]
     return cost_of(terms, atoms)

@@ -70,7 +70,7 @@ def run(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace
     for x in tree_iter((args, kwargs)):
         if isinstance(x, Tensor):
             trace.known.set(x, [None] * x.dim(), flows=True)
-    with _left_as_it_was(model), torch.no_grad():
+    with left_as_it_was(model), torch.no_grad():
         model.eval()
         _pass(model, args, kwargs, trace)
         trace.counting = False
@@ -97,7 +97,8 @@ def _pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], trace
 
 
 @contextlib.contextmanager
-def _left_as_it_was(model: nn.Module) -> Iterator[None]:
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Whatever is run in between, modes, buffers and random numbers are afterwards as they were before."""
     training = {module: module.training for module in model.modules()}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     fast = torch.backends.mha.get_fastpath_enabled()

@@ -128,7 +128,7 @@ def _counts(
             scale = scales.setdefault(name, tensors[name].detach().cpu().clone())
             scale[torch.from_numpy(positions[~alive[group.atoms[where]]])] = 0
     present = {group.name: int(alive[group.atoms].sum()) for group in graph.groups}
-    return counts_of(graph, rules.target, rules.rule, rules.round_to, rules.min_keep, scales, present)
+    return counts_of(graph, rules.target, rules.rule, rules.round_to, rules.min_keep, scales, present)[0]
 
 
 def _live_kernel(producer: Producer, source: Source, alive: Mask) -> Tensor:

@@ -1,0 +1,79 @@
+"""Bounds on single layers: the fewest channels, multiples, and layers that stay whole."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from ..graph import ChannelGraph, ChannelGroup
+
+MinKeep = int | Mapping[str, int]
+"""The fewest channels: of every layer, or {name or pattern: of these layers}."""
+
+
+def check_bounds(round_to: int, min_keep: MinKeep, ignore: Sequence[str]) -> None:
+    """Raise unless the bounds are numbers and names; whether the names fit is for the graph to say."""
+    named = min_keep if isinstance(min_keep, Mapping) else {}
+    numbers = {"round_to": round_to, **{f"min_keep[{name!r}]": least for name, least in named.items()}}
+    if not isinstance(min_keep, Mapping):
+        numbers["min_keep"] = min_keep
+    for what, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{what}: expected an integer of at least 1, got {value!r}")
+    if isinstance(ignore, str) or not all(isinstance(name, str) for name in ignore):
+        raise TypeError(f"ignore: expected a list of names or patterns, got {ignore!r}")
+
+
+def without_ignored(graph: ChannelGraph, ignore: Sequence[str]) -> ChannelGraph:
+    """The graph without the groups that hold a layer which `ignore` names."""
+    for pattern in ignore:
+        names = set(_named(graph, pattern, "ignore"))
+        for group in graph.groups:
+            mine = [p.name for p in group.producers if p.name in names]
+            if mine:
+                graph = graph.without([group], f"{mine[0]} is in ignore")
+    return graph
+
+
+def least(graph: ChannelGraph, min_keep: MinKeep) -> dict[str, int]:
+    """{group: the fewest channels that it keeps}; the largest of what `min_keep` says of its layers."""
+    if not isinstance(min_keep, Mapping):
+        return {group.name: min_keep for group in graph.groups}
+    of_layer: dict[str, int] = {}
+    for pattern, count in min_keep.items():
+        for name in _named(graph, pattern, "min_keep"):
+            of_layer[name] = max(count, of_layer.get(name, 1))
+    return {group.name: max(of_layer.get(p.name, 1) for p in group.producers) for group in graph.groups}
+
+
+def rounded(group: ChannelGroup, keep: int, min_keep: int, round_to: int) -> int:
+    """`keep` atoms, or the next number of them that is at least `min_keep` channels and a multiple of
+    `round_to`."""
+    width = group.producers[0].rows.shape[1]
+    fewest = -(-min_keep // width)
+    multiple = round_to // math.gcd(round_to, width)
+    keep = max(keep, fewest)
+    return min(-(-keep // multiple) * multiple, group.atoms.size)
+
+
+def of_those_present(group: ChannelGroup, keep: int, there: int, round_to: int) -> int:
+    """`keep`, or as many of the `there` atoms present as are a multiple of `round_to` channels."""
+    if keep <= there:
+        return keep
+    multiple = round_to // math.gcd(round_to, group.producers[0].rows.shape[1])
+    return there - there % multiple if there > multiple else there
+
+
+def _named(graph: ChannelGraph, pattern: str, argument: str) -> list[str]:
+    """The layers that `pattern` names: itself, one that holds it, or a pattern as of a shell."""
+    layers = list(dict.fromkeys([*graph.channels, *graph.skipped]))
+    found = [name for name in layers if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")]
+    if not found:
+        near = difflib.get_close_matches(pattern, layers, n=3) or layers[:3]
+        raise ValueError(
+            f"{argument}: no layer of the model that could be pruned is named {pattern!r} or lies inside it; "
+            f"did you mean one of {', '.join(near)}?"
+        )
+    return found

@@ -1,0 +1,60 @@
+"""From a budget to counts by a cost that is known beforehand: FLOPs, parameters, bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..graph import ChannelGroup
+from ..graph.cost import Cost
+
+Counts = dict[str, int]
+"""{group: atoms to keep}."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A cost, and the counts that a global sparsity gives."""
+
+    cost: Cost
+    groups: Sequence[ChannelGroup]
+    atoms: int
+    counts_at: Callable[[float], Counts]
+
+    def left(self, counts: Counts) -> float:
+        """The share of the cost that is left with `counts`, from counts alone: no clustering."""
+        return self.cost.at(expected(self.groups, self.atoms, counts)) / self.cost.full
+
+    def smallest(self) -> Counts:
+        """The smallest network that the bounds allow."""
+        return self.counts_at(math.nextafter(1.0, 0.0))
+
+    def within(self, share: float) -> Counts:
+        """The counts of the smallest global sparsity at which at most `share` of the cost is left, by
+        bisection; those of the smallest network if that is larger."""
+        low, high = 0.0, math.nextafter(1.0, 0.0)
+        counts = self.smallest()
+        for _ in range(48):
+            middle = (low + high) / 2
+            if middle in (low, high):
+                break
+            trial = self.counts_at(middle)
+            if self.left(trial) <= share:
+                high, counts = middle, trial
+            else:
+                low = middle
+        return counts
+
+
+def expected(
+    groups: Sequence[ChannelGroup], atoms: int, counts: Mapping[str, int]
+) -> npt.NDArray[np.float64]:
+    """[atoms] the share of each atom's group that is kept."""
+    share = np.ones(atoms)
+    for group in groups:
+        share[group.atoms] = counts.get(group.name, group.atoms.size) / group.atoms.size
+    return share

@@ -1,0 +1,94 @@
+"""How long a network takes beside another, on the device at hand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..graph import left_as_it_was
+from ..graph.traced import Example
+
+WARM_UP = 2
+FEWEST, MOST = 5, 50
+"""Runs of each network."""
+SURE = 0.01
+"""Enough runs when the median is known this well (95 %)."""
+SECONDS = 30.0
+"""No more runs than fit in here, but the fewest."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The time of one network in that of another: the median over pairs of runs, and its quartiles."""
+
+    middle: float
+    low: float
+    high: float
+    runs: int
+
+    def __str__(self) -> str:
+        return f"{self.middle:.3f} (quartiles {self.low:.3f} to {self.high:.3f}, {self.runs} runs)"
+
+
+def compare(small: nn.Module, full: nn.Module, example: Example) -> Ratio:
+    """The time of `small` in that of `full`, in evaluation mode.
+
+    Both take turns run by run, so that whatever else the machine does meets both alike, and each run is
+    compared with its neighbour.  On the CPU with one thread the clock is that of the thread, which stands
+    still while other programs have the core; else it is that of the wall, and waits for the device.
+    """
+    args, kwargs = example
+    now = _clock(full)
+    times: list[tuple[float, float]] = []
+    with _in_use(small), _in_use(full), torch.inference_mode():
+        for _ in range(WARM_UP):
+            small(*args, **kwargs)
+            full(*args, **kwargs)
+        begun = time.perf_counter()
+        while len(times) < MOST and not _enough(times, time.perf_counter() - begun):
+            start = now()
+            small(*args, **kwargs)
+            middle = now()
+            full(*args, **kwargs)
+            times.append((middle - start, now() - middle))
+    low, median, high = np.quantile(_ratios(times), [0.25, 0.5, 0.75]).tolist()
+    return Ratio(median, low, high, len(times))
+
+
+@contextmanager
+def _in_use(model: nn.Module) -> Iterator[None]:
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with left_as_it_was(model):
+        torch.backends.mha.set_fastpath_enabled(fast)  # as those have it who use the network
+        model.eval()
+        yield
+
+
+def _ratios(times: list[tuple[float, float]]) -> list[float]:
+    return [small / full for small, full in times]
+
+
+def _enough(times: list[tuple[float, float]], seconds: float) -> bool:
+    if len(times) < FEWEST:
+        return False
+    low, median, high = np.quantile(_ratios(times), [0.25, 0.5, 0.75])
+    error = 1.96 * 1.253 * (high - low) / 1.349 / len(times) ** 0.5  # of the median, were they normal
+    return bool(error <= SURE * median or seconds > SECONDS)
+
+
+def _clock(model: nn.Module) -> Callable[[], float]:
+    kind = next(model.parameters()).device.type
+    if kind == "cpu":
+        return time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+
+    def when_done() -> float:
+        torch.accelerator.synchronize()
+        return time.perf_counter()
+
+    return when_done

@@ -1,0 +1,116 @@
+"""From a share of the time to counts: a search over real timings, for FLOPs do not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..graph import ChannelGraph, sliced_copy
+from .budget import Budget, Counts
+from .clock import Ratio, compare
+
+NEAR = 0.02
+"""A network is taken at once when its time is this close to the target, of which it is a share."""
+LANDED = 0.05
+"""What is near enough in the end; a network further below the target comes with a note that says so."""
+MOST = 16
+"""Networks that are timed."""
+
+
+def within_latency(
+    target: float,
+    graph: ChannelGraph,
+    budget: Budget,
+    bounds: str,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[Counts, str]:
+    """The counts whose network takes `target` of the full one's time, and what was measured, in words.
+
+    The search runs over the share of FLOPs (`budget`), which the time follows loosely, and closes in
+    between a network that was too slow and one that was too fast.  Not which channels are cut matters here
+    but how many, so nothing is clustered.
+
+    Raises ``ValueError`` if the smallest network that the `bounds` allow still takes longer.
+    """
+    tried: list[tuple[Counts, Ratio]] = []
+    bracket = Bracket(target, budget.left(budget.smallest()))
+    while len(tried) < MOST and (share := bracket.next()) is not None:
+        counts = budget.within(share)
+        ratio = next((ratio for before, ratio in tried if before == counts), None)
+        if ratio is None:
+            if progress is not None:
+                progress("measure", len(tried), MOST)
+            ratio = compare(_of_size(graph, counts), graph.model, graph.example)
+            tried.append((counts, ratio))
+        if abs(ratio.middle - target) <= NEAR * target:
+            break
+        bracket.tell(share, budget.left(counts), ratio.middle)
+    if progress is not None:
+        progress("measure", MOST, MOST)
+    return _best(target, tried, bounds)
+
+
+@dataclass
+class Bracket:
+    """Where the network lies: between two shares of FLOPs, one with a time above the target, one below."""
+
+    target: float
+    bottom: float
+    """The share of the smallest network."""
+    slow: tuple[float, float] = (1.0, 1.0)
+    """(share of FLOPs, time)."""
+    fast: tuple[float, float] | None = None
+
+    def next(self) -> float | None:
+        """The share to try: on the line through both ends, well inside; None if there is nothing between."""
+        x, y = self.slow
+        if self.fast is None:
+            if x <= self.bottom:
+                return None
+            slope = (1 - y) / (1 - x) if x < 1 else 1.0
+            guess = x - (y - self.target) / max(slope, 0.25)
+            guess = min(guess, x - 0.2 * (x - self.bottom))
+            return self.bottom if guess < self.bottom + 0.01 else guess
+        low, time = self.fast
+        if x - low < 1e-3:
+            return None
+        guess = low + (self.target - time) * (x - low) / (y - time)
+        margin = 0.1 * (x - low)
+        return min(max(guess, low + margin), x - margin)
+
+    def tell(self, share: float, left: float, time: float) -> None:
+        """The largest network of at most `share` has `left` of the FLOPs and took `time`."""
+        if time > self.target:
+            self.slow = left, time
+        else:
+            self.fast = share, time
+
+
+def _of_size(graph: ChannelGraph, counts: Counts) -> nn.Module:
+    """A network with the first channels of each group, as many as `counts` says."""
+    kept = graph.everything()
+    for group in graph.groups:
+        kept[group.atoms[counts[group.name] :]] = False
+    return sliced_copy(graph.model, graph.traced.slices(graph.traced.filled(kept)))
+
+
+def _best(target: float, tried: list[tuple[Counts, Ratio]], bounds: str) -> tuple[Counts, str]:
+    """The nearest to the target, or else the slowest below it, and what to say of it."""
+    nearest = min(tried, key=lambda pair: abs(pair[1].middle - target))
+    below = [pair for pair in tried if pair[1].middle <= target]
+    slower = [pair[1] for pair in tried if pair[1].middle > target]
+    if abs(nearest[1].middle - target) <= LANDED * target:
+        return nearest[0], f"it takes {nearest[1]} of the full network's time on the example input"
+    if not below:
+        fastest = min(slower, key=lambda ratio: ratio.middle)
+        raise ValueError(
+            f"latency: {target:g} of the full network's time cannot be reached; {bounds} takes {fastest}"
+        )
+    counts, ratio = max(below, key=lambda pair: pair[1].middle)
+    next_larger = min(slower, key=lambda ratio: ratio.middle) if slower else "more"
+    return counts, (
+        f"it takes {ratio} of the full network's time on the example input; the next larger network takes "
+        f"{next_larger}"
+    )
