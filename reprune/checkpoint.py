@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +15,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from .graph import cut_all, named_tensors, put
 from .plan import PruningPlan, plan_of, remember_plan
@@ -139,17 +146,44 @@ def _same_names(
 
 @contextlib.contextmanager
 def in_place_of(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place once it is whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    """A file in a folder beside `path`; it takes the place of `path` once it is whole.
+
+    What writers of `path` that were killed have left beside it is removed.
+    """
+    for leftover in path.parent.glob(f"{glob.escape(path.name)}????????.tmp"):
+        with _lock(leftover) as free:
+            if free:
+                shutil.rmtree(leftover, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(dir=path.parent, prefix=path.name, suffix=".tmp") as folder,
+        _lock(folder),
+    ):
+        temporary = Path(folder) / path.name
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's is for its owner alone
+        temporary.chmod(0o666 & ~umask)  # safetensors makes files for their owner alone
         os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _lock(folder: str | os.PathLike[str]) -> Iterator[bool]:
+    """Hold the lock of a folder.  A writer does so while it lives: where this can, there is none.
+
+    False if another has it, or where folders have no locks.
+    """
+    if fcntl is None or not os.path.isdir(folder):
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        free = True
+    except OSError:
+        free = False
+    try:
+        yield free
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)

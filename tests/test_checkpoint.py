@@ -1,6 +1,10 @@
 """Files: the same outputs to the last bit, clear errors, nothing half-written."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import reprune
+from reprune.checkpoint import in_place_of
 
 X = images()
 
@@ -133,6 +138,36 @@ def test_nothing_half_written(tmp_path, monkeypatch):
         reprune.save(small, path)
     assert [p.name for p in tmp_path.iterdir()] == ["small.safetensors"]
     assert path.read_bytes() == b"old"
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path):
+    """Those of a writer that lives, and files of other names, stay."""
+    path = tmp_path / "small[1].safetensors"
+    script = f"""if True:
+        import os, signal
+        from pathlib import Path
+        from reprune.checkpoint import in_place_of
+        with in_place_of(Path({str(path)!r})) as temporary:
+            temporary.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    small, _ = pruned()
+    (tmp_path / "small[1].safetensors.tmp").write_bytes(b"mine")
+    assert subprocess.run([sys.executable, "-P", "-c", script]).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob("*/*"))) == 1
+    with in_place_of(path) as living:
+        living.write_bytes(b"half")
+        reprune.save(small, path)
+        assert list(tmp_path.glob("*/*")) == [living]
+    assert path.read_bytes() == b"half"
+    reprune.save(small, path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, f"{path.name}.tmp"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask():
+    os.umask(mask := os.umask(0))
+    return mask
 
 
 def test_state_that_is_not_tensors(tmp_path):

@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 X = images(2)
 
 
-@pytest.mark.parametrize("mode,kills", [("shrink", 2), ("mask", 1)])
+@pytest.mark.parametrize("mode,kills", [("shrink", 2), ("mask", 2)])
 def test_killed_and_gone_on(mode, kills):
     """Final plan and weights, EMA copies too, equal those of the training without interruption, to the
     bit."""
