@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .backend import resolve
-from .graph import ChannelGraph, build_graph, named_tensors
+from .graph import LAYERS, ChannelGraph, build_graph, named_tensors
 from .plan import Ints, PruningPlan
 from .selection import LayerProblem, Selection, select_layers
 from .targets import (
@@ -29,6 +29,12 @@ from .targets import (
 
 Progress = Callable[[str, int, int], None]
 
+_LAYER_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
+    "conv": ("convolutions", (nn.modules.conv._ConvNd,)),
+    "linear": ("Linear layers", (nn.Linear,)),
+    "all": ("convolutions or Linear layers", (nn.modules.conv._ConvNd, nn.Linear)),
+}
+
 
 def make_plan(
     model: nn.Module,
@@ -42,6 +48,7 @@ def make_plan(
     keep: Mapping[str, int] | None = None,
     rule: str = "bn",
     scope: str = "internal",
+    layers: str = "conv",
     round_to: int = 1,
     min_keep: int | Mapping[str, int] = 1,
     ignore: Sequence[str] = (),
@@ -66,7 +73,7 @@ def make_plan(
     size_mb
         Most megabytes (10^6 bytes) of parameters and buffers, as in a file.
     keep
-        ``{convolution: output channels to keep}``; the other layers stay whole.
+        ``{layer: output channels to keep}``; the other layers stay whole.
 
     Args:
         model: any eager model; it is run, in evaluation and training mode, and left as it was.
@@ -75,6 +82,9 @@ def make_plan(
         rule: how the share of each layer is found: ``"bn"`` by the BatchNorm scales of all layers (Eq. 8-9),
             ``"uniform"`` the same share of each.
         scope: ``"internal"``: groups of channels that meet in no addition; ``"all"``: residual streams too.
+        layers: whose output channels are decided about: ``"conv"``, convolutions (the paper); ``"linear"``,
+            Linear layers, such as the hidden dimension of a transformer's feed-forward blocks, where a kernel
+            is one number; ``"all"``, both.  A group with several producing layers is selected as one.
         round_to: keep a multiple of this many channels (never more than there are).
         min_keep: the fewest channels of a layer, or ``{layer: the fewest of its channels}``.
         ignore: layers that stay whole, with all that share their channels.  Here and in `min_keep` a layer is
@@ -86,7 +96,7 @@ def make_plan(
 
     Raises:
         ValueError: a target that is missing, doubled, out of range or out of reach (it says what is within);
-            a wrong name in `keep`, `min_keep` or `ignore`; a model without convolutions or without any that
+            a wrong name in `keep`, `min_keep` or `ignore`; a model without such layers or without any that
             may lose channels; NaN or infinite weights; ``rule="bn"`` without BatchNorms or with all scales
             equal.
         BackendUnavailable: `backend` cannot run here.
@@ -94,14 +104,16 @@ def make_plan(
     target = target_of(sparsity, flops, params, keep, latency, size_mb)
     choice("rule", rule, ("bn", "uniform"))
     choice("scope", scope, ("internal", "all"))
+    choice("layers", layers, LAYERS)
     choice("ties", ties, ("random", "norm"))
     check_bounds(round_to, min_keep, ignore)
     device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
     chosen = resolve(backend, device)
-    if not any(isinstance(module, nn.modules.conv._ConvNd) for module in model.modules()):
-        raise ValueError("model: expected a network with convolutions, found none in it")
+    what, kinds = _LAYER_TYPES[layers]
+    if not any(isinstance(module, kinds) for module in model.modules()):
+        raise ValueError(f"model: expected a network with {what}, found none in it")
 
-    graph = without_ignored(build_graph(model, example_inputs, progress), ignore)
+    graph = without_ignored(build_graph(model, example_inputs, progress, layers), ignore)
     while True:
         graph = in_scope(graph, scope)
         _finite(graph)
@@ -127,6 +139,7 @@ def make_plan(
         target[0]: target[1],
         "rule": rule,
         "scope": scope,
+        "layers": layers,
         "round_to": round_to,
         "min_keep": min_keep if isinstance(min_keep, int) else dict(min_keep),
         "ignore": list(ignore),
@@ -160,7 +173,8 @@ def _given(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
         if name not in group_of:
             near = difflib.get_close_matches(name, group_of, n=3) or list(group_of)[:3]
             raise ValueError(
-                f"keep: no convolution is named {name!r}; did you mean one of {', '.join(near)}?"
+                f"keep: no layer that may lose channels is named {name!r}; "
+                f"did you mean one of {', '.join(near)}?"
             )
         group, producer = group_of[name]
         size, width = graph.channels[name].size, producer.rows.shape[1]
@@ -174,7 +188,7 @@ def _given(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
         if counts.setdefault(group.name, atoms) != atoms:
             raise ValueError(f"keep: {name} shares its channels with {group.name}; give both the same number")
     if not counts:
-        raise ValueError("keep: expected at least one convolution, got an empty dictionary")
+        raise ValueError("keep: expected at least one layer, got an empty dictionary")
     return counts
 
 

@@ -135,6 +135,42 @@ class Gated(Block):
         return nn.functional.glu(self.conv(x), dim=1)
 
 
+class FeedForward(Block):
+    """A transformer's: two Linear layers on channels last, normalised before."""
+
+    def __init__(self, channels: int, pick: torch.Generator) -> None:
+        super().__init__()
+        self.width = channels
+        hidden = _number(3, 9, pick)
+        self.norm = nn.LayerNorm(channels)
+        self.a = nn.Linear(channels, hidden)
+        self.b = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x.permute(0, 2, 3, 1))
+        return x + self.b(nn.functional.gelu(self.a(y))).permute(0, 3, 1, 2)
+
+
+class WideGroups(Block):
+    """Two or three wide groups, each of which can lose channels; the gate between them is shared."""
+
+    def __init__(self, channels: int, pick: torch.Generator) -> None:
+        super().__init__()
+        groups, width = _number(2, 4, pick), _number(4, 7, pick)
+        inner = groups * width
+        self.width = channels
+        self.a = nn.Conv2d(channels, inner, 1)
+        self.b = nn.Conv2d(inner, inner, 3, padding=1, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(inner)
+        self.gate = nn.Linear(inner, inner)
+        self.c = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.norm(self.b(torch.relu(self.a(x)))))
+        gate = torch.sigmoid(self.gate(y.mean((2, 3))))
+        return x + self.c(y * gate[:, :, None, None])
+
+
 BLOCKS = (
     Plain,
     Residual,
@@ -146,6 +182,8 @@ BLOCKS = (
     PaddedShortcut,
     Upsampled,
     Gated,
+    FeedForward,
+    WideGroups,
 )
 
 

@@ -12,9 +12,9 @@ from zoo import difference, masked, randomize
 from reprune.graph import build_graph, cut_all, put
 
 
-def exact(model, x, seeds=(0,), share=None):
+def exact(model, x, seeds=(0,), share=None, layers="conv"):
     """Drop random atoms of every group, check pruned = masked; returns the graph."""
-    graph = build_graph(model, x)
+    graph = build_graph(model, x, layers=layers)
     for seed in seeds:
         rng = np.random.default_rng(seed)
         kept = graph.everything()
@@ -40,10 +40,13 @@ def test_random_networks(batch):
         torch.manual_seed(seed)
         model = randomize(RandomNetwork(seed).double(), seed).eval()
         x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-        graph = exact(model, x, seeds=range(3))
-        convolutions = {n for n, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd)}
+        layers = ("conv", "linear", "all")[seed % 3]
+        graph = exact(model, x, seeds=range(3), layers=layers)
+        kinds = {"conv": nn.modules.conv._ConvNd, "linear": nn.Linear}
+        kinds = kinds.get(layers, tuple(kinds.values()))
+        named = {n for n, m in model.named_modules() if isinstance(m, kinds)}
         grouped = {p.name for group in graph.groups for p in group.producers}
-        assert grouped | graph.skipped.keys() == convolutions
+        assert grouped | graph.skipped.keys() == named
         pruned += len(grouped)
     assert pruned > 25  # one and more a network: the test is not empty
 

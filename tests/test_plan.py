@@ -224,11 +224,15 @@ def infinite():
             r"exactly one target of sparsity, flops, .*size_mb and keep; got none",
         ),
         (small_resnet, {"flops": 0.5, "sparsity": 0.5}, r"exactly one target .* got sparsity, flops"),
-        (small_resnet, {"keep": {"blocks.1.conv": 3}}, r"no convolution is named 'blocks\.1\.conv'; did you"),
+        (
+            small_resnet,
+            {"keep": {"blocks.1.conv": 3}},
+            r"no layer that may lose channels is named 'blocks\.1\.conv'; did you",
+        ),
         (small_resnet, {"keep": {"stem.0": 3}}, r"keep: stem\.0 must stay whole: .*addition"),
         (small_resnet, {"keep": {"expand": 25}}, r"keep: expand can keep 1 to 24 channels, got 25"),
         (small_resnet, {"keep": {"expand": 3, "depthwise": 4}}, r"shares its channels with expand"),
-        (small_resnet, {"keep": {}}, r"at least one convolution"),
+        (small_resnet, {"keep": {}}, r"at least one layer"),
         (small_resnet, {"sparsity": 0.5, "rule": "l1"}, r"rule: expected one of 'bn', 'uniform', got 'l1'"),
         (small_resnet, {"sparsity": 0.5, "scope": "every"}, r"scope: expected one of 'internal', 'all'"),
         (

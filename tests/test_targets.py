@@ -93,7 +93,7 @@ def test_the_fewest_channels_by_name():
             {"keep": {"expand": 5}, "ignore": ["expand"], "sparsity": None},
             r"expand must stay whole: .*ignore",
         ),
-        ({"ignore": ["*"]}, r"no convolution of it may lose channels \(.*is in ignore"),
+        ({"ignore": ["*"]}, r"no layer of it may lose channels \(.*is in ignore"),
         ({"size_mb": 0.0, "sparsity": None}, r"size_mb: expected a number of megabytes above 0, got 0"),
         (
             {"size_mb": 0.001, "sparsity": None},

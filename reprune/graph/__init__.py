@@ -10,12 +10,13 @@ import numpy as np
 from torch import nn
 
 from .certificate import Failure, Mask, certify
-from .groups import ChannelGroup, Producer, find_groups, mean_gamma, output_first
+from .groups import LAYERS, ChannelGroup, Producer, find_groups, mean_gamma, output_first
 from .slicing import Slices, cut, cut_all, named_tensors, put, sliced_copy, successor
 from .trace import left_as_it_was
 from .traced import Example, TracedModel, as_example, trace_model
 
 __all__ = [
+    "LAYERS",
     "ChannelGraph",
     "ChannelGroup",
     "Mask",
@@ -43,9 +44,9 @@ class ChannelGraph:
     traced: TracedModel
     groups: tuple[ChannelGroup, ...]
     skipped: dict[str, str]
-    """{convolution: why all its channels stay}."""
+    """{layer: why all its channels stay}."""
     channels: dict[str, Any]
-    """{convolution: [O] the atom of each output channel}."""
+    """{layer: [O] the atom of each output channel}."""
 
     def everything(self) -> Mask:
         """[atoms] a mask that keeps all."""
@@ -56,7 +57,7 @@ class ChannelGraph:
         return certify(self.model, self.example, self.traced, self.groups, kept)
 
     def without(self, groups: Sequence[ChannelGroup], reason: str) -> ChannelGraph:
-        """The graph without `groups`, whose convolutions are skipped for `reason`."""
+        """The graph without `groups`, whose layers are skipped for `reason`."""
         out = {group.name for group in groups}
         skipped = {p.name: reason for group in groups for p in group.producers}
         left = tuple(group for group in self.groups if group.name not in out)
@@ -89,9 +90,14 @@ class ChannelGraph:
 
 
 def build_graph(
-    model: nn.Module, example_inputs: Any, progress: Callable[[str, int, int], None] | None = None
+    model: nn.Module,
+    example_inputs: Any,
+    progress: Callable[[str, int, int], None] | None = None,
+    layers: str = "conv",
 ) -> ChannelGraph:
     """Find the channel groups of `model` by running it on `example_inputs`.
+
+    `layers`: those whose output channels are decided about, "conv", "linear" or "all".
 
     Groups that the certificate rejects are skipped with its reason.  ``progress("trace", done, total)`` is
     called in between.  The model is left as it was.
@@ -101,7 +107,7 @@ def build_graph(
     report("trace", 0, 2)
     traced, trace = trace_model(model, example)
     report("trace", 1, 2)
-    groups, skipped, channels = find_groups(model, trace, traced.labels, traced.atoms)
+    groups, skipped, channels = find_groups(model, trace, traced.labels, traced.atoms, layers)
     graph = ChannelGraph(model, example, traced, tuple(groups), skipped, channels)
     kept = _probe(graph)
     while graph.groups and (failure := graph.certify(kept)) is not None:

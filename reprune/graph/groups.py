@@ -18,12 +18,12 @@ from .trace import Trace
 
 @dataclass(frozen=True)
 class Producer:
-    """A convolution whose output channels are a group's."""
+    """A convolution or Linear layer whose output channels are a group's."""
 
     name: str
     """The module's name."""
     kernel: Tensor
-    """Effective kernels, output channels first: [O, I/groups, *sides]."""
+    """Effective kernels, output channels first: [O, I/groups, *sides]; of a Linear layer [O, I, 1]."""
     rows: Ints
     """[A, w] output channels of each atom; w > 1 for grouped convolutions and chunks.  Where atoms have
     different numbers of channels here, the first of each; -1 where an atom has none."""
@@ -36,7 +36,7 @@ class ChannelGroup:
     """Channels that are selected together, as atoms."""
 
     name: str
-    """The first producing convolution."""
+    """The first producing layer."""
     producers: tuple[Producer, ...]
     atoms: Ints
     """[A] those that may leave, in the order of the first producer's channels."""
@@ -46,23 +46,40 @@ class ChannelGroup:
     """Channels of two layers meet in an addition in it."""
 
 
+LAYERS = ("conv", "linear", "all")
+"""Which layers may lose output channels: convolutions, Linear layers, or both."""
+
+
 def find_groups(
-    model: nn.Module, trace: Trace, labels: Mapping[Key, Ints], atoms: Atoms
+    model: nn.Module, trace: Trace, labels: Mapping[Key, Ints], atoms: Atoms, layers: str = "conv"
 ) -> tuple[list[ChannelGroup], dict[str, str], dict[str, Ints]]:
-    """The groups of a traced model, in the order in which it runs, {convolution: why it stays whole}, and
-    {convolution: [O] the atom of each output channel}."""
-    found = _called(trace, labels)
+    """The groups of a traced model, in the order in which it runs, {layer: why it stays whole}, and
+    {layer: [O] the atom of each output channel}.
+
+    `layers`: one of ``LAYERS``.  With "conv" a group is one that a convolution produces, and Linear layers
+    that share it follow; with "linear" it is one that only Linear layers produce.
+    """
+    called = _called(trace, labels)
+    wanted = {
+        name: module
+        for name, module in model.named_modules()
+        if (layers != "linear" and isinstance(module, nn.modules.conv._ConvNd))
+        or (layers != "conv" and isinstance(module, nn.Linear))
+    }
+    found = {name: convolution for name, convolution in called.items() if name in wanted}
     prunable = np.ones(atoms.count, dtype=bool)
     prunable[list(atoms.pinned)] = False
     skipped: dict[str, str] = {}
-    free: dict[str, Ints] = {}  # {convolution: the atoms of its channels that may leave}
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.modules.conv._ConvNd):
-            continue
+    free: dict[str, Ints] = {}  # {layer: the atoms of its channels that may leave}
+    others = _convolved(model, called, atoms) if layers == "linear" else np.zeros(atoms.count, dtype=bool)
+    for name in wanted:
         if name not in found:
             skipped[name] = "did not run on the example input, or its weight has a single output channel"
             continue
         channels = atoms.of[found[name].channels]
+        if others[channels].any():
+            skipped[name] = "shares its channels with a convolution; layers='all' prunes them"
+            continue
         left = _in_order(channels[prunable[channels]])
         if left.size < 2:
             skipped[name] = _why(atoms, channels)
@@ -80,13 +97,23 @@ def find_groups(
 
 
 def _called(trace: Trace, labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
-    """{module name: convolution}, in the order of the calls."""
+    """{module name: convolution or Linear layer}, in the order of the calls."""
     owner = {int(line[0]): name for (name, _), line in labels.items()}
     found: dict[str, Convolution] = {}
     for first, convolution in trace.known.convolutions.items():
-        tensor = owner[first]
-        found[tensor.rpartition(".")[0].removesuffix(".parametrizations.weight")] = convolution
+        if first in owner:  # else its weight is a part of a tensor
+            tensor = owner[first]
+            found[tensor.rpartition(".")[0].removesuffix(".parametrizations.weight")] = convolution
     return found
+
+
+def _convolved(model: nn.Module, called: Mapping[str, Convolution], atoms: Atoms) -> npt.NDArray[np.bool_]:
+    """[atoms] those that convolutions produce."""
+    mask = np.zeros(atoms.count, dtype=bool)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.conv._ConvNd) and name in called:
+            mask[atoms.of[called[name].channels]] = True
+    return mask
 
 
 def _why(atoms: Atoms, channels: Ints) -> str:
@@ -120,7 +147,10 @@ def _producer(name: str, convolution: Convolution, atoms: Atoms, group: Ints) ->
 
 
 def output_first(kernel: Tensor, transposed: bool, groups: int) -> Tensor:
-    """The kernels of a convolution, output channels first: [O, I/groups, ...]."""
+    """The kernels of a convolution, output channels first: [O, I/groups, ...]; of a Linear layer
+    [O, I, 1]."""
+    if kernel.dim() == 2:
+        return kernel.unsqueeze(2)
     if not transposed:
         return kernel
     parts = kernel.reshape(groups, -1, *kernel.shape[1:])  # [I, O/groups, ...], group by group

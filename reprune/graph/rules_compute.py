@@ -38,9 +38,16 @@ def convolution(known: Known, call: Call, flows: bool) -> list[Ints]:
 
 
 def _grouped(known: Known, x: Tensor, incoming: Dim, kernel: Tensor, groups: int, transposed: bool) -> Dim:
-    """Whole groups live or die: their input channels, their rows of the kernels, their output channels."""
+    """Whole groups live or die: their input channels, their rows of the kernels, their output channels.
+
+    Few wide groups (fewer than each has channels, as many in as out) lose an equal number of channels each
+    instead: the same places in every group, of its input and of its output channels.
+    """
+    rows, width = known.state(kernel).labels(0), kernel.shape[1]
+    square = kernel.shape[0] == groups * width
+    if square and known.choose(int(width > groups and rows is not None)):
+        return _within_groups(known, incoming, kernel, groups)
     known.pin(kernel, "is the width of a group of channels", [1])
-    rows = known.state(kernel).labels(0)
     if rows is None:  # kernels that nothing may cut
         if incoming is not None and incoming is not FREE:
             known.ledger.pin(incoming, "meets the fixed kernels of a grouped convolution")
@@ -54,6 +61,23 @@ def _grouped(known: Known, x: Tensor, incoming: Dim, kernel: Tensor, groups: int
         return rows
     spread: Ints = np.repeat(first, kernel.shape[1])
     return spread
+
+
+def _within_groups(known: Known, incoming: Dim, kernel: Tensor, groups: int) -> Dim:
+    """Place p of every group lives or dies: one column of the kernels and a row in each group."""
+    rows, columns = known.state(kernel).dims[:2]
+    if rows is None or rows is FREE or columns is None or columns is FREE:
+        for dim in (rows, columns, incoming):
+            if dim is not None and dim is not FREE:
+                known.ledger.pin(dim, "meets the fixed kernels of a grouped convolution")
+        return None
+    place: Ints = np.tile(columns, groups)
+    known.ledger.unite(rows, place, "is one place in every group of channels")
+    if incoming is None or incoming is FREE:
+        known.ledger.pin(columns, "meets fixed input channels of a grouped convolution")
+    else:
+        known.ledger.unite(incoming, place, "grouped convolution")
+    return rows
 
 
 def _unite_rows(known: Known, labels: Ints, groups: int) -> Ints:
@@ -80,6 +104,8 @@ def matmul(known: Known, call: Call, flows: bool) -> list[Ints]:
     a, b = call[left], call[right]
     scale = _contract(known, a, b, b.dim() - 2)
     dims: list[Dim] = [known.state(a).dims[-2], known.state(b).dims[-1]]
+    if b.dim() == 2 and not known.state(b).flows:
+        _remember(known, b.T, dims[1])
     if a.dim() == 3:
         dims.insert(0, known.unite(known.state(a).dims[0], known.state(b).dims[0], "meets a fixed batch"))
     if added is not None:
@@ -104,11 +130,18 @@ def _contract(known: Known, a: Tensor, b: Tensor, k: int) -> list[Ints]:
     return [labels for labels in (inner, *outer) if labels is not None]
 
 
+def _remember(known: Known, weight: Tensor, rows: Dim) -> None:
+    """A Linear layer is a convolution with kernels of one number."""
+    if rows is not None and rows is not FREE:
+        known.convolved(rows, Convolution(weight, False, 1, rows))
+
+
 def linear(known: Known, call: Call, flows: bool) -> list[Ints]:
     """``x @ weight.T + bias``."""
     x, weight, bias = call["input"], call["weight"], call["bias"]
     scale = _contract(known, x, weight, 1)
     out = known.state(weight).dims[0]
+    _remember(known, weight, out)
     if bias is not None:
         out = known.unite(out, known.state(bias).dims[0], "meets a fixed bias")
     known.set(call.out, [*known.state(x).dims[:-1], out], flows)

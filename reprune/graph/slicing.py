@@ -79,12 +79,15 @@ def remember_sizes(module: nn.Module) -> None:
     """Bring the attributes of a layer in line with the shape of its weight."""
     if isinstance(module, nn.modules.conv._ConvNd):
         rows, columns = module.weight.shape[:2]
-        if module.transposed:
-            module.groups = _scaled(module.groups, rows, module.in_channels)
-            module.in_channels, module.out_channels = rows, columns * module.groups
-        else:
-            module.groups = _scaled(module.groups, rows, module.out_channels)
-            module.out_channels, module.in_channels = rows, columns * module.groups
+        first, second = (
+            ("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels")
+        )
+        if (
+            columns == getattr(module, second) // module.groups
+        ):  # else every group lost channels, and all stay
+            module.groups = _scaled(module.groups, rows, getattr(module, first))
+        setattr(module, first, rows)
+        setattr(module, second, columns * module.groups)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.modules.batchnorm._NormBase):

@@ -44,10 +44,11 @@ class State:
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution as it was called."""
+    """A convolution or Linear layer as it was called."""
 
     kernel: torch.Tensor
-    """The effective kernels; convolution: [O, I/groups, ...], transposed: [I, O/groups, ...]."""
+    """The effective kernels; convolution: [O, I/groups, ...], transposed: [I, O/groups, ...], Linear layer:
+    [O, I]."""
     transposed: bool
     groups: int
     channels: Ints

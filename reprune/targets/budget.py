@@ -47,6 +47,16 @@ class Budget:
                 high, counts = middle, trial
             else:
                 low = middle
+        return self._filled(counts, self.counts_at(low), share)
+
+    def _filled(self, counts: Counts, larger: Counts, share: float) -> Counts:
+        """`counts` with as many groups as fit, in order, as large as in `larger`: groups of one size step
+        together, and what one step of all of them leaves over can be a few per cent."""
+        for name, count in larger.items():
+            if count > counts[name]:
+                trial = {**counts, name: count}
+                if self.left(trial) <= share:
+                    counts = trial
         return counts
 
 

@@ -96,4 +96,4 @@ def _nothing(graph: ChannelGraph, no_batch_norm: bool) -> None:
             "rule='uniform'"
         )
     reasons = "; ".join(f"{name}: {why}" for name, why in list(graph.skipped.items())[:5])
-    raise ValueError(f"model: no convolution of it may lose channels ({reasons})")
+    raise ValueError(f"model: no layer of it may lose channels ({reasons})")

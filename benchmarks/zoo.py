@@ -1,0 +1,178 @@
+"""The zoo table: every network of torchvision and 60 of timm, pruned.  Written to docs/zoo.md.
+
+::
+
+    python benchmarks/zoo.py                                # hours; goes on where it was stopped
+    python benchmarks/zoo.py --suite timm --no-onnx
+    python benchmarks/zoo.py --only resnet50 vgg16_bn --latency
+    python benchmarks/zoo.py --table                        # only writes the table again
+
+Each network, with random weights, is measured in a process of its own with a time limit, and its row appended
+to a file of JSON lines; one that has a row there is not measured again (``--again`` measures it anew).
+
+prunable    share of the channels that may leave, and of the FLOPs in layers that can shrink
+reached     FLOPs left by make_plan(flops=0.5, scope="all", layers="all", rule="uniform")
+error       30 % of every group dropped at random, in float64: largest difference between the pruned network
+            and the full one with the consumers' input slices zeroed, relative to the largest output; in
+            evaluation, and in training mode
+ONNX        the network planned with flops=0.5, in float32: onnxruntime against eager, relative
+latency     time of the full network over that of the planned one, batch 1 and 16, in turns, channels_last
+plan        time of make_plan, graph and selection; peak: memory then, over the model's own
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import zoo_networks
+
+ROOT = Path(__file__).parents[1]
+HEADS = {
+    "classifier": "Classifiers of torchvision",
+    "detector": "Detectors of torchvision",
+    "segmenter": "Segmenters of torchvision",
+    "video": "Video networks of torchvision",
+    "timm": "Networks of timm",
+}
+EXACT, AGREES, NEAR = 1e-9, 1e-4, 0.02
+
+
+def rows_of(path: Path) -> dict[str, dict[str, Any]]:
+    """{kind/name: row}, the last of each."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text().splitlines() if line]
+    return {f"{row['kind']}/{row['name']}": row for row in rows}
+
+
+def measured(network: zoo_networks.Network, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The row of `network`, from a process of its own."""
+    words = [sys.executable, __file__, "--one", network.kind, network.name]
+    words += ["--latency"] * arguments.latency + ["--no-onnx"] * arguments.no_onnx
+    failed = {"name": network.name, "kind": network.kind}
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=arguments.timeout, check=False, cwd=ROOT
+        )
+    except subprocess.TimeoutExpired:
+        return {**failed, "problems": {"process": f"not done after {arguments.timeout} s"}}
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        return {**failed, "problems": {"process": f"exit status {done.returncode}: {last}"[:500]}}
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--suite", choices=("torchvision", "timm", "all"), default="all")
+    parser.add_argument("--kind", nargs="+", choices=HEADS, help="only networks of these kinds")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these networks")
+    parser.add_argument("--again", action="store_true", help="measure those that have a row too")
+    parser.add_argument("--latency", action="store_true", help="time them at batch 1 and 16 (slow)")
+    parser.add_argument("--no-onnx", action="store_true", help="no export to ONNX")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for one network")
+    parser.add_argument("--rows", type=Path, default=ROOT / "benchmarks" / "zoo.jsonl")
+    parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "zoo.md")
+    parser.add_argument("--table", action="store_true", help="measure nothing, write the table")
+    parser.add_argument("--one", nargs=2, metavar=("KIND", "NAME"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        import zoo_measure
+
+        kind, name = arguments.one
+        network = zoo_networks.Network(name, kind)
+        print(json.dumps(zoo_measure.measure(network, not arguments.no_onnx, arguments.latency)))
+        return
+    for network in [] if arguments.table else zoo_networks.networks(arguments.suite):
+        known = f"{network.kind}/{network.name}" in rows_of(arguments.rows)
+        wanted = (not arguments.only or network.name in arguments.only) and (
+            not arguments.kind or network.kind in arguments.kind
+        )
+        if not wanted or (known and not arguments.again):
+            continue
+        row = measured(network, arguments)
+        with arguments.rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(network.name, cells(row), *row["problems"].items(), flush=True)
+    arguments.markdown.write_text(table(rows_of(arguments.rows)))
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """The columns after the name."""
+
+    def show(key: str, form: str) -> str:
+        return form.format(row[key]) if key in row else "-"
+
+    latency = row.get("latency", {})
+    return [
+        show("parameters", "{:,}"),
+        show("channels", "{:.1%}") + " / " + show("channels_internal", "{:.1%}"),
+        show("flops", "{:.1%}"),
+        show("reached", "{:.4f}"),
+        show("error", "{:.0e}") + " / " + show("error_training", "{:.0e}"),
+        show("onnx", "{:.0e}"),
+        " / ".join(f"{ratio:.2f}" for ratio in latency.values()) or "-",
+        show("plan_s", "{:.1f} s"),
+        show("peak", "{:.2f}"),
+    ]
+
+
+COLUMNS = (
+    "network",
+    "parameters",
+    "prunable channels: all / internal",
+    "prunable FLOPs",
+    "FLOPs at 0.5",
+    "error: evaluation / training",
+    "ONNX",
+    "latency ratio: batch 1 / 16",
+    "plan",
+    "peak memory",
+)
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """docs/zoo.md."""
+    lines = [
+        "# The zoo",
+        "",
+        "Written by `python benchmarks/zoo.py`, whose first lines say what the columns are; weights are",
+        "random, a dash means not measured or failed, and what failed is told below each table.",
+        "",
+    ]
+    for kind, head in HEADS.items():
+        mine = sorted((row for row in rows.values() if row["kind"] == kind), key=name_of)
+        if mine:
+            lines += [f"## {head}", "", summary(mine), ""]
+            lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+            lines += ["| " + " | ".join([row["name"], *cells(row)]) + " |" for row in mine]
+            problems = [(row["name"], *item) for row in mine for item in row["problems"].items()]
+            lines += ["", *(f"- {name}, {column}: {text}" for name, column, text in problems), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def name_of(row: dict[str, Any]) -> str:
+    return str(row["name"])
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """How many of the rows are as they should be."""
+    exact = sum(max(r.get("error", 1), r.get("error_training", 1)) < EXACT for r in rows)
+    reached = sum(abs(r.get("reached", 9) - 0.5) <= NEAR * 0.5 for r in rows)
+    agree = sum(r.get("onnx", 1) < AGREES for r in rows)
+    return (
+        f"{len(rows)} networks: {exact} equal their masked form to {EXACT:g} in both modes, {reached} reach "
+        f"half of the FLOPs within {NEAR:.0%}, {agree} agree with onnxruntime to {AGREES:g}."
+    )
+
+
+if __name__ == "__main__":
+    main()
