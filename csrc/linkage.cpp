@@ -86,11 +86,10 @@ std::vector<Merge> ward(const Points& points) {
     Rows rows(points);
     std::copy(rows.values.begin(), rows.values.end(),
               space.start(static_cast<std::int32_t>(rows.n), static_cast<std::int32_t>(rows.d)));
-    space.begin(nullptr);
     space.run(infinity);
     std::vector<Merge> merges;
-    merges.reserve(space.joins.size());
-    for (const Join& x : space.joins) merges.push_back({x.gone, x.kept, rows.unit * std::sqrt(2 * x.cost)});
+    merges.reserve(space.joins().size());
+    for (const Join& x : space.joins()) merges.push_back({x.gone, x.kept, rows.unit * std::sqrt(2 * x.cost)});
     return merges;
 }
 

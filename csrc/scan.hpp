@@ -37,6 +37,17 @@ struct Scanner {
     // Both write keys [16 * count] too, unless keys is null.
     Least (*fixed)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys);
     Least (*floating)(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys);
+    // Of two rows x and y, for the lanes s of blocks [first, count): bit s % 64 of hits[s / 64] is set where
+    //     sum of lane - 2 <row, lane> <= bound of the row
+    // Blocks are of [pairs][16] of two int16 coordinates and [16] int32 sums.
+    void (*within)(const char* blocks, std::int32_t first, std::int32_t count, std::int32_t pairs, const std::int32_t* x,
+                   const std::int32_t* y, std::int32_t bound_x, std::int32_t bound_y, std::uint64_t* hits_x,
+                   std::uint64_t* hits_y);
+    // Numbers above `own` of bits that are set in hits[own / 64 .. count), ascending; returns how many, may write two more.
+    std::int32_t (*indices)(const std::uint64_t* hits, std::int32_t own, std::int32_t count, std::int32_t* found);
+    // squares[k] = ||query - words[ids[k]]||^2 of int16 coordinates; stride words to a row, a multiple of 8, unused ones zero.
+    void (*squares)(const std::int32_t* words, std::int32_t stride, const std::int32_t* query, const std::int32_t* ids,
+                    std::int32_t count, std::int32_t* squares);
     // Indices of keys <= limit, ascending; returns how many.
     std::int32_t (*gather)(const float* keys, std::int32_t count, float limit, std::int32_t* found);
     // gain[left[k]] -= entries of row left[k] of rows [., width] that equal those of `row`; width a multiple of 32, for the

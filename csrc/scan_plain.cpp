@@ -21,22 +21,26 @@ void take(const float* keys, std::int32_t block, Least& least) {
     }
 }
 
+// -2 <row, lane> on top of sum; modulo 2^32, only the final value has to fit
+void add_products(const char* block, std::int32_t pairs, const std::int32_t* row, std::uint32_t* sum) {
+    for (std::int32_t p = 0; p < pairs; ++p) {
+        std::int16_t x[2 * lanes], q[2];
+        std::memcpy(x, block + 64 * p, 64);
+        std::memcpy(q, row + p, 4);
+        const std::int32_t q0 = -2 * q[0], q1 = -2 * q[1];
+        for (int l = 0; l < lanes; ++l) sum[l] += static_cast<std::uint32_t>(x[2 * l] * q0 + x[2 * l + 1] * q1);
+    }
+}
+
 Least fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys) {
     Least least{infinity, infinity, 0};
     float key[lanes];
     for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (pairs + 2)) {
-        std::uint32_t sum[lanes];  // modulo 2^32: only the final value has to fit
+        std::uint32_t sum[lanes];
         float reciprocal[lanes];
         std::memcpy(sum, blocks + 64 * pairs, 64);
         std::memcpy(reciprocal, blocks + 64 * (pairs + 1), 64);
-        for (std::int32_t p = 0; p < pairs; ++p) {
-            std::int16_t x[2 * lanes];
-            std::memcpy(x, blocks + 64 * p, 64);
-            std::int16_t q[2];
-            std::memcpy(q, query.words + p, 4);
-            const std::int32_t q0 = -2 * q[0], q1 = -2 * q[1];
-            for (int l = 0; l < lanes; ++l) sum[l] += static_cast<std::uint32_t>(x[2 * l] * q0 + x[2 * l + 1] * q1);
-        }
+        add_products(blocks, pairs, query.words, sum);
         for (int l = 0; l < lanes; ++l) {
             const auto squared = static_cast<std::int32_t>(sum[l] + static_cast<std::uint32_t>(query.norm));
             key[l] = static_cast<float>(squared) / (reciprocal[l] + query.reciprocal);
@@ -62,6 +66,45 @@ Least floating(const char* blocks, std::int32_t count, std::int32_t d, const Flo
         if (keys != nullptr) std::memcpy(keys + b * lanes, key, 64);
     }
     return least;
+}
+
+void within(const char* blocks, std::int32_t first, std::int32_t count, std::int32_t pairs, const std::int32_t* x,
+            const std::int32_t* y, std::int32_t bound_x, std::int32_t bound_y, std::uint64_t* hits_x, std::uint64_t* hits_y) {
+    for (std::int32_t b = first; b < count; ++b) {
+        const char* block = blocks + 64LL * b * (pairs + 1);
+        for (const bool second : {false, true}) {
+            std::uint32_t sum[lanes];
+            std::memcpy(sum, block + 64 * pairs, 64);
+            add_products(block, pairs, second ? y : x, sum);
+            std::uint64_t hit = 0;
+            for (int l = 0; l < lanes; ++l)
+                hit |= static_cast<std::uint64_t>(static_cast<std::int32_t>(sum[l]) <= (second ? bound_y : bound_x)) << l;
+            std::uint64_t& hits = (second ? hits_y : hits_x)[b / 4];
+            hits = (b % 4 == 0 ? 0 : hits) | hit << 16 * (b % 4);
+        }
+    }
+}
+
+std::int32_t indices(const std::uint64_t* hits, std::int32_t own, std::int32_t count, std::int32_t* found) {
+    std::int32_t m = 0;
+    for (std::int32_t i = own + 1; i < count * 64; ++i)
+        if ((hits[i / 64] >> (i % 64) & 1) != 0) found[m++] = i;
+    return m;
+}
+
+void squares(const std::int32_t* words, std::int32_t stride, const std::int32_t* query, const std::int32_t* ids,
+             std::int32_t count, std::int32_t* squares) {
+    for (std::int32_t k = 0; k < count; ++k) {
+        const std::int32_t* row = words + static_cast<std::int64_t>(ids[k]) * stride;
+        std::int32_t sum = 0;
+        for (std::int32_t p = 0; p < stride; ++p) {
+            std::int16_t x[2], y[2];
+            std::memcpy(x, query + p, 4);
+            std::memcpy(y, row + p, 4);
+            sum += (x[0] - y[0]) * (x[0] - y[0]) + (x[1] - y[1]) * (x[1] - y[1]);
+        }
+        squares[k] = sum;
+    }
 }
 
 std::int32_t gather(const float* keys, std::int32_t count, float limit, std::int32_t* found) {
@@ -91,7 +134,7 @@ const Scanner* fastest() {
 
 }  // namespace
 
-const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, gather, subtract_equal};
+const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, within, indices, squares, gather, subtract_equal};
 
 const Scanner& scanner() {
     const Scanner* s = chosen.load(std::memory_order_relaxed);

@@ -5,11 +5,14 @@
 #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
 #include <immintrin.h>
 
+// loaded once into a register, not by each instruction that uses it: loads are what the loops are bound by
+#define REPRUNE_KEEP(x) __asm__("" : "+v"(x))
+
 namespace reprune {
 namespace {
 
 namespace avx512 {
-#define REPRUNE_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+#define REPRUNE_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,bmi,popcnt")))
 #define REPRUNE_WIDTH 16
 using F = __m512;
 using I = __m512i;
@@ -34,6 +37,7 @@ REPRUNE_TARGET inline I tag(I key, I mask, I step) {  // key & ~mask | step
 }
 REPRUNE_TARGET inline std::int32_t leasti(I x) { return _mm512_reduce_min_epi32(x); }
 REPRUNE_TARGET inline std::uint32_t equal(I x, I y) { return _mm512_cmpeq_epi32_mask(x, y); }
+REPRUNE_TARGET inline std::uint32_t above(I x, I y) { return _mm512_cmpgt_epi32_mask(x, y); }
 REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
 REPRUNE_TARGET inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
 REPRUNE_TARGET inline std::uint32_t below(F x, F limit) { return _mm512_cmp_ps_mask(x, limit, _CMP_LE_OQ); }
@@ -41,7 +45,7 @@ REPRUNE_TARGET inline std::uint32_t below(F x, F limit) { return _mm512_cmp_ps_m
 }  // namespace avx512
 
 namespace avx2 {
-#define REPRUNE_TARGET __attribute__((target("avx2,fma")))
+#define REPRUNE_TARGET __attribute__((target("avx2,fma,bmi,popcnt")))
 #define REPRUNE_WIDTH 8
 using F = __m256;
 using I = __m256i;
@@ -76,6 +80,18 @@ REPRUNE_TARGET inline std::int32_t leasti(I x) {
 }
 REPRUNE_TARGET inline std::uint32_t equal(I x, I y) {
     return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(x, y))));
+}
+REPRUNE_TARGET inline std::uint32_t above(I x, I y) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, y))));
+}
+REPRUNE_TARGET inline I square_difference(I x, I y) {
+    const I difference = _mm256_sub_epi16(x, y);
+    return _mm256_madd_epi16(difference, difference);
+}
+REPRUNE_TARGET inline std::int32_t sum_words(I x) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
 REPRUNE_TARGET inline void store(float* p, F x) { _mm256_storeu_ps(p, x); }
 REPRUNE_TARGET inline std::uint32_t below(F x, F limit) {
@@ -119,25 +135,40 @@ inline std::int32_t leasti(I x) {
 inline std::uint32_t equal(I x, I y) {
     return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(x, y))));
 }
+inline std::uint32_t above(I x, I y) {
+    return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpgt_epi32(x, y))));
+}
+inline I square_difference(I x, I y) {
+    const I difference = _mm_sub_epi16(x, y);
+    return _mm_madd_epi16(difference, difference);
+}
+inline std::int32_t sum_words(I x) {
+    const I s = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
+}
 inline void store(float* p, F x) { _mm_storeu_ps(p, x); }
 inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_cmple_ps(x, limit))); }
 #include "scan_x86.inc"
 }  // namespace sse2
 
 const Scanner scanners[3] = {
-    {"avx512", 6.2e-5F, avx512::fixed, avx512::floating, avx512::gather, avx2::subtract_equal},
-    {"avx2", 3.7e-4F, avx2::fixed, avx2::floating, avx2::gather, avx2::subtract_equal},
-    {"sse2", 3.7e-4F, sse2::fixed, sse2::floating, sse2::gather, sse2::subtract_equal},
+    {"avx512", 6.2e-5F, avx512::fixed, avx512::floating, avx512::within, avx512::indices, avx2::squares,
+     avx512::gather, avx2::subtract_equal},
+    {"avx2", 3.7e-4F, avx2::fixed, avx2::floating, avx2::within, avx2::indices, avx2::squares,
+     avx2::gather, avx2::subtract_equal},
+    {"sse2", 3.7e-4F, sse2::fixed, sse2::floating, sse2::within, sse2::indices, sse2::squares,
+     sse2::gather, sse2::subtract_equal},
 };
 
 }  // namespace
 
 const Scanner* x86_scanner(int rank) {
     __builtin_cpu_init();
-    const bool can[3] = {__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+    const bool bits = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt");
+    const bool can[3] = {bits && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                              __builtin_cpu_supports("avx512vnni"),
-                         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), true};
+                         bits && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), true};
     return can[rank] ? &scanners[rank] : nullptr;
 }
 

@@ -20,7 +20,7 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 struct Space {  // per thread
-    Ward ward[2];  // two channels in turn
+    Ward ward;
     Line line;
     std::vector<double> costs, block;
 };
@@ -42,11 +42,11 @@ class Table {
   private:
     void scale();
     std::vector<std::int64_t> largest(std::int64_t count) const;
-    void load(std::int64_t j, int which) const;
+    void load(std::int64_t j) const;
     void load_lines(std::int64_t begin, std::int64_t end) const;
     void centre(double* rows) const;
     double cluster(std::int64_t j, double limit);
-    double collect(std::int64_t j, double limit, int which);
+    double collect(std::int64_t j, double limit);
     double reach(std::int64_t j, double limit);
     void label(std::int64_t j, double height);
 
@@ -75,9 +75,9 @@ void Table::scale() {
     unit_ = std::ldexp(1.0, exponent);
 }
 
-// Channel j into the memory of this thread's Line or Ward `which`.
-void Table::load(std::int64_t j, int which) const {
-    double* rows = d_ == 1 ? space().line.start(n_) : space().ward[which].start(n_, d_);
+// Channel j into the memory of this thread's Line or Ward.
+void Table::load(std::int64_t j) const {
+    double* rows = d_ == 1 ? space().line.start(n_) : space().ward.start(n_, d_);
     const Points points = table_[j];
     const auto copy = [&](const auto* data) {
         for (std::int32_t i = 0; i < n_; ++i)
@@ -147,9 +147,10 @@ std::vector<std::int64_t> Table::largest(std::int64_t count) const {
     return channels;
 }
 
-// What Line or Ward `which` found of channel j up to `limit`: joins of at most the known bound into labels_, the others into left_. Returns
-// the cost of the merge that leaves `keep` clusters if it is among the others: 0 if it came before, infinity if it comes later.
-double Table::collect(std::int64_t j, double limit, int which) {
+// What Line or Ward found of channel j up to `limit`: joins of at most the known bound into labels_, the others into left_.
+// Returns the cost of the merge that leaves `keep` clusters if it is among the others: 0 if it came before, infinity if it
+// comes later.
+double Table::collect(std::int64_t j, double limit) {
     Space& s = space();
     std::int32_t* parent = labels_ + j * n_;
     std::vector<Join>& left = left_[at(j)];
@@ -168,7 +169,7 @@ double Table::collect(std::int64_t j, double limit, int which) {
         }
     } else {
         std::iota(parent, parent + n_, 0);
-        for (const Join& x : s.ward[which].joins) {
+        for (const Join& x : s.ward.joins()) {
             if (x.cost <= known_) {
                 parent[x.gone] = x.kept;
                 ++made;
@@ -188,14 +189,13 @@ double Table::collect(std::int64_t j, double limit, int which) {
 }
 
 double Table::cluster(std::int64_t j, double limit) {
-    load(j, 0);
+    load(j);
     if (d_ == 1) {
         space().line.run(limit);
     } else {
-        space().ward[0].begin(nullptr);
-        space().ward[0].run(limit);
+        space().ward.run(limit);
     }
-    return collect(j, limit, 0);
+    return collect(j, limit);
 }
 
 // The same from `limit` on, as far as it takes.
@@ -237,20 +237,12 @@ double Table::cut() {
     known_ = *std::max_element(costs.begin(), costs.end());
     // Then all, a little further than that: most likely far enough.
     const double limit = known_ * 1.08;
-    const bool lines = d_ == 1 && table_.stride_b == 1, pairs = d_ > 1 && n_ <= 512;
-    const std::int64_t width = lines ? block : pairs ? 2 : 1;
+    const bool lines = d_ == 1 && table_.stride_b == 1;
+    const std::int64_t width = lines ? block : 1;
     parallel_for((table_.b + width - 1) / width, threads_, [&](std::int64_t b) {
         Space& s = space();
         const std::int64_t begin = b * width, end = std::min(begin + width, table_.b);
-        const bool pair = pairs && end - begin == 2;
         if (lines) load_lines(begin, end);
-        if (pair) {
-            for (int which = 0; which < 2; ++which) {
-                load(begin + which, which);
-                s.ward[which].begin(nullptr);
-            }
-            Ward::run(s.ward[0], s.ward[1], limit);
-        }
         std::int64_t again[block];  // channels for which the limit was not enough
         int count = 0;
         for (std::int64_t j = begin; j < end; ++j) {
@@ -259,8 +251,7 @@ double Table::cut() {
                 centre(std::copy(values, values + n_, s.line.start(n_)) - n_);
                 s.line.run(limit);
             }
-            const double cost = pair ? collect(j, limit, static_cast<int>(j - begin))
-                                     : lines ? collect(j, limit, 0) : cluster(j, limit);
+            const double cost = lines ? collect(j, limit) : cluster(j, limit);
             if (cost < infinity) {
                 costs[at(j)] = std::max(costs[at(j)], cost);
             } else {

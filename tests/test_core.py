@@ -102,6 +102,29 @@ def test_awkward_values_are_clustered_right(kind, d, name, isa):
     oracles.assert_greedy_cover(sel.labels, sel.order, sel.gains)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("d", [3, 9])
+def test_many_points_are_clustered_by_lists_of_neighbours(kind, d, isa):
+    points = table_of(awkward(kind, 1400, 1, d, seed=3))[0]
+    results = []
+    for name in ISAS:
+        isa(name)
+        sel = reprune.select_filters(points[:, None], 700)
+        results.append((sel.height, sel.labels.tobytes(), reprune.linkage(points).tobytes()))
+    assert len(set(results)) == 1
+    if kind in TIED:
+        return
+    Z = reprune.linkage(points)
+    expected = hierarchy.linkage(points.astype(np.float64), "ward")
+    np.testing.assert_allclose(Z[:, 2], expected[:, 2], rtol=1e-12, atol=1e-14 * expected[-1, 2])
+    for clusters in (2, 50, 700, 1200):
+        cut = (expected[-clusters, 2] + expected[1 - clusters, 2]) / 2
+        ours, theirs = (hierarchy.fcluster(tree, cut, "distance") for tree in (Z, expected))
+        np.testing.assert_array_equal(oracles.canonical(ours), oracles.canonical(theirs))
+    theirs = hierarchy.fcluster(expected, expected[699, 2] * (1 + 1e-11), "distance")
+    np.testing.assert_array_equal(sel.labels[:, 0], oracles.canonical(theirs))
+
+
 @pytest.mark.parametrize("d", [1, 2, 9])
 @pytest.mark.parametrize("kind", TIED)
 def test_tied_values_make_a_greedy_run(kind, d):
