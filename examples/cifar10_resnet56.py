@@ -13,14 +13,12 @@ second epoch.
 """
 
 import argparse
-import os
 from pathlib import Path
 
+import common
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 from torchvision import datasets
 
 import reprune
@@ -76,32 +74,15 @@ def augmented(x: Tensor) -> Tensor:
     return torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5, crop.flip(3), crop)
 
 
-def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of the images that are named rightly."""
-    model.eval()
-    with torch.inference_mode():
-        right = [(model(a).argmax(1) == b).sum() for a, b in zip(x.split(500), y.split(500), strict=True)]
-    return float(sum(right)) / len(y)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Train, prune meanwhile, save the small network."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--data", type=Path, metavar="DIR")
-    parser.add_argument("--flops", type=float, default=0.4, help="share left, default %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("resnet56.safetensors"), metavar="FILE")
-    parser.add_argument("--smoke", action="store_true", help="generated images, few and small")
-    options = parser.parse_args(arguments)
-    if (options.data is None) != options.smoke:
-        parser.error("give --data DIR or --smoke")
+    options = common.options_of(parser, 0.4, arguments)
     epochs, until, batch = (3, 2, 16) if options.smoke else (160, 96, 256)
 
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
-    if size > 1:
-        dist.init_process_group("nccl" if cuda else "gloo")
+    place = common.join()
+    rank, size, device = place
     torch.manual_seed(rank)
     train_x, train_y = (t.to(device) for t in images(options.data, train=True))
     test_x, test_y = (t.to(device) for t in images(options.data, train=False))
@@ -114,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     pruner = reprune.Pruner(
         model, optimizer, test_x[:1], flops=options.flops, interval=1 if options.smoke else 2, until=until
     )
-    parallel = DistributedDataParallel(model) if size > 1 else model
+    parallel = place.parallel(model)
     for epoch in range(epochs):
         parallel.train()
         order = torch.randperm(len(train_x), generator=torch.Generator().manual_seed(epoch))
@@ -124,17 +105,12 @@ def main(arguments: list[str] | None = None) -> None:
             loss.backward()
             optimizer.step()
         scheduler.step()
-        if pruner.step() and size > 1:
-            parallel = DistributedDataParallel(model)  # its parameters are new
+        if pruner.step():
+            parallel = place.parallel(model)
         if rank == 0:
-            print(f"epoch {epoch + 1:3d}  test accuracy {accuracy(model, test_x, test_y):.4f}", flush=True)
-    plan = pruner.finalize()
-    if rank == 0:
-        reprune.save(model, options.out)
-        print(pruner.history)
-        print(f"FLOPs {plan.flops[0]:,} -> {plan.flops[1]:,}; {options.out}")
-    if size > 1:
-        dist.destroy_process_group()
+            score = common.accuracy(model, test_x, test_y)
+            print(f"epoch {epoch + 1:3d}  test accuracy {score:.4f}", flush=True)
+    place.finish(pruner, options.out / "resnet56-small.safetensors")
 
 
 if __name__ == "__main__":

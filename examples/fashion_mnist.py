@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from common import accuracy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -79,16 +80,6 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     shifts = torch.randint(-2, 3, (2,), generator=generator).tolist()
     mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     return torch.where(mirrored, images.flip(3), images).roll(shifts, (2, 3))
-
-
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of the images that are named rightly."""
-    model.eval()
-    with torch.inference_mode():
-        right = [
-            (model(x).argmax(1) == y).sum() for x, y in zip(images.split(500), labels.split(500), strict=True)
-        ]
-    return float(sum(right)) / len(labels)
 
 
 def main(arguments: list[str] | None = None) -> None:

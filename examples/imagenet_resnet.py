@@ -12,13 +12,11 @@ on when it is started again.  Not said in the paper, ours: rate 0.1 for 256 imag
 """
 
 import argparse
-import os
 from pathlib import Path
 
+import common
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchvision import datasets, models, transforms
 
@@ -73,28 +71,18 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, prune meanwhile, save the small network."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--data", type=Path, metavar="DIR")
     parser.add_argument("--arch", choices=ARCHITECTURES, default="resnet50")
-    parser.add_argument("--flops", type=float, default=0.43, help="share left, default %(default)s")
     parser.add_argument("--batch", type=int, default=128, help="images of a process, default %(default)s")
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR")
-    parser.add_argument("--smoke", action="store_true", help="generated images, few and small")
-    options = parser.parse_args(arguments)
-    if (options.data is None) != options.smoke:
-        parser.error("give --data DIR or --smoke")
+    options = common.options_of(parser, 0.43, arguments)
     epochs, until, interval, warm_up, classes = 250, 180, 2, 8, 1000
     if options.smoke:
         epochs, until, interval, warm_up, classes = 2, 1, 1, 1, 10
         options.arch, options.batch, options.workers = "resnet18", 16, 0
 
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    if size > 1:
-        dist.init_process_group("nccl" if cuda else "gloo")
+    place = common.join()
+    rank, size, device = place
+    cuda = device.type == "cuda"
     sampler = DistributedSampler(data(options.data, "train"), size, rank)
     more = {"batch_size": options.batch, "num_workers": options.workers, "pin_memory": cuda}
     train = DataLoader(sampler.dataset, sampler=sampler, drop_last=True, **more)
@@ -116,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     if state.exists():
         reprune.load_training(*everything)
 
-    parallel = DistributedDataParallel(model) if size > 1 else model
+    parallel = place.parallel(model)
     for epoch in range(pruner.epoch, epochs):
         parallel.train()
         sampler.set_epoch(epoch)
@@ -130,19 +118,13 @@ def main(arguments: list[str] | None = None) -> None:
             scaler.step(optimizer)
             scaler.update()
         scheduler.step()
-        if pruner.step() and size > 1:
-            parallel = DistributedDataParallel(model)  # its parameters are new
+        if pruner.step():
+            parallel = place.parallel(model)
         score = accuracy(model, test, device)
         if rank == 0:
             reprune.save_training(*everything)
             print(f"epoch {epoch + 1:3d}  accuracy {score:.4f}", flush=True)
-    plan = pruner.finalize()
-    if rank == 0:
-        reprune.save(model, options.out / f"{options.arch}-small.safetensors")
-        print(pruner.history)
-        print(f"FLOPs {plan.flops[0]:,} -> {plan.flops[1]:,}")
-    if size > 1:
-        dist.destroy_process_group()
+    place.finish(pruner, options.out / f"{options.arch}-small.safetensors")
 
 
 if __name__ == "__main__":

@@ -13,15 +13,13 @@ epoch 43 and 54.
 """
 
 import argparse
-import os
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import common
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision import datasets, models
 from torchvision.models.detection.ssd import SSD, DefaultBoxGenerator
@@ -75,17 +73,17 @@ class Backbone(nn.Module):
         return OrderedDict((str(k), m) for k, m in enumerate(maps))
 
 
-def network(arch: str, state: dict[str, Tensor] | None) -> SSD:
+def network(arch: str, state: dict[str, Tensor] | None, classes: int = CLASSES) -> SSD:
     """SSD300 on `arch`."""
     boxes = DefaultBoxGenerator(RATIOS, scales=SCALES, steps=STEPS)
-    return SSD(Backbone(arch, state), boxes, size=(300, 300), num_classes=CLASSES)
+    return SSD(Backbone(arch, state), boxes, size=(300, 300), num_classes=classes)
 
 
 class Generated(Dataset[tuple[Tensor, dict[str, Tensor]]]):
     """Images of noise with one bright square each."""
 
     def __len__(self) -> int:
-        return 4
+        return 2
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         image = 0.2 * torch.rand(3, 300, 300, generator=torch.Generator().manual_seed(index))
@@ -138,28 +136,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Train, prune meanwhile, evaluate, save the small network."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--data", type=Path, metavar="DIR")
     parser.add_argument("--backbone", type=Path, metavar="FILE")
-    parser.add_argument("--flops", type=float, default=0.5, help="share left, default %(default)s")
     parser.add_argument("--batch", type=int, default=32, help="images of a process, default %(default)s")
     parser.add_argument("--workers", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR")
-    parser.add_argument("--smoke", action="store_true", help="generated images, a smaller backbone")
-    options = parser.parse_args(arguments)
-    if (options.data is None) != options.smoke:
-        parser.error("give --data DIR or --smoke")
-    arch, epochs, until, interval, falls = "resnet50", 65, 40, 2, [43, 54]
+    options = common.options_of(parser, 0.5, arguments)
+    arch, classes, epochs, until, interval, falls = "resnet50", CLASSES, 65, 40, 2, [43, 54]
     if options.smoke:
-        arch, epochs, until, interval, falls = "resnet18", 2, 1, 1, [1]
-        options.batch, options.workers, options.flops = 4, 0, 0.8
+        arch, classes, epochs, until, interval, falls = "resnet18", 3, 2, 1, 1, [1]
+        options.batch, options.workers, options.flops = 2, 0, 0.8
 
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
-    if size > 1:
-        dist.init_process_group("nccl" if cuda else "gloo")
+    place = common.join()
+    rank, size, device = place
     images = Generated() if options.smoke else coco(options.data, "train2017", train=True)
     sampler = DistributedSampler(images, size, rank)
     more = {"sampler": sampler, "num_workers": options.workers, "drop_last": True}
@@ -167,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     torch.manual_seed(0)
     state = None if options.backbone is None else torch.load(options.backbone, weights_only=True)
-    model = network(arch, state).to(device)
+    model = network(arch, state, classes).to(device)
     rate = 2.6e-3 * options.batch * size / 32
     optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
     scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, falls, gamma=0.1)
@@ -184,7 +171,7 @@ def main(arguments: list[str] | None = None) -> None:
     if file.exists():
         reprune.load_training(*everything)
 
-    parallel = DistributedDataParallel(model) if size > 1 else model
+    parallel = place.parallel(model)
     for epoch in range(pruner.epoch, epochs):
         parallel.train()
         sampler.set_epoch(epoch)
@@ -197,20 +184,14 @@ def main(arguments: list[str] | None = None) -> None:
             loss.backward()
             optimizer.step()
         scheduler.step()
-        if pruner.step() and size > 1:
-            parallel = DistributedDataParallel(model)  # its parameters are new
+        if pruner.step():
+            parallel = place.parallel(model)
         if rank == 0:
             reprune.save_training(*everything)
             print(f"epoch {epoch + 1:3d}  loss {float(loss.detach()):.3f}", flush=True)
-    plan = pruner.finalize()
-    if rank == 0:
-        reprune.save(model, options.out / "ssd300-small.safetensors")
-        print(pruner.history)
-        print(f"FLOPs {plan.flops[0]:,} -> {plan.flops[1]:,}")
-        if not options.smoke:
-            evaluated(model, coco(options.data, "val2017", train=False), device)
-    if size > 1:
-        dist.destroy_process_group()
+    place.finish(pruner, options.out / "ssd300-small.safetensors")
+    if rank == 0 and not options.smoke:
+        evaluated(model, coco(options.data, "val2017", train=False), device)
 
 
 if __name__ == "__main__":

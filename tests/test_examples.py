@@ -12,11 +12,12 @@ import pytest
 import reprune
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.append(str(EXAMPLES))  # where a script finds common.py when it is run
 RECIPES = {  # smoke -> the file it leaves, the network that fits it
     "fashion_mnist": None,
-    "cifar10_resnet56": ("resnet56", lambda module: module.resnet(blocks=1, width=8)),
+    "cifar10_resnet56": ("resnet56-small", lambda module: module.resnet(blocks=1, width=8)),
     "imagenet_resnet": ("resnet18-small", lambda module: module.models.resnet18(num_classes=10)),
-    "ssd300_coco": ("ssd300-small", lambda module: module.network("resnet18", None)),
+    "ssd300_coco": ("ssd300-small", lambda module: module.network("resnet18", None, classes=3)),
 }
 
 
@@ -36,7 +37,7 @@ token_pooling = load("token_pooling")
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"token_pooling", *RECIPES}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"token_pooling", "common", *RECIPES}
 
 
 @pytest.mark.parametrize("name", RECIPES)
