@@ -31,14 +31,17 @@ FORMAT = 1
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write `model` and the plan that pruned it (none if it is whole) to a safetensors file.
 
-    The file is complete or not there: it is written beside `path` and moved into place.
+    The file is complete or not there: it is written beside `path` and moved into place.  The same model gives
+    the same bytes.
     Raises ``ValueError`` if the model has state that is not tensors.
     """
     plan = plan_of(model)
     head = {"format": FORMAT, "plan": None if plan is None else json.loads(plan.to_json())}
     tensors = {name: t.detach().contiguous() for name, t in _stored(model).items()}
     with in_place_of(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", "reprune": json.dumps(head)})
+        save_file(
+            tensors, temporary, metadata={"reprune": json.dumps(head)}
+        )  # one key: two come in any order
 
 
 def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
@@ -126,7 +129,8 @@ def _plan_in(file: Any, path: str | os.PathLike[str]) -> PruningPlan | None:
         raise ValueError(f"{path}: the header is damaged") from None
     if version != FORMAT:
         raise ValueError(
-            f"{path}: this version of reprune reads files of format {FORMAT}, got format {version!r}"
+            f"{path}: this version of reprune reads files of format {FORMAT}, got format {version!r}; "
+            "use the version that wrote it, or a newer one"
         )
     return None if plan is None else PruningPlan.from_json(json.dumps(plan))
 

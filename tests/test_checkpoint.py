@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from networks import Residual, images, small_resnet
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -31,6 +32,15 @@ def test_same_outputs_to_the_last_bit(tmp_path, scope):
     assert torch.equal(loaded(X), small(X))
     assert str(loaded) == str(small)
     assert reprune.read_plan(path).to_json() == plan.to_json()
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    path = tmp_path / "small.safetensors"
+    contents = set()
+    for network in [pruned()[0] for _ in range(2)] * 4:
+        reprune.save(network, path)
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
 
 
 def test_pruned_twice(tmp_path):
@@ -93,17 +103,30 @@ def test_errors_leave_the_model_alone(tmp_path):
     def newer():
         head(json.dumps({"format": 2, "plan": None}))
 
+    def other_shapes():
+        with safe_open(good, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            save_file(tensors | {"head.bias": torch.zeros(6)}, bad, metadata=file.metadata())
+
     def writes(data):
         return lambda: bad.write_bytes(data)
 
     cases = [
-        (writes(raw[: len(raw) // 2]), "one that is damaged or no safetensors"),
+        *(
+            (writes(raw[:n]), "one that is damaged or no safetensors")
+            for n in (4, 100, len(raw) // 2, len(raw) - 1)
+        ),
         (writes(b"not a model"), "one that is damaged or no safetensors"),
         (writes(b""), "one that is damaged or no safetensors"),
         (lambda: save_file({"x": torch.zeros(1)}, bad), "a safetensors file of another program"),
         (lambda: head("{"), "header is damaged"),
         (newer, "reads files of format 1, got format 2"),
         (lambda: head(json.dumps({"format": 1, "plan": {"format": 1}})), "damaged pruning plan"),
+        (
+            lambda: head(json.dumps({"format": 1, "plan": {"format": 2}})),
+            "reads plans of format 1, got format 2",
+        ),
+        (other_shapes, r"bad.safetensors: head.bias has shape \(6,\), this model needs \(5,\)"),
         (
             lambda: head(json.dumps({"format": 1, "plan": None})),
             "not a file of this model: it lacks .* and has x",
