@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize_on_alignment=range(6))  # type: ignore[untyped-decorator]
 def height_kernel(tops, cuts, sizes, places, layers, merges, N: tl.constexpr):
     """Raises the cut of a problem's layer to the height of its ``merges``-th merge.
 
@@ -28,7 +28,7 @@ def height_kernel(tops, cuts, sizes, places, layers, merges, N: tl.constexpr):
     tl.atomic_max(cuts + tl.load(layers + problem), found, sem="relaxed")
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize_on_alignment=range(8))  # type: ignore[untyped-decorator]
 def label_kernel(up, tops, cuts, labels, clusters, sizes, places, layers, N: tl.constexpr):
     """Labels [n] of a problem's points below its layer's cut, numbered by first appearance, and how many.
 

@@ -18,17 +18,22 @@ HALF_RATE = {(8, 0), (9, 0), (10, 0)}
 """Compute capabilities that add float64 at half the rate of float32."""
 
 
-def tile(d: int, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """Rows and columns of a scan's tile, positions of a block of the other loops; one warp per problem.
+def ward_shape(d: int, dtype: torch.dtype, device: torch.device) -> dict[str, int]:
+    """Rows and columns of a scan's tile, columns being positions of a tile of the state; one warp a problem.
 
     With one warp no barrier waits and nothing is computed four times. 4 x 64 keeps the accumulators of a scan
     and the coordinates of four rows in registers.
     """
     if device.type == "cpu":  # the interpreter wants few large steps
-        return {"R": 64, "C": 64, "B": 256}
-    if dtype == torch.float64:
-        return {"R": 2 if d > 4 else 4, "C": 64, "B": 64}
-    return {"R": 4, "C": 64, "B": 64}
+        return {"R": 64, "C": 256, "num_warps": 1}
+    rows = 2 if dtype == torch.float64 and d > 4 else 4
+    return {"R": 2 * rows, "C": 32, "num_warps": 1}
+
+
+def cut_shape(n: int) -> dict[str, int]:
+    """The kernels of kernels/cut.py hold n points at once."""
+    N = max(32, 1 << (n - 1).bit_length())
+    return {"N": N, "num_warps": max(1, min(8, N // 512))}
 
 
 def state_dtype(precision: str, tables: Sequence[Tensor]) -> torch.dtype:
@@ -56,4 +61,5 @@ def on(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def padded(n: int, columns: int) -> int:
+    """Positions of n points in whole tiles."""
     return -(-n // columns) * columns

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .launch import SCRATCH, on, on_device, padded, state_dtype, tile
-from .ward import REALS, WORDS, ward_kernel
+from .launch import SCRATCH, on, on_device, padded, state_dtype, ward_shape
+from .ward import FAR, REALS, WORDS, ward_kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,9 @@ def link(tables: Sequence[Tensor], precision: str = "auto", scratch: int = SCRAT
         room = scratch
         chunk: list[tuple[int, int, int]] = []  # (table, first problem, problems)
         for k in same:
-            own = padded(sizes[k], tile(d, dtype, device)["C"]) * ((d + REALS) * dtype.itemsize + 4 * WORDS)
+            own = padded(sizes[k], ward_shape(d, dtype, device)["C"]) * (
+                (d + REALS) * dtype.itemsize + 4 * WORDS.value
+            )
             begin = 0
             while begin < counts[k]:
                 fit = min(counts[k] - begin, max(room // own, 0 if chunk else 1))
@@ -87,7 +89,7 @@ def _link_chunk(
 ) -> None:
     """One launch for problems ``begin .. begin + count - 1`` of every (table, begin, count) of the same d."""
     device, d = tables[0].device, tables[chunk[0][0]].shape[2]
-    how = tile(d, dtype, device)
+    how = ward_shape(d, dtype, device)
     rows, sizes, results, begins, position, place = d + REALS, [], [], [], 0, 0
     for k, begin, count in chunk:
         n = trees.sizes[k]
@@ -106,12 +108,11 @@ def _link_chunk(
             points, which = torch.sort(points, dim=1, stable=True)
             first = places[k] + begin * n
             order[first : first + count * n] = which.flatten()
-        P = padded(n, how["C"])
-        state = reals[at : at + count * rows * P].view(count, rows, P)
-        state[:, :d, :n] = points.transpose(1, 2)
+        size = count * rows * padded(n, how["C"])
+        fill(reals[at : at + size], points, how["C"])
         units.append(unit)
-        at += count * rows * P
-    words = torch.empty(position * WORDS, dtype=torch.int32, device=device)
+        at += size
+    words = torch.empty(position * WORDS.value, dtype=torch.int32, device=device)
     costs = torch.empty(trees.costs.shape if dtype == torch.float32 else 0, dtype=dtype, device=device)
     tops = torch.empty_like(costs)
     if dtype == torch.float64:
@@ -130,7 +131,6 @@ def _link_chunk(
             on_device(begins, "int64", device),
             D=d,
             LINE=d == 1,
-            num_warps=1,
             **how,
         )
     for (k, begin, count), unit in zip(chunk, units, strict=True):
@@ -138,6 +138,15 @@ def _link_chunk(
         part = slice(places[k] + begin * n, places[k] + (begin + count) * n)
         for raw, whole in ((costs, trees.costs), (tops, trees.tops)):
             whole[part] = (raw[part].view(count, n).double() * unit[:, None]).flatten()
+
+
+def fill(reals: Tensor, points: Tensor, columns: int) -> None:
+    """Puts points [I, n, d] into the state of I problems, flat; the rest of a last tile lies far away."""
+    count, n, d = points.shape
+    P = padded(n, columns)
+    points = torch.nn.functional.pad(points, (0, 0, 0, P - n), value=FAR)
+    state = reals.view(count, P // columns, d + REALS, columns)
+    state[:, :, :d] = points.view(count, P // columns, columns, d).transpose(2, 3)
 
 
 def normalized(points: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,35 +24,43 @@ def gap(square, r):
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def load_rows(reals, i, P, D: tl.constexpr):
+def at(p, ROWS: tl.constexpr, C: tl.constexpr):
+    """Where position p lies in row 0 of its tile [ROWS, C]; row r lies r * C further on."""
+    return (p & -C) * (ROWS - 1) + p
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def load_rows(own, D: tl.constexpr, C: tl.constexpr):
     xs = ()
     for c in tl.static_range(D):
-        xs = xs + (tl.load(reals + c * P + i),)  # type: ignore[assignment]  # noqa: RUF005
+        xs = xs + (tl.load(own + c * C),)  # type: ignore[assignment]  # noqa: RUF005
     return xs
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def scan_block(reals, i, m, P, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, TIES: tl.constexpr):
+def scan_block(reals, i, m, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, TIES: tl.constexpr):
     """Nearest neighbours and costs of rows i [R]; ties by the smaller ``i ^ j`` (TIES) or the smaller j."""
     best = tl.full((R, C), float("inf"), reals.dtype.element_ty)
     key = tl.full((R, C), 0x7FFFFFFF, tl.int32)
-    ri = tl.load(reals + (D + 1) * P + i)
+    row = reals + at(i, D + 4, C)
+    ri = tl.load(row + (D + 1) * C)
     if D <= 16:
-        xs = load_rows(reals, i, P, D)
+        xs = load_rows(row, D, C)
     for j0 in range(0, m, C):
         j = j0 + tl.arange(0, C)
+        column = reals + j0 * (D + 4) + tl.arange(0, C)
         if D <= 16:
-            step = xs[0][:, None] - tl.load(reals + j)[None, :]
+            step = xs[0][:, None] - tl.load(column)[None, :]
             square = step * step
             for c in tl.static_range(1, D):
-                step = xs[c][:, None] - tl.load(reals + c * P + j)[None, :]
+                step = xs[c][:, None] - tl.load(column + c * C)[None, :]
                 square += step * step
         else:
             square = tl.zeros((R, C), reals.dtype.element_ty)
             for c in range(D):
-                step = tl.load(reals + c * P + i)[:, None] - tl.load(reals + c * P + j)[None, :]
+                step = tl.load(row + c * C)[:, None] - tl.load(column + c * C)[None, :]
                 square += step * step
-        cost = gap(square, ri[:, None] + tl.load(reals + (D + 1) * P + j)[None, :])
+        cost = gap(square, ri[:, None] + tl.load(column + (D + 1) * C)[None, :])
         if TIES:
             k = i[:, None] ^ j[None, :]
             better = (k != 0) & ((cost < best) | ((cost == best) & (k < key)))
@@ -69,16 +77,20 @@ def scan_block(reals, i, m, P, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def scan(reals, near, stale, count, m, P, ties, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
-    """Stores the nearest neighbours of the ``count`` stale rows; returns 1 if any is at distance 0."""
+def scan(reals, words, count, m, ties, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
+    """Nearest neighbours of the ``count`` listed rows and their costs; returns 1 if any is at distance 0.
+
+    State as in kernels/ward.py.
+    """
     zeros = 0
     for k0 in range(0, count, R):
         k = k0 + tl.arange(0, R)
-        i = tl.load(stale + k, mask=k < count, other=0)
+        i = tl.load(words + at(k, 5, C) + 4 * C, mask=k < count, other=0)
         if ties != 0:
-            j, low = scan_block(reals, i, m, P, D, R, C, True)
+            j, low = scan_block(reals, i, m, D, R, C, True)
         else:
-            j, low = scan_block(reals, i, m, P, D, R, C, False)
-        tl.store(near + i, j, mask=k < count)
+            j, low = scan_block(reals, i, m, D, R, C, False)
+        tl.store(words + at(i, 5, C), j, mask=k < count)
+        tl.store(reals + at(i, D + 4, C) + (D + 2) * C, low, mask=k < count)
         zeros = tl.maximum(zeros, tl.max((low == 0).to(tl.int32), 0))
     return zeros

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .cut import height_kernel, label_kernel
-from .launch import on, on_device
+from .launch import cut_shape, on, on_device
 from .linkage import link
 
 NEVER = -(1 << 52)
@@ -59,8 +59,7 @@ def cluster_layers(
     for n, count, keep in _runs(trees.sizes, trees.counts, keeps):
         part = slice(first, first + count)
         first += count
-        N = max(32, 1 << (n - 1).bit_length())
-        how = {"N": N, "num_warps": max(1, min(8, N // 512))}
+        how = cut_shape(n)
         size, owner, merge, begin = words[0][part], words[1][part], words[2][part], begins[part]
         if keep == n:
             cuts[owner.long()] = NEVER

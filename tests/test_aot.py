@@ -1,0 +1,76 @@
+"""Kernels compiled without a GPU: registers, spills, instructions per distance; other chips' compilers."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+import torch
+from ptx import ROOT, needs_nvcc
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+
+
+@cache
+def modules():
+    """``variants`` and ``binaries`` of benchmarks/."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import binaries
+        import variants
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    return variants, binaries
+
+
+def report(variant, target):
+    _, binaries = modules()
+    return binaries.report_of(variant, target, variant.compile(target))
+
+
+@pytest.mark.parametrize(
+    "d, target",
+    [(1, "sm_90"), (4, "sm_90"), (9, "sm_80"), (9, "sm_90"), (9, "sm_100"), (25, "sm_90"), (49, "sm_90")],
+)
+def test_ward_in_float32_spills_nothing(d, target):  # for any number of points: it is no constant
+    own = report(modules()[0].ward_variant(d, torch.float32), target)
+    assert own.stack == 0
+    if d == 9:
+        assert own.per_pair <= 34
+        # else the count missed a part of the loop; Blackwell adds and multiplies two float32 at once
+        assert own.per_pair >= (d if target == "sm_100" else 2 * d) + 8
+    assert own.warps >= 12
+
+
+@pytest.mark.parametrize("n", [64, 512, 2048, 4096])
+@pytest.mark.parametrize("name", ["height_kernel", "label_kernel"])
+def test_the_cut_spills_nothing(name, n):
+    from reprune.kernels import cut
+
+    assert report(modules()[0].cut_variant(getattr(cut, name), n), "sm_90").stack == 0
+
+
+def test_amd_compiles():
+    own = report(modules()[0].ward_variant(9, torch.float32), "gfx942")
+    assert own.stack == 0
+    assert own.per_pair <= 34
+
+
+@needs_nvcc
+def test_the_table_and_what_it_leaves(tmp_path):
+    script, out = ROOT / "benchmarks" / "aot.py", tmp_path / "rows.json"
+    command = [sys.executable, str(script), "--target", "sm_90", "--only", "cover random", "height n=64"]
+    command += ["--json", str(out), "--emit", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(out.read_text())
+    assert [row["variant"] for row in rows] == ["height n=64", "cover random"]
+    for row, threads in zip(rows, (32, 512), strict=True):
+        assert f"| {row['variant']} | sm_90 | {row['registers']} | 0 |" in run.stdout
+        stem = f"{row['variant']}-sm_90".replace(" ", "-")
+        launch = json.loads((tmp_path / f"{stem}.json").read_text())
+        assert f".entry {launch['kernel']}(" in (tmp_path / f"{stem}.ptx").read_text()
+        assert launch["threads"] == threads
+        assert all(launch["arguments"].values())
