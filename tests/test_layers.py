@@ -29,6 +29,7 @@ ROWS = (
 ALONE = {"reference", "kernels", "_core"}  # import nothing of reprune at all
 USERS = {"demo", "bench", "cli"}  # written as our users write: they may say `import reprune`
 HEAVY = {"triton", "torchvision", "scipy", "matplotlib", "mlxtend", "rich", "sklearn", "pandas", "lightning"}
+HEAVY |= {"torch_pruning", "onnx", "onnxscript", "onnxruntime", "torchao"}
 
 
 def row_of(module: str) -> int:
