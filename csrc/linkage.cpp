@@ -9,6 +9,7 @@
 #include "clones.hpp"
 #include "dendrogram.hpp"
 #include "line.hpp"
+#include "pages.hpp"
 #include "rows.hpp"
 #include "ward.hpp"
 
@@ -25,6 +26,17 @@ REPRUNE_CLONES double smallest(const double* x, std::size_t n) {
     for (; i + 16 <= n; i += 16)
         for (std::size_t l = 0; l < 16; ++l) lane[l] = x[i + l] < lane[l] ? x[i + l] : lane[l];
     for (; i < n; ++i) lane[0] = x[i] < lane[0] ? x[i] : lane[0];
+    return *std::min_element(lane, lane + 16);
+}
+
+// of the sums x + y
+REPRUNE_CLONES double smallest_sum(const double* x, const double* y, std::size_t n) {
+    double lane[16];
+    std::fill_n(lane, 16, infinity);
+    std::size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (std::size_t l = 0; l < 16; ++l) lane[l] = x[i + l] + y[i + l] < lane[l] ? x[i + l] + y[i + l] : lane[l];
+    for (; i < n; ++i) lane[0] = x[i] + y[i] < lane[0] ? x[i] + y[i] : lane[0];
     return *std::min_element(lane, lane + 16);
 }
 
@@ -63,22 +75,32 @@ REPRUNE_CLONES void roots(double* row, std::size_t n) {
     for (std::size_t b = 0; b < n; ++b) row[b] = std::sqrt(row[b]);
 }
 
-// matrix [n, n] of Euclidean distances, infinite on the diagonal
-void distances(const Rows& rows, double* matrix) {
-    const auto n = static_cast<std::size_t>(rows.n), d = static_cast<std::size_t>(rows.d);
+// Distances between all clusters, both halves: a row is read in one go.
+struct Square {
+    std::size_t n, stride;  // an odd number of cache lines, so that the entries of a column do not compete for a few places
+    Pages<double> values;
+
+    explicit Square(std::size_t points) : n(points), stride(8 * ((points + 7) / 8 | 1)), values(n * stride) {
+        for (std::size_t i = 0; i < n; ++i) row(i)[i] = infinity;
+    }
+    double* row(std::size_t i) { return values.data() + i * stride; }
+};
+
+// Euclidean distances of all points
+void distances(const Rows& rows, Square& square) {
+    const std::size_t n = square.n, d = static_cast<std::size_t>(rows.d);
     std::vector<double> turned(n * d);  // [d, n]
     for (std::size_t i = 0; i < n; ++i)
         for (std::size_t k = 0; k < d; ++k) turned[k * n + i] = rows.values[i * d + k];
     for (std::size_t a = 0; a < n; ++a) {
-        std::fill_n(matrix + a * n, n, 0.0);
-        for (std::size_t k = 0; k < d; ++k) add_squares(turned[k * n + a], turned.data() + k * n, a, matrix + a * n);
-        roots(matrix + a * n, a);
-        matrix[a * n + a] = infinity;
+        std::fill_n(square.row(a), a, 0.0);
+        for (std::size_t k = 0; k < d; ++k) add_squares(turned[k * n + a], turned.data() + k * n, a, square.row(a));
+        roots(square.row(a), a);
     }
     for (std::size_t a = 0; a < n; a += 16)  // the other half, in tiles
         for (std::size_t b = 0; b <= a; b += 16)
             for (std::size_t i = a; i < std::min(a + 16, n); ++i)
-                for (std::size_t j = b; j < std::min(b + 16, i); ++j) matrix[j * n + i] = matrix[i * n + j];
+                for (std::size_t j = b; j < std::min(b + 16, i); ++j) square.row(j)[i] = square.row(i)[j];
 }
 
 std::vector<Merge> ward(const Points& points) {
@@ -104,47 +126,59 @@ std::vector<Merge> ward_on_a_line(const Points& points) {
     return merges;
 }
 
-// On the n x n matrix of distances, infinite on the diagonal, which is used up: a nearest-neighbour chain (Benzecri 1982), right for every reducible linkage. Of equally near clusters the chain's predecessor comes first,
-// then the first in the matrix, so the chain always ends. Rows of merged clusters are filled by the last one, so the matrix
-// stays dense.
-std::vector<Merge> agglomerate(std::vector<double>& matrix, std::size_t n, Method method, double unit) {
-    std::vector<double> size(n, 1.0);
-    std::vector<std::int32_t> id(n);  // a point of the cluster in row i
+// A nearest-neighbour chain (Benzecri 1982) on the square, which is used up: right for every reducible linkage. Of equally
+// near clusters the chain's predecessor comes first, then the first in the square, so the chain always ends. A cluster that
+// is gone keeps its place, at an infinite distance, until half of them are: then the others move together.
+std::vector<Merge> agglomerate(Square& square, Method method, double unit) {
+    std::size_t places = square.n, live = places;
+    std::vector<double> size(places, 1.0), away(places, 0.0);  // infinite for a cluster that is gone
+    std::vector<std::int32_t> id(places);  // a point of the cluster
     std::iota(id.begin(), id.end(), 0);
     std::vector<Merge> merges;
-    merges.reserve(n);
+    merges.reserve(places);
     std::vector<std::size_t> path;
-    std::size_t live = n;
+    const auto close_up = [&] {
+        std::vector<std::size_t> old;
+        for (std::size_t k = 0; k < places; ++k)
+            if (away[k] == 0) old.push_back(k);
+        for (std::size_t i = 0; i < live; ++i) {
+            const double* from = square.row(old[i]);
+            for (std::size_t j = 0; j < live; ++j) square.row(i)[j] = from[old[j]];
+            id[i] = id[old[i]];
+            size[i] = size[old[i]];
+        }
+        for (std::size_t& p : path)
+            p = static_cast<std::size_t>(std::lower_bound(old.begin(), old.end(), p) - old.begin());
+        std::fill(away.begin(), away.end(), 0.0);
+        places = live;
+    };
+    std::size_t start = places;
     while (live > 1) {
-        if (path.empty()) path.push_back(live - 1);
+        if (path.empty()) {
+            start = std::min(start, places);
+            while (away[--start] != 0) {}
+            path.push_back(start++);
+        }
         const std::size_t tip = path.back();
-        const double* row = matrix.data() + tip * n;
-        const double least = smallest(row, live);  // the diagonal is infinite
-        const std::size_t before = path.size() > 1 ? path[path.size() - 2] : live;
-        if (before == live || row[before] > least) {
+        const double* row = square.row(tip);
+        const double least = smallest_sum(row, away.data(), places);
+        const std::size_t before = path.size() > 1 ? path[path.size() - 2] : places;
+        if (before == places || row[before] > least) {
             std::size_t next = 0;
-            while (row[next] != least) ++next;
+            while (row[next] + away[next] != least) ++next;
             path.push_back(next);
             continue;
         }
         path.resize(path.size() - 2);
-        const std::size_t kept = std::min(tip, before), gone = std::max(tip, before), last = --live;
+        const std::size_t kept = std::min(tip, before), gone = std::max(tip, before);
         merges.push_back({id[kept], id[gone], unit * least});
-        double *a = matrix.data() + kept * n, *b = matrix.data() + gone * n;
-        combine(method, live + 1, size[kept], size[gone], least, size.data(), a, b);
+        double* a = square.row(kept);
+        combine(method, places, size[kept], size[gone], least, size.data(), a, square.row(gone));
         a[kept] = infinity;
         size[kept] += size[gone];
-        if (gone != last) {  // the last cluster moves into the hole
-            a[gone] = a[last];
-            std::copy_n(matrix.data() + last * n, live, b);
-            b[kept] = a[gone];
-            b[gone] = infinity;
-            for (std::size_t k = 0; k < live; ++k) matrix[k * n + gone] = b[k];
-            id[gone] = id[last];
-            size[gone] = size[last];
-            std::replace(path.begin(), path.end(), last, gone);
-        }
-        for (std::size_t k = 0; k < live; ++k) matrix[k * n + kept] = a[k];
+        away[gone] = infinity;
+        for (std::size_t k = 0; k < places; ++k) square.row(k)[kept] = a[k];
+        if (2 * --live <= places) close_up();
     }
     return merges;
 }
@@ -184,24 +218,24 @@ std::vector<Merge> spanning_tree(const Points& points) {
 std::vector<Merge> stored(const Points& points, Method method) {
     const Rows rows(points);
     const auto n = static_cast<std::size_t>(rows.n);
-    std::vector<double> matrix(n * n);
-    distances(rows, matrix.data());
-    return agglomerate(matrix, n, method, rows.unit);
+    Square square(n);
+    distances(rows, square);
+    return agglomerate(square, method, rows.unit);
 }
 
 }  // namespace
 
 void linkage_condensed(const double* distances, std::int64_t points, Method method, double* z) {
     const auto n = static_cast<std::size_t>(points);
-    std::vector<double> matrix(n * n, infinity);
+    Square square(n);
     double largest = 0;
     for (std::size_t k = 0; k < n * (n - 1) / 2; ++k) largest = std::max(largest, std::abs(distances[k]));
     int exponent = 0;  // squares must neither overflow nor vanish
     std::frexp(largest, &exponent);
     const double unit = std::ldexp(1.0, std::clamp(exponent, -1000, 1000));
     for (std::size_t i = 0; i < n; ++i)
-        for (std::size_t j = i + 1; j < n; ++j) matrix[i * n + j] = matrix[j * n + i] = *distances++ / unit;
-    std::vector<Merge> merges = agglomerate(matrix, n, method, unit);
+        for (std::size_t j = i + 1; j < n; ++j) square.row(i)[j] = square.row(j)[i] = *distances++ / unit;
+    std::vector<Merge> merges = agglomerate(square, method, unit);
     to_scipy(merges, points, z);
 }
 
