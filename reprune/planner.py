@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .backend import resolve
-from .graph import LAYERS, ChannelGraph, build_graph, named_tensors
+from .graph import LAYERS, ChannelGraph, ChannelGroup, build_graph, named_tensors
 from .plan import Ints, PruningPlan
-from .selection import LayerProblem, Selection, select_layers
+from .selection import LayerProblem, select_layers
 from .targets import (
     Counts,
     check_bounds,
@@ -192,20 +192,60 @@ def _given(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
     return counts
 
 
+class _Chosen(NamedTuple):
+    """What a plan needs of a selection; its labels are as large as the weights of a Linear layer."""
+
+    keep: Ints
+    coverage: float
+
+
+BATCH_BYTES = 2**26
+"""Labels and copied kernels of layers that are selected together on the host; more in larger models, up to
+a tenth of their size."""
+
+
 def _select(
     graph: ChannelGraph, counts: Counts, seed: int, ties: str, backend: str, progress: Progress | None
-) -> list[Selection]:
+) -> list[_Chosen]:
     """Steps 2 and 3 for every group."""
-    problems = [
-        LayerProblem(
-            group.name,
-            tuple(t for p in group.producers for t in tables_of(p.kernel, p.rows, backend)),
-            counts[group.name],
+    chosen: list[_Chosen] = []
+    for groups in _batches(graph, together=backend == "triton"):
+        before = len(chosen)
+
+        def report(done: int, before: int = before) -> None:
+            if progress is not None:
+                progress("select", before + done, len(graph.groups))
+
+        problems = [
+            LayerProblem(
+                group.name,
+                tuple(t for p in group.producers for t in tables_of(p.kernel, p.rows, backend)),
+                counts[group.name],
+            )
+            for group in groups
+        ]
+        found = select_layers(
+            problems, seed=seed, ties=ties, backend=backend, progress=report if progress else None
         )
-        for group in graph.groups
-    ]
-    report = None if progress is None else lambda done: progress("select", done, len(problems))
-    return select_layers(problems, seed=seed, ties=ties, backend=backend, progress=report)
+        chosen += [_Chosen(selection.keep, selection.coverage) for selection in found]
+    return chosen
+
+
+def _batches(graph: ChannelGraph, together: bool) -> Iterator[list[ChannelGroup]]:
+    """The groups, as many at a time as need little memory, or all `together`."""
+    most = max(BATCH_BYTES, sum(t.nbytes for t in named_tensors(graph.model).values()) // 10)
+    batch: list[ChannelGroup] = []
+    size = 0
+    for group in graph.groups:
+        need = sum(p.rows.size * p.kernel.shape[1] * 4 for p in group.producers)
+        need += sum(p.kernel.nbytes for p in group.producers if p.rows.shape[1] > 1)
+        if batch and not together and size + need > most:
+            yield batch
+            batch, size = [], 0
+        batch.append(group)
+        size += need
+    if batch:
+        yield batch
 
 
 def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
@@ -232,7 +272,7 @@ def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
     return tables if backend == "triton" else [table.numpy() for table in tables]
 
 
-def _kept(graph: ChannelGraph, selections: list[Selection]) -> npt.NDArray[np.bool_]:
+def _kept(graph: ChannelGraph, selections: list[_Chosen]) -> npt.NDArray[np.bool_]:
     kept = graph.everything()
     for group, selection in zip(graph.groups, selections, strict=True):
         kept[group.atoms] = False

@@ -18,7 +18,7 @@ from .groups import ChannelGroup
 from .labels import FIXED
 from .slicing import named_tensors, sliced_copy
 from .trace import Trace, run
-from .traced import Example, TracedModel
+from .traced import Example, TracedModel, without_values
 
 Mask = npt.NDArray[np.bool_]
 
@@ -44,19 +44,34 @@ def certify(
         if kept[group.atoms].sum() < 2:
             wide[group.atoms[:2]] = True
     wide = traced.filled(wide, least=2)
-    failure = _retrace(model, example, traced, wide, follow=True)
+    failure = _looked_at(model, example, traced, wide, follow=True)
     if failure is None and not np.array_equal(wide, kept):
-        failure = _retrace(model, example, traced, kept, follow=False)
+        failure = _looked_at(model, example, traced, kept, follow=False)
     return failure
 
 
-def _retrace(
+def _looked_at(
     model: nn.Module, example: Example, traced: TracedModel, kept: Mask, follow: bool
+) -> Failure | None:
+    """Retrace shapes only if the model is large, with values if it is not or shapes fail.
+
+    What passes as shapes would pass with values: code that reads a value fails on shapes.
+    """
+    shapes = traced.shapes
+    if shapes is not None and _retrace(model, example, shapes, kept, follow, meta=True) is None:
+        return None
+    return _retrace(model, example, traced, kept, follow, meta=False)
+
+
+def _retrace(
+    model: nn.Module, example: Example, traced: TracedModel, kept: Mask, follow: bool, meta: bool
 ) -> Failure | None:
     stays = kept[traced.atoms.of]
     labels = {key: line[stays[line]] for key, line in traced.labels.items()} if follow else {}
     try:
-        small = sliced_copy(model, traced.slices(kept))
+        small = sliced_copy(model, traced.slices(kept), meta)
+        if meta:
+            example = without_values(example)
         trace = Trace(named_tensors(small), labels, traced.choices)
         problem = run(small, example, trace)
     except Exception as error:  # whatever user code raises when its channels are gone
@@ -83,10 +98,13 @@ def _wrong_edges(trace: Trace, traced: TracedModel, stays: Mask) -> set[int]:
     """
     of = traced.atoms.of
     bad: set[int] = set()
+    free = np.ones(traced.atoms.count, dtype=bool)
+    free[list(traced.atoms.pinned)] = False
     for a, b in trace.known.ledger.edges:
         real = (a != FIXED) & (b != FIXED)
         x, y = of[a[real]], of[b[real]]
-        bad.update(x[x != y].tolist(), y[x != y].tolist())
+        apart = (x != y) & (free[x] | free[y])  # those that must live anyway may meet
+        bad.update(x[apart].tolist(), y[apart].tolist())
     if traced.data_dependent:
         return bad
     for before, after in zip(traced.edges, trace.known.ledger.edges, strict=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,15 +28,23 @@ class Cost:
     def at(self, kept: npt.NDArray[np.float64]) -> float:
         """The cost when `kept` [atoms] are there: 1 or 0, or the share of a group that will be kept."""
         share = np.append(kept, 1.0)  # -1 (fixed) finds the last
-        return float(
-            sum(amount * np.prod([share[dim].mean() for dim in dims]) for amount, dims in self.terms)
-        )
+        length = {id(dim): float(share[dim].mean()) for _, dims in self.terms for dim in dims}
+        return float(sum(amount * math.prod(length[id(dim)] for dim in dims) for amount, dims in self.terms))
 
 
 def cost_of(terms: list[tuple[int, list[Ints]]], atoms: Atoms) -> Cost:
     """The cost of what a trace counted, in atoms."""
     of = np.append(atoms.of, FIXED)
-    return Cost(tuple((amount, tuple(of[labels] for labels in dims)) for amount, dims in terms))
+    distinct: dict[
+        bytes, Ints
+    ] = {}  # equal dimensions are one object, and terms of equal dimensions one term
+    total: dict[tuple[bytes, ...], int] = {}
+    for amount, dims in terms:
+        lines = [of[labels] for labels in dims]
+        keys = tuple(line.tobytes() for line in lines)
+        distinct.update(zip(keys, lines, strict=True))
+        total[keys] = total.get(keys, 0) + amount
+    return Cost(tuple((amount, tuple(distinct[key] for key in keys)) for keys, amount in total.items()))
 
 
 def parameter_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> Cost:

@@ -86,12 +86,13 @@ def find_groups(
         else:
             free[name] = left
     names = [name for name in found if name in free]
+    scales = _scales(model, labels, atoms)
     groups = []
     for members in _sharing(names, free, atoms.count):
         group_atoms = _in_order(np.concatenate([free[name] for name in members]))
         producers = tuple(_producer(name, found[name], atoms, group_atoms) for name in members)
         added = not atoms.added.isdisjoint(group_atoms.tolist())
-        gammas = _gammas(model, labels, atoms, group_atoms)
+        gammas = _gammas(scales, atoms.count, group_atoms)
         groups.append(ChannelGroup(members[0], producers, group_atoms, gammas, added))
     return groups, skipped, {name: atoms.of[convolution.channels] for name, convolution in found.items()}
 
@@ -136,13 +137,14 @@ def _sharing(names: list[str], free: Mapping[str, Ints], count: int) -> list[lis
 
 def _producer(name: str, convolution: Convolution, atoms: Atoms, group: Ints) -> Producer:
     kernel = output_first(convolution.kernel.detach(), convolution.transposed, convolution.groups)
-    channels = atoms.of[convolution.channels]
-    rows = [np.flatnonzero(channels == atom) for atom in group.tolist()]
-    width = min(row.size for row in rows if row.size)
-    table = np.full((group.size, width), FIXED)
-    for atom, row in enumerate(rows):
-        if row.size:
-            table[atom] = row[:width]
+    place = np.full(atoms.count, FIXED)
+    place[group] = np.arange(group.size)
+    where = place[atoms.of[convolution.channels]]  # which atom of the group each channel is
+    rows = np.argsort(where, kind="stable")[np.count_nonzero(where == FIXED) :]
+    sizes = np.bincount(where[rows], minlength=group.size)
+    first = np.cumsum(sizes) - sizes
+    table = np.full((group.size, sizes[sizes > 0].min()), FIXED)
+    table[sizes > 0] = rows[first[sizes > 0, None] + np.arange(table.shape[1])]
     return Producer(name, kernel, table, convolution.transposed, convolution.groups)
 
 
@@ -157,19 +159,25 @@ def output_first(kernel: Tensor, transposed: bool, groups: int) -> Tensor:
     return parts.transpose(1, 2).flatten(0, 1)
 
 
-def _gammas(
-    model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms, group: Ints
-) -> tuple[tuple[str, Ints, Ints], ...]:
-    place = np.full(atoms.count, FIXED)
+def _scales(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> dict[str, Ints]:
+    """{weight of a BatchNorm: the atom of each channel}."""
+    weights = [
+        f"{name}.weight" if name else "weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+    ]
+    return {weight: atoms.of[labels[weight, 0]] for weight in weights if (weight, 0) in labels}
+
+
+def _gammas(scales: Mapping[str, Ints], count: int, group: Ints) -> tuple[tuple[str, Ints, Ints], ...]:
+    place = np.full(count, FIXED)
     place[group] = np.arange(group.size)
     gammas = []
-    for name, module in model.named_modules():
-        weight = f"{name}.weight" if name else "weight"
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (weight, 0) in labels:
-            where = place[atoms.of[labels[weight, 0]]]
-            positions = np.flatnonzero(where != FIXED)
-            if positions.size:
-                gammas.append((weight, positions, where[positions]))
+    for weight, line in scales.items():
+        where = place[line]
+        positions = np.flatnonzero(where != FIXED)
+        if positions.size:
+            gammas.append((weight, positions, where[positions]))
     return tuple(gammas)
 
 

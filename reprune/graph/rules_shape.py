@@ -59,9 +59,10 @@ def _moved(known: Known, call: Call, x: Tensor, k: int, labels: Ints) -> list[di
     """For each output: {dimension: its labels} from the labels along dimension `k` of `x`."""
     shape = [1] * x.dim()
     shape[k] = x.shape[k]
-    positions = torch.arange(x.shape[k], device=x.device).view(shape).expand(x.shape)
+    device = "cpu" if x.is_meta else x.device
+    positions = torch.arange(x.shape[k], device=device).view(shape).expand(x.shape)
     parts = _rerun(call, x, positions)
-    varying = [_varying(part) for part in parts]
+    varying = [_varying(part, positions) for part in parts]
     if (len(parts) > 1 and any(varying)) or call.name in (
         "split",
         "split_with_sizes",
@@ -92,7 +93,10 @@ def _rerun(call: Call, x: Tensor, positions: Tensor) -> list[Tensor]:
         return put(positions.contiguous())
 
 
-def _varying(part: Tensor) -> list[int]:
+def _varying(part: Tensor, positions: Tensor) -> list[int]:
+    """The dimensions of `part` along which the positions in it differ."""
+    if part.untyped_storage().data_ptr() == positions.untyped_storage().data_ptr():  # a view of each once
+        return [d for d in range(part.dim()) if part.shape[d] > 1 and part.stride(d) != 0]
     return [
         d
         for d in range(part.dim())

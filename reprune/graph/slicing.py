@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,14 +66,28 @@ def put(model: nn.Module, new: Mapping[Tensor, Tensor]) -> None:
         remember_sizes(module)
 
 
-def sliced_copy(model: nn.Module, slices: Slices) -> nn.Module:
-    """A smaller copy of `model` that shares every tensor that is not cut: for a look, not for training."""
-    new = cut_all(model, slices)
-    memo = {id(t): new.get(t, t) for t in named_tensors(model).values()}
+def sliced_copy(model: nn.Module, slices: Slices, meta: bool = False) -> nn.Module:
+    """A smaller copy of `model` that shares every tensor that is not cut: for a look, not for training.
+
+    With `meta` it has shapes only: its floating-point tensors are on the device "meta".
+    """
+    memo: dict[int, Any]
+    if meta:
+        memo = {id(t): _shape(t, slices.get(name, {})) for name, t in named_tensors(model).items()}
+    else:
+        new = cut_all(model, slices)
+        memo = {id(t): new.get(t, t) for t in named_tensors(model).values()}
     small = copy.deepcopy(model, memo)
     for module in small.modules():
         remember_sizes(module)
     return small
+
+
+def _shape(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
+    if not tensor.is_floating_point():
+        return cut(tensor, kept)  # an index, or a count: its values matter
+    size = [kept[dim].size if dim in kept else size for dim, size in enumerate(tensor.shape)]
+    return successor(tensor, torch.empty(size, dtype=tensor.dtype, device="meta"), None)
 
 
 def remember_sizes(module: nn.Module) -> None:

@@ -111,7 +111,7 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
         with torch.no_grad():
             for buffer, before in buffers:
-                if not torch.equal(buffer, before):
+                if not buffer.is_meta and not torch.equal(buffer, before):
                     buffer.copy_(before)
         for module, mode in training.items():
             module.training = mode

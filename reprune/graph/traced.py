@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from .cost import Cost, cost_of, parameter_cost
 from .known import Key
 from .labels import Atoms, Ints, solve
-from .slicing import named_tensors
+from .slicing import named_tensors, sliced_copy
 from .trace import Trace, fresh_labels, run
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
@@ -36,6 +37,8 @@ class TracedModel:
     data_dependent: bool
     training_problem: str | None
     """Why the model could not be traced in training mode too."""
+    shapes: TracedModel | None = None
+    """The same for the model on the device "meta", without values; of a large model, if it runs there."""
 
     def slices(self, kept: npt.NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
         """{tensor: {dim: kept positions}} for the dimensions that lose some when the atoms `kept` [atoms]
@@ -82,7 +85,35 @@ def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]
         data_dependent=trace.data_dependent,
         training_problem=problem,
     )
-    return traced, trace
+    return replace(traced, shapes=_as_shapes(model, example, traced)), trace
+
+
+LARGE_FLOPS, LARGE_BYTES = 2 * 10**10, 2**27
+"""From here on a pass without values costs less than one with them: 20 GFLOPs, 128 MiB."""
+
+
+def _as_shapes(model: nn.Module, example: Example, traced: TracedModel) -> TracedModel | None:
+    """What the full model does without values; the labels are those of the trace with values."""
+    size = sum(t.nbytes for t in named_tensors(model).values())
+    if traced.data_dependent or (traced.flops.full < LARGE_FLOPS and size < LARGE_BYTES):
+        return None
+    try:
+        shapes = sliced_copy(model, {}, meta=True)
+        trace = Trace(named_tensors(shapes), traced.labels)
+        problem = run(shapes, without_values(example), trace)
+    except Exception:  # it reads values, or an operation has no form without them
+        return None
+    if problem != traced.training_problem:
+        return None
+    return replace(traced, edges=trace.known.ledger.edges, choices=trace.known.choices, log=trace.log)
+
+
+def without_values(example: Example) -> Example:
+    """`example` with its floating-point tensors on the device "meta"."""
+    shapes: Example = tree_map(
+        lambda x: x.to("meta") if isinstance(x, Tensor) and x.is_floating_point() else x, example
+    )
+    return shapes
 
 
 def as_example(example_inputs: Any) -> Example:
