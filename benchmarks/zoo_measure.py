@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils import flop_counter  # noqa: F401, as it imports Triton: its memory is not the plan's
 from torch.utils._pytree import tree_leaves
 from zoo_networks import Network
 

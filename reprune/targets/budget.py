@@ -37,7 +37,7 @@ class Budget:
         """The counts of the smallest global sparsity at which at most `share` of the cost is left, by
         bisection; those of the smallest network if that is larger."""
         low, high = 0.0, math.nextafter(1.0, 0.0)
-        counts = self.smallest()
+        counts, larger = self.smallest(), dict[str, int]()
         for _ in range(48):
             middle = (low + high) / 2
             if middle in (low, high):
@@ -46,8 +46,8 @@ class Budget:
             if self.left(trial) <= share:
                 high, counts = middle, trial
             else:
-                low = middle
-        return self._filled(counts, self.counts_at(low), share)
+                low, larger = middle, trial
+        return self._filled(counts, larger, share)
 
     def _filled(self, counts: Counts, larger: Counts, share: float) -> Counts:
         """`counts` with as many groups as fit, in order, as large as in `larger`: groups of one size step
