@@ -58,6 +58,8 @@ def to_floats(x: object, name: str) -> Floats:
 
 
 def finite(x: Floats) -> bool:
+    if x.size <= 4096:  # a temporary costs less than what follows
+        return bool(np.isfinite(x).all())
     # a sum is NaN or infinite if an element is, and needs no temporary; it can also overflow, so look closer
     # then
     with np.errstate(over="ignore", invalid="ignore"):

@@ -138,7 +138,8 @@ def _check_size(floats: Any, name: str) -> None:
 def link_batch(points: Floats, method: str, backend: str) -> npt.NDArray[np.float64]:
     """Points [B, n, d], float32 or float64, finite, n and d >= 1 -> [B, n-1, 4]; trusts its arguments."""
     if backend == "cpp":
-        Z: npt.NDArray[np.float64] = core().linkage(points, reference.METHODS.index(method), num_threads())
+        threads = num_threads() if len(points) > 1 else 1
+        Z: npt.NDArray[np.float64] = core().linkage(points, reference.METHODS.index(method), threads)
         return Z
     empty = np.empty((len(points), points.shape[1] - 1, 4))
     for k, problem in enumerate(points):
