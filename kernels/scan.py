@@ -78,11 +78,10 @@ def scan_block(reals, i, m, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, T
 
 @triton.jit  # type: ignore[untyped-decorator]
 def scan(reals, words, count, m, ties, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
-    """Nearest neighbours of the ``count`` listed rows and their costs; returns 1 if any is at distance 0.
+    """Nearest neighbours of the ``count`` listed rows and their costs.
 
     State as in kernels/ward.py.
     """
-    zeros = 0
     for k0 in range(0, count, R):
         k = k0 + tl.arange(0, R)
         i = tl.load(words + at(k, 5, C) + 4 * C, mask=k < count, other=0)
@@ -92,5 +91,3 @@ def scan(reals, words, count, m, ties, D: tl.constexpr, R: tl.constexpr, C: tl.c
             j, low = scan_block(reals, i, m, D, R, C, False)
         tl.store(words + at(i, 5, C), j, mask=k < count)
         tl.store(reals + at(i, D + 4, C) + (D + 2) * C, low, mask=k < count)
-        zeros = tl.maximum(zeros, tl.max((low == 0).to(tl.int32), 0))
-    return zeros

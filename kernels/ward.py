@@ -39,6 +39,7 @@ MARK = tl.constexpr(3)
 LIST = tl.constexpr(4)
 GONE = tl.constexpr(-1)  # mark of a position that was merged into a lower one
 AWAY = tl.constexpr(FAR)
+SLOW = tl.constexpr(32)  # rows scanned for a merge: more, and ties are to blame
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -223,17 +224,16 @@ def ward_kernel(
     m = n
     done = 0
     listed = n
-    ties = 1  # the first scan breaks ties well; later ones do where points are equal
+    ties = 0
     while m > 1:
         if LINE:
             neighbours_on_line(reals, words, m, C)
         else:
-            zeros = scan(reals, words, listed, m, ties, D, R, C)
-            if done == 0:
-                ties = zeros
+            scan(reals, words, listed, m, ties, D, R, C)
         tl.debug_barrier()
         left, done, levels = merge(reals, words, joins, costs, up, tops, n, m, done, D, C)
         tl.debug_barrier()
+        ties = (SLOW * (m - left) < listed).to(tl.int32)
         if left == m:  # only rounding and ties of stale neighbours bring this about
             for p0 in range(0, m, C):
                 tl.store(words + p0 * WORDS + LIST * C + tl.arange(0, C), p0 + tl.arange(0, C))
