@@ -82,12 +82,12 @@ class Variant:
 
 
 def ward_variant(d: int, dtype: torch.dtype, **changes: int) -> Variant:
-    """Ward linkage of points of d coordinates; the same for any number of points."""
+    """Ward linkage of float32 points of d coordinates, any number, with a state of ``dtype``."""
     real = "*fp32" if dtype == torch.float32 else "*fp64"
-    types = {"points": real, "costs": real, "tops": real, "places": "*i64", "starts": "*i64"}
+    types = {"problems": "*i64", "points": real, "costs": "*fp64", "tops": "*fp64"}
     shape = ward_shape(d, dtype, DEVICE) | changes
     warps = shape.pop("num_warps")
-    constants = {"D": d, "LINE": d == 1, **shape}
+    constants = {"DOUBLE": False, "D": d, "LINE": d == 1, **shape}
     names = [name for name in ward_kernel.arg_names if name not in constants]
     return Variant(
         f"ward d={d} {str(dtype).removeprefix('torch.')}",
@@ -101,7 +101,7 @@ def ward_variant(d: int, dtype: torch.dtype, **changes: int) -> Variant:
 
 def cut_variant(kernel: object, n: int) -> Variant:
     """A kernel of kernels/cut.py for up to n points."""
-    types = {"tops": "*fp64", "cuts": "*i64", "places": "*i64"}
+    types = {"tops": "*fp64", "cuts": "*i64", "problems": "*i64"}
     constants = cut_shape(n)
     warps = constants.pop("num_warps")
     names = [name for name in kernel.arg_names if name not in constants]  # type: ignore[attr-defined]

@@ -5,18 +5,19 @@ import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize_on_alignment=range(6))  # type: ignore[untyped-decorator]
-def height_kernel(tops, cuts, sizes, places, layers, merges, N: tl.constexpr):
-    """Raises the cut of a problem's layer to the height of its ``merges``-th merge.
+@triton.jit(do_not_specialize_on_alignment=range(3))  # type: ignore[untyped-decorator]
+def height_kernel(problems, tops, cuts, N: tl.constexpr):
+    """Raises the cut of a problem's layer to the height of its ``merges``-th merge, if that is more than 0.
 
-    ``tops`` float64, as kernels/ward.py leaves it; ``cuts`` int64 [layers]: the bits of float64, zero before.
-    The bits of numbers >= 0 are ordered as the numbers are, so the merge is found bit by bit.
+    ``problems`` int64 [problems, 5]: points, where results begin, layer, merges, number. ``tops`` float64, as
+    kernels/ward.py leaves it; ``cuts`` int64 [layers]: the bits of float64, zero before. The bits of numbers
+    >= 0 are ordered as the numbers are, so the merge is found bit by bit.
     """
-    problem = tl.program_id(0)
-    n = tl.load(sizes + problem)
-    k = tl.load(merges + problem)
+    problem = problems + 5 * tl.program_id(0)
+    n = tl.load(problem)
+    k = tl.load(problem + 3)
     i = tl.arange(0, N)
-    height = tl.load(tops + tl.load(places + problem) + i, mask=i < n, other=float("inf"))
+    height = tl.load(tops + tl.load(problem + 1) + i, mask=i < n, other=float("inf"))
     bits = height.to(tl.int64, bitcast=True)
     found = tl.zeros((), tl.int64)
     bit = tl.full((), 1 << 62, tl.int64)
@@ -25,23 +26,23 @@ def height_kernel(tops, cuts, sizes, places, layers, merges, N: tl.constexpr):
         if tl.sum((bits < trial).to(tl.int32), 0) < k:
             found = trial
         bit = bit >> 1
-    tl.atomic_max(cuts + tl.load(layers + problem), found, sem="relaxed")
+    tl.atomic_max(cuts + tl.load(problem + 2), found, mask=k > 0, sem="relaxed")
 
 
-@triton.jit(do_not_specialize_on_alignment=range(8))  # type: ignore[untyped-decorator]
-def label_kernel(up, tops, cuts, labels, clusters, sizes, places, layers, N: tl.constexpr):
+@triton.jit(do_not_specialize_on_alignment=range(6))  # type: ignore[untyped-decorator]
+def label_kernel(problems, up, tops, cuts, labels, clusters, N: tl.constexpr):
     """Labels [n] of a problem's points below its layer's cut, numbered by first appearance, and how many.
 
     A point's cluster is known by its lowest point, which the links ``up`` lead to: a point that is not joined
     to a lower one below the cut. The number of such points before it is the cluster's label.
     """
-    problem = tl.program_id(0)
-    n = tl.load(sizes + problem)
-    place = tl.load(places + problem)
+    problem = problems + 5 * tl.program_id(0)
+    n = tl.load(problem)
+    place = tl.load(problem + 1)
     up += place
     tops += place
     labels += place
-    cut = tl.load(cuts + tl.load(layers + problem)).to(tl.float64, bitcast=True)
+    cut = tl.load(cuts + tl.load(problem + 2)).to(tl.float64, bitcast=True)
     i = tl.arange(0, N)
     inside = i < n
     root = i
@@ -52,7 +53,7 @@ def label_kernel(up, tops, cuts, labels, clusters, sizes, places, layers, N: tl.
         climbs = climbs & (tl.load(tops + root, mask=climbs, other=float("inf")) <= cut)
     label = tl.cumsum(first.to(tl.int32), 0) - 1
     tl.store(labels + i, label, mask=first)
-    tl.store(clusters + problem, tl.sum(first.to(tl.int32), 0))
+    tl.store(clusters + tl.load(problem + 4), tl.sum(first.to(tl.int32), 0))
     tl.debug_barrier()
     label = tl.load(labels + root, mask=inside, other=0)
     tl.store(labels + i, label, mask=inside & (first == 0))  # those of first points are read by others

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .launch import SCRATCH, on, on_device, padded, state_dtype, ward_shape
-from .ward import FAR, REALS, WORDS, ward_kernel
+from .ward import REALS, WORDS, ward_kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +37,8 @@ class Trees:
 def link(tables: Sequence[Tensor], precision: str = "auto", scratch: int = SCRATCH) -> Trees:
     """Ward's dendrograms of tables [I, n, d]: I problems of n points each; trusts its arguments.
 
-    One launch for all tables of the same d whose state fits ``scratch`` bytes, larger problems first, and no
-    synchronisation.
+    One launch for all tables of the same d and type whose state fits ``scratch`` bytes, larger problems
+    first, and no synchronisation.
 
     Args:
         tables: float32 or float64, finite, any strides, on one device.
@@ -58,14 +60,15 @@ def link(tables: Sequence[Tensor], precision: str = "auto", scratch: int = SCRAT
         torch.empty(total, dtype=torch.int32, device=device),
         torch.empty(total, dtype=torch.float64, device=device),
     )
-    for d in sorted({t.shape[2] for t in tables}, reverse=True):
-        same = sorted((k for k, t in enumerate(tables) if t.shape[2] == d), key=lambda k: -sizes[k])
+    alike: dict[tuple[int, torch.dtype], list[int]] = {}
+    for k in sorted(range(len(tables)), key=lambda k: -sizes[k]):
+        alike.setdefault((tables[k].shape[2], tables[k].dtype), []).append(k)
+    for (d, _), same in sorted(alike.items(), key=lambda item: -item[0][0]):
         room = scratch
         chunk: list[tuple[int, int, int]] = []  # (table, first problem, problems)
+        bytes_of_position = (d + REALS) * dtype.itemsize + 4 * WORDS.value
         for k in same:
-            own = padded(sizes[k], ward_shape(d, dtype, device)["C"]) * (
-                (d + REALS) * dtype.itemsize + 4 * WORDS.value
-            )
+            own = padded(sizes[k], ward_shape(d, dtype, device)["C"]) * bytes_of_position
             begin = 0
             while begin < counts[k]:
                 fit = min(counts[k] - begin, max(room // own, 0 if chunk else 1))
@@ -87,80 +90,55 @@ def _link_chunk(
     trees: Trees,
     dtype: torch.dtype,
 ) -> None:
-    """One launch for problems ``begin .. begin + count - 1`` of every (table, begin, count) of the same d."""
-    device, d = tables[0].device, tables[chunk[0][0]].shape[2]
+    """One launch for problems ``begin .. begin + count - 1`` of every (table, begin, count), of one d and
+    type."""
+    first = tables[chunk[0][0]]
+    device, d = first.device, first.shape[2]
     how = ward_shape(d, dtype, device)
-    rows, sizes, results, begins, position, place = d + REALS, [], [], [], 0, 0
-    for k, begin, count in chunk:
-        n = trees.sizes[k]
-        P = padded(n, how["C"])
-        sizes += [n] * count
-        results += [places[k] + (begin + b) * n for b in range(count)]
-        begins += [position + b * P for b in range(count)]
-        position, place = position + count * P, place + count * n
-    reals = torch.empty(position * rows, dtype=dtype, device=device)
-    order = torch.empty(trees.up.shape if d == 1 else 0, dtype=torch.int32, device=device)
-    units, at = [], 0
-    for k, begin, count in chunk:
-        n = trees.sizes[k]
-        points, unit = normalized(tables[k][begin : begin + count])
-        if d == 1:
-            points, which = torch.sort(points, dim=1, stable=True)
-            first = places[k] + begin * n
-            order[first : first + count * n] = which.flatten()
-        size = count * rows * padded(n, how["C"])
-        fill(reals[at : at + size], points, how["C"])
-        units.append(unit)
-        at += size
-    words = torch.empty(position * WORDS.value, dtype=torch.int32, device=device)
-    costs = torch.empty(trees.costs.shape if dtype == torch.float32 else 0, dtype=dtype, device=device)
-    tops = torch.empty_like(costs)
-    if dtype == torch.float64:
-        costs, tops = trees.costs, trees.tops
+    parts = [tables[k][begin : begin + count] for k, begin, count in chunk]
+    orders: list[Tensor | None] = [None] * len(parts)
+    if d == 1:
+        parts, orders = _sorted(parts)
+    rows, position = [], 0
+    for (k, begin, count), part, order in zip(chunk, parts, orders, strict=True):
+        n, each = trees.sizes[k], np.arange(count)
+        own = np.empty((count, 7), np.int64)  # as ward_kernel reads them
+        own[:, 0] = part.data_ptr() + each * (part.stride(0) * part.element_size())
+        own[:, 1:3] = part.stride()[1:]
+        own[:, 3] = 0 if order is None else order.data_ptr() + each * (8 * n)
+        own[:, 4] = n
+        own[:, 5] = places[k] + (begin + each) * n
+        own[:, 6] = position + each * padded(n, how["C"])
+        position += count * padded(n, how["C"])
+        rows.append(own)
+    problems = on_device(np.concatenate(rows), "int64", device)
     with on(device):
-        ward_kernel[(len(sizes),)](
-            reals,
-            words,
-            order,
+        ward_kernel[(len(problems),)](
+            problems,
+            torch.empty(position * (d + REALS), dtype=dtype, device=device),
+            torch.empty(position * WORDS.value, dtype=torch.int32, device=device),
             trees.joins,
-            costs,
+            trees.costs,
             trees.up,
-            tops,
-            on_device(sizes, "int32", device),
-            on_device(results, "int64", device),
-            on_device(begins, "int64", device),
+            trees.tops,
+            DOUBLE=first.dtype == torch.float64,
             D=d,
             LINE=d == 1,
             **how,
         )
-    for (k, begin, count), unit in zip(chunk, units, strict=True):
-        n = trees.sizes[k]
-        part = slice(places[k] + begin * n, places[k] + (begin + count) * n)
-        for raw, whole in ((costs, trees.costs), (tops, trees.tops)):
-            whole[part] = (raw[part].view(count, n).double() * unit[:, None]).flatten()
 
 
-def fill(reals: Tensor, points: Tensor, columns: int) -> None:
-    """Puts points [I, n, d] into the state of I problems, flat; the rest of a last tile lies far away."""
-    count, n, d = points.shape
-    P = padded(n, columns)
-    points = torch.nn.functional.pad(points, (0, 0, 0, P - n), value=FAR)
-    state = reals.view(count, P // columns, d + REALS, columns)
-    state[:, :, :d] = points.view(count, P // columns, columns, d).transpose(2, 3)
-
-
-def normalized(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Points [I, n, d] less their mean, times a power of two; and the factors [I], float64, that undo it.
-
-    No square overflows or vanishes in float32 then, whatever the points' size and common offset.
-    """
-    exponent = torch.frexp(points.double().abs().amax((1, 2))).exponent.clamp(-1000, 1000)
-    points = torch.ldexp(points.double(), -exponent[:, None, None])
-    points = points - points.mean(1, keepdim=True)
-    rest = torch.frexp(points.abs().amax((1, 2))).exponent.clamp(-1000, 1000)
-    points = torch.ldexp(points, -rest[:, None, None])
-    one = torch.ones_like(exponent, dtype=torch.float64)
-    return points, torch.ldexp(torch.ldexp(one, rest), exponent)
+def _sorted(parts: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Parts [count, n, 1] sorted, and which point came where; those of one n, side by side, in one go."""
+    points: list[Tensor] = []
+    orders: list[Tensor | None] = []
+    for _, group in itertools.groupby(parts, key=lambda part: part.shape[1]):
+        same = list(group)
+        values, which = torch.sort(torch.cat(same), dim=1, stable=True)
+        counts = [len(part) for part in same]
+        points += torch.split(values, counts)
+        orders += torch.split(which, counts)
+    return points, orders
 
 
 def ward(points: Tensor, precision: str = "auto") -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,46 +44,42 @@ def cluster_layers(
     keeps = [keep for own, keep in layers for _ in own]
     device = tables[0].device
     trees = link(tables, precision)
-    sizes, places, owners, merges, place = [], [], [], [], 0
+    rows, place, number = [], 0, 0
     for k, (n, count) in enumerate(zip(trees.sizes, trees.counts, strict=True)):
-        sizes += [n] * count
-        places += [place + b * n for b in range(count)]
-        owners += [k] * count
-        merges += [n - keeps[k]] * count
-        place += n * count
-    clusters = torch.empty(len(sizes), dtype=torch.int32, device=device)
+        own = np.empty((count, 5), np.int64)  # as kernels/cut.py reads them
+        own[:, 0] = n
+        own[:, 1] = place + np.arange(count) * n
+        own[:, 2] = k
+        own[:, 3] = n - keeps[k]
+        own[:, 4] = number + np.arange(count)
+        place, number = place + count * n, number + count
+        rows.append(own)
+    clusters = torch.empty(number, dtype=torch.int32, device=device)
     labels = torch.empty(place, dtype=torch.int32, device=device)
-    cuts = torch.zeros(len(tables), dtype=torch.int64, device=device)
-    words = [on_device(values, "int32", device) for values in (sizes, owners, merges)]
-    begins = on_device(places, "int64", device)
-    first = 0
-    for n, count, keep in _runs(trees.sizes, trees.counts, keeps):
-        part = slice(first, first + count)
-        first += count
-        how = cut_shape(n)
-        size, owner, merge, begin = words[0][part], words[1][part], words[2][part], begins[part]
-        if keep == n:
-            cuts[owner.long()] = NEVER
+    whole = [keep == n for keep, n in zip(keeps, trees.sizes, strict=True)]
+    cuts = on_device(np.where(whole, NEVER, 0), "int64", device)
+    table = np.concatenate(rows)
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    problems = on_device(table, "int64", device)
+    begin = 0
+    while begin < number:  # all problems of as many points, rounded up to a power of two
+        how = cut_shape(int(table[begin, 0]))
+        end = int(np.searchsorted(table[:, 0], how["N"], side="right"))
+        some, grid = problems[begin:end], (end - begin,)
         with on(device):
-            if keep < n:
-                height_kernel[(count,)](trees.tops, cuts, size, begin, owner, merge, **how)
-            count_of = clusters[part]
-            label_kernel[(count,)](trees.up, trees.tops, cuts, labels, count_of, size, begin, owner, **how)
+            height_kernel[grid](some, trees.tops, cuts, **how)
+            label_kernel[grid](some, trees.up, trees.tops, cuts, labels, clusters, **how)
+        begin = end
     heights = cuts.view(torch.float64)
-    results, problem, place, table = [], 0, 0, 0
-    for own, _ in layers:
-        O, count = own[0].shape[1], sum(len(t) for t in own)
+    results, problem, place, first = [], 0, 0, 0
+    for group, _ in layers:
+        O, count = group[0].shape[1], sum(len(t) for t in group)
         results.append(
             LayerClusters(
                 labels[place : place + count * O].view(count, O),
                 clusters[problem : problem + count],
-                heights[table : table + len(own)],
+                heights[first : first + len(group)],
             )
         )
-        problem, place, table = problem + count, place + count * O, table + len(own)
+        problem, place, first = problem + count, place + count * O, first + len(group)
     return results
-
-
-def _runs(sizes: Sequence[int], counts: Sequence[int], keeps: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(points, problems, keep) of every table that has problems."""
-    return [(n, count, keep) for n, count, keep in zip(sizes, counts, keeps, strict=True) if count]

@@ -27,24 +27,23 @@ scan. Positions m .. of the last tile hold points far away, so that scans need n
 import triton
 import triton.language as tl
 
+from .place import FAR, place_points
 from .scan import at, gap, scan
 
 WORDS = tl.constexpr(5)
 REALS = 4  # besides the coordinates
-FAR = 1e18  # its square is finite in float32
 
 NUMBER = tl.constexpr(1)  # rows of `words`; the nearest neighbour is row 0
 LEAF = tl.constexpr(2)
 MARK = tl.constexpr(3)
 LIST = tl.constexpr(4)
 GONE = tl.constexpr(-1)  # mark of a position that was merged into a lower one
-AWAY = tl.constexpr(FAR)
 SLOW = tl.constexpr(32)  # rows scanned for a merge: more, and ties are to blame
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def start(reals, words, order, n, D: tl.constexpr, C: tl.constexpr, LINE: tl.constexpr):
-    """Every point a cluster of its own, and to be scanned."""
+    """Every point a cluster of its own, and to be scanned; coordinates are there already."""
     zero = tl.zeros((C,), reals.dtype.element_ty)
     for p0 in range(0, n, C):
         p = p0 + tl.arange(0, C)
@@ -55,7 +54,7 @@ def start(reals, words, order, n, D: tl.constexpr, C: tl.constexpr, LINE: tl.con
         tl.store(own + (D + 3) * C, zero)
         leaf = p
         if LINE:
-            leaf = tl.load(order + p, mask=p < n, other=0)
+            leaf = tl.load(order.to(tl.pointer_type(tl.int64)) + p, mask=p < n, other=0).to(tl.int32)
         word = words + p0 * WORDS + tl.arange(0, C)
         tl.store(word, tl.full((C,), -1, tl.int32))
         tl.store(word + NUMBER * C, leaf)
@@ -92,8 +91,11 @@ def level(cost):
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def merge(reals, words, joins, costs, up, tops, n, m, done, D: tl.constexpr, C: tl.constexpr):
-    """Merges all pairs; marks every position. Returns (clusters left, merges done, sum of the levels)."""
+def merge(reals, words, joins, costs, up, tops, unit, n, m, done, D: tl.constexpr, C: tl.constexpr):
+    """Merges all pairs; marks every position. Heights are stored times ``unit``.
+
+    Returns (clusters left, merges done, sum of the levels).
+    """
     left = 0
     levels = 0
     for p0 in range(0, m, C):
@@ -135,6 +137,7 @@ def merge(reals, words, joins, costs, up, tops, n, m, done, D: tl.constexpr, C: 
             tl.store(joins + 3 * t, tl.load(word + NUMBER * C), mask=first)
             tl.store(joins + 3 * t + 1, tl.load(word_q + NUMBER * C, mask=first, other=0), mask=first)
             tl.store(joins + 3 * t + 2, (a + b).to(tl.int32), mask=first)
+            height = height.to(tl.float64) * unit
             tl.store(costs + t, height, mask=first)
             tl.store(word + NUMBER * C, n + t, mask=first)
             leaf = tl.load(word + LEAF * C)
@@ -185,39 +188,39 @@ def close_gaps(reals, words, m, left, most, D: tl.constexpr, C: tl.constexpr, LI
         far = left + tl.arange(0, C)
         own = reals + at(far, D + 4, C)
         for c in range(D):
-            tl.store(own + c * C, tl.full((C,), AWAY, reals.dtype.element_ty), mask=far < (left + C - 1) & -C)
+            tl.store(own + c * C, tl.full((C,), FAR, reals.dtype.element_ty), mask=far < (left + C - 1) & -C)
     return listed
 
 
 # as without a device: nothing gains from aligned pointers, and slices of tensors would compile again
-@triton.jit(do_not_specialize_on_alignment=range(10))  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize_on_alignment=range(7))  # type: ignore[untyped-decorator]
 def ward_kernel(
-    points,  # `reals` of all problems
-    state,  # `words` of all
-    order,  # LINE: the point at every place, n each
+    problems,  # [problems, 7]: what place_points needs; address of the points' order (LINE); n; where results
+    # begin; where the state begins, in positions
+    points,  # `reals` of all problems, scratch
+    state,  # `words` of all, scratch
     joins,  # [n, 3] each, from here on: merges in the order made: two clusters, points of both
     costs,  # [n] each: their heights
     up,  # [n] each: the lowest point of the cluster that a point's cluster is merged into
     tops,  # [n] each: at this height; infinity for point 0
-    sizes,  # [problems]: n
-    places,  # [problems]: where the results begin
-    starts,  # [problems]: where the state begins, in positions
+    DOUBLE: tl.constexpr,  # float64 points
     D: tl.constexpr,
     R: tl.constexpr,
     C: tl.constexpr,
     LINE: tl.constexpr,
 ):
-    problem = tl.program_id(0)
-    n = tl.load(sizes + problem)
-    place = tl.load(places + problem)
-    begin = tl.load(starts + problem)
+    problem = problems + 7 * tl.program_id(0)
+    n = tl.load(problem + 4).to(tl.int32)
+    place = tl.load(problem + 5)
+    begin = tl.load(problem + 6)
     reals = points + begin * (D + 4)
     words = state + begin * WORDS
     joins += 3 * place
     costs += place
     up += place
     tops += place
-    start(reals, words, order + place, n, D, C, LINE)
+    unit = place_points(problem, reals, n, DOUBLE, D, C)
+    start(reals, words, tl.load(problem + 3), n, D, C, LINE)
     tl.store(up, 0)
     tl.store(tops, float("inf"))
     tl.debug_barrier()
@@ -231,9 +234,11 @@ def ward_kernel(
         else:
             scan(reals, words, listed, m, ties, D, R, C)
         tl.debug_barrier()
-        left, done, levels = merge(reals, words, joins, costs, up, tops, n, m, done, D, C)
+        left, done, levels = merge(reals, words, joins, costs, up, tops, unit, n, m, done, D, C)
         tl.debug_barrier()
-        ties = (SLOW * (m - left) < listed).to(tl.int32)
+        ties = 0
+        if (m - left) * SLOW < listed:
+            ties = 1
         if left == m:  # only rounding and ties of stale neighbours bring this about
             for p0 in range(0, m, C):
                 tl.store(words + p0 * WORDS + LIST * C + tl.arange(0, C), p0 + tl.arange(0, C))

@@ -33,46 +33,32 @@ def shape(d, dtype):
 def ward_kernel(target, dtype, d):
     from reprune.kernels.ward import ward_kernel
 
-    names = "points state order joins costs up tops sizes places starts".split()
-    signature = dict.fromkeys(names, "*i32") | {"places": "*i64", "starts": "*i64"}
-    signature |= dict.fromkeys(("points", "costs", "tops"), TYPES[dtype])
-    return simulator()[0].TritonKernel(
-        ward_kernel, signature, {"D": d, "LINE": d == 1} | shape(d, dtype), target=target, num_warps=1
-    )
-
-
-def prepared(problems, dtype):
-    """Arguments for problems [n, d], all of one d; results are to be poisoned."""
-    from reprune.kernels.linkage import fill
-
-    d = problems[0].shape[1]
-    C = shape(d, dtype)["C"]
-    sizes = np.array([len(p) for p in problems], np.int32)
-    padded = -(-sizes // C) * C
-    ends, begins = np.cumsum(sizes), np.cumsum(padded) - padded
-    reals = np.full(padded.sum() * (d + 4), np.nan, dtype)
-    order = np.zeros(ends[-1], np.int32)
-    for p, n, P, end, begin in zip(problems, sizes, padded, ends, begins, strict=True):
-        which = p[:, 0].argsort(kind="stable") if d == 1 else np.arange(n)
-        order[end - n : end] = which
-        state = torch.from_numpy(reals[begin * (d + 4) :][: (d + 4) * P])
-        fill(state, torch.from_numpy(p[which][None]), C)
-    total = ends[-1]
-    words, joins = np.zeros(padded.sum() * 5, np.int32), np.zeros((total, 3), np.int32)
-    costs, up, tops = np.zeros(total, dtype), np.zeros(total, np.int32), np.zeros(total, dtype)
-    tables = sizes, (ends - sizes).astype(np.int64), begins.astype(np.int64)
-    return [reals, words, order, joins, costs, up, tops, *tables]
+    types = {"problems": "*i64", "points": TYPES[dtype], "costs": "*fp64", "tops": "*fp64"}
+    constants = {"D": d, "DOUBLE": dtype is np.float64, "LINE": d == 1} | shape(d, dtype)
+    signature = {name: types.get(name, "*i32") for name in ward_kernel.arg_names}
+    return simulator()[0].TritonKernel(ward_kernel, signature, constants, target=target, num_warps=1)
 
 
 def run_ward(launch, problems, dtype, **how):
-    """Statistics, and for every problem the links (up, tops)."""
-    given = prepared(problems, dtype)
-    poison = simulator()[0].Poison
+    """Statistics, and for problems [n, d], all of one d, the links (up, tops). All memory is poisoned."""
+    ptxsim, _ = simulator()
+    memory = ptxsim.Memory()
+    d, C = problems[0].shape[1], shape(problems[0].shape[1], dtype)["C"]
+    rows, place, begin = [], 0, 0
+    for points in problems:
+        n = len(points)
+        which = points[:, 0].argsort(kind="stable") if d == 1 else np.arange(n)
+        source = memory.alloc(np.ascontiguousarray(points[which].T), ro=True).addr  # [d, n]
+        order = memory.alloc(which, ro=True).addr if d == 1 else 0
+        rows.append((source, 1, n, order, n, place, begin))
+        place, begin = place + n, begin - (-n // C) * C
+    reals, words = np.zeros(begin * (d + 4), dtype), np.zeros(begin * 5, np.int32)
+    up, tops = np.zeros(place, np.int32), np.zeros(place)
+    scratch = [reals, words, np.zeros((place, 3), np.int32), np.zeros(place), up, tops]
     stats = launch(
-        (len(problems),), given[0], poison(given[1]), given[2], *map(poison, given[3:7]), *given[7:], **how
+        (len(problems),), np.array(rows, np.int64), *map(ptxsim.Poison, scratch), memory=memory, **how
     )
-    ends = np.cumsum(given[7])
-    return stats, [(given[5][e - n : e], given[6][e - n : e]) for e, n in zip(ends, given[7], strict=True)]
+    return stats, [(up[p : p + n], tops[p : p + n]) for *_, n, p, _ in rows]
 
 
 def labels_of(up, tops, cut):
