@@ -149,14 +149,20 @@ def ward(points: Tensor, precision: str = "auto") -> Tensor:
     B, n, _ = points.shape
     if B == 0 or n == 1:
         return torch.empty((B, n - 1, 4), dtype=torch.float64, device=points.device)
-    trees = link([points], precision)
+    return dendrograms(link([points], precision))
+
+
+def dendrograms(trees: Trees) -> Tensor:
+    """scipy's Z of all problems of the one table that ``trees`` is of."""
+    (B,), (n,) = trees.counts, trees.sizes
+    device = trees.costs.device
     heights, place = torch.sort(trees.costs.view(B, n)[:, :-1], dim=1, stable=True)
     rank = torch.empty_like(place)
-    rank.scatter_(1, place, torch.arange(n - 1, device=points.device).expand(B, -1))
+    rank.scatter_(1, place, torch.arange(n - 1, device=device).expand(B, -1))
     made = trees.joins.view(B, n, 3)[:, :-1].long().gather(1, place[:, :, None].expand(-1, -1, 3))
     joins = made[:, :, :2].reshape(B, -1)
     joins = torch.where(joins >= n, n + rank.gather(1, (joins - n).clamp(min=0)), joins).view(B, -1, 2)
-    Z = torch.empty((B, n - 1, 4), dtype=torch.float64, device=points.device)
+    Z = torch.empty((B, n - 1, 4), dtype=torch.float64, device=device)
     Z[:, :, :2] = joins.sort(dim=2).values
     Z[:, :, 2] = heights
     Z[:, :, 3] = made[:, :, 2]

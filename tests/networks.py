@@ -17,12 +17,12 @@ class Residual(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """A stem, three residual blocks, a depthwise convolution, a head."""
+    """A stem, residual blocks, a depthwise convolution, a head."""
 
-    def __init__(self, channels=12, inner=16, classes=5):
+    def __init__(self, channels=12, inner=16, classes=5, blocks=3):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
-        self.blocks = nn.Sequential(*(Residual(channels, inner + 4 * k) for k in range(3)))
+        self.blocks = nn.Sequential(*(Residual(channels, inner + 4 * k) for k in range(blocks)))
         self.expand = nn.Conv2d(channels, 24, 1)
         self.norm = nn.BatchNorm2d(24)
         self.depthwise = nn.Conv2d(24, 24, 3, padding=1, groups=24)

@@ -61,13 +61,6 @@ def run_ward(launch, problems, dtype, **how):
     return stats, [(up[p : p + n], tops[p : p + n]) for *_, n, p, _ in rows]
 
 
-def labels_of(up, tops, cut):
-    root = np.arange(len(up))
-    for i in range(len(up)):  # links lead down
-        root[i] = root[up[i]] if tops[i] <= cut else i
-    return oracles.canonical(root)
-
-
 def right(points, links, tolerance):
     """Are the heights the reference's, and the clusters at cuts that rounding cannot reach?"""
     up, tops = links
@@ -78,7 +71,7 @@ def right(points, links, tolerance):
         return False
     gaps = np.flatnonzero(np.diff(heights, prepend=0) > 10 * slack)
     cuts = heights[gaps] - np.diff(heights, prepend=0)[gaps] / 2
-    return all((labels_of(up, tops, cut) == reference.cut(Z, cut)).all() for cut in cuts)
+    return all((oracles.labels_of_links(up, tops, cut) == reference.cut(Z, cut)).all() for cut in cuts)
 
 
 def draw(kind, n, d, seed, dtype):
