@@ -1,6 +1,6 @@
 """Does pruning make networks faster here?  Half the FLOPs, and ``latency=0.6``, of networks of torchvision.
 
-    python benchmarks/bench_latency.py [MODEL ...] [--batch 16] [--threads 1] [--scope all] [--markdown FILE]
+    python benchmarks/bench_latency.py [MODEL ...] [--batch 16] [--threads 1] [--only flops]
 
 Random weights, channels_last, ``round_to=8``, ``rule="uniform"``.  The full and the small network take turns,
 run by run; a ratio is the median over neighbouring runs, with its quartiles.  What ``latency=0.6`` found is
@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--scope", default="all", choices=("internal", "all"))
+    parser.add_argument("--flops", type=float, default=0.5)
     parser.add_argument("--latency", type=float, default=0.6)
+    parser.add_argument("--only", choices=("flops", "latency"))
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -44,7 +46,10 @@ def main() -> None:
         model = models.get_model(name, weights=None).eval().to(memory_format=torch.channels_last)
         x = torch.randn(arguments.batch, 3, arguments.size, arguments.size)
         x = x.to(memory_format=torch.channels_last)
-        for target in ({"flops": 0.5}, {"latency": arguments.latency}):
+        for what in ("flops", "latency"):
+            if arguments.only not in (None, what):
+                continue
+            target = {what: getattr(arguments, what)}
             rows.append(measured(name, model, x, target, arguments.scope))
             print(" | ".join(rows[-1]), flush=True)
     if arguments.markdown is not None:

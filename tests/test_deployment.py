@@ -1,23 +1,38 @@
 """Pruned networks out in the world: other processes, torch.export, ONNX, torch.compile, half precision, int8.
 
-docs/deployment.md tells how; what is missing here is skipped with the reason.
+The code is that of docs/deployment.md, run section by section; what is missing is skipped with the reason.
 """
 
 import copy
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from deployed import exported, in_onnxruntime
 from networks import images, small_resnet
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import reprune
 
+PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
 NEEDS = 'needs pip install "reprune[deploy]"'
+
+
+def follow(section, **names):
+    """What the Python code of a section of the page makes of `names`."""
+    code = re.search(rf"^## {section}\n.*?^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
+    names = {
+        "torch": torch,
+        "copy": copy,
+        "reprune": reprune,
+        "batch": torch.export.Dim("batch", max=1024),
+        **names,
+    }
+    exec(compile(code, f"deployment.md, {section}", "exec"), names)
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -29,30 +44,68 @@ def small():
     return network
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch._dynamo.reset()
+
+
+class Wide(nn.Module):
+    """Large enough for its time to be its convolutions'."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 64, 3, padding=1)
+        self.blocks = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU())
+        self.head = nn.Conv2d(64, 8, 1)
+
+    def forward(self, x):
+        return self.head(self.blocks(torch.relu(self.stem(x))))
+
+
+def test_targets_of_the_page():
+    torch.manual_seed(0)
+    model = Wide().eval()
+    for gammas in (m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
+        nn.init.uniform_(gammas, 0.1, 1)
+    plan = follow("Faster, not only smaller", model=model, images=images(4, 32))["plan"]
+    assert plan.skipped["stem"] == "stem is in ignore"
+    assert len(plan.keep["blocks.0"]) >= 8
+
+
+def in_onnxruntime(file, x):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+
+
 def test_round_trip_through_another_process(small, tmp_path):
     """Save; load with the network's code alone, export, run in onnxruntime: the same answers."""
     pytest.importorskip("onnxruntime", reason=NEEDS)
     pytest.importorskip("onnxscript", reason=NEEDS)
     x = images(5)
-    reprune.save(small, tmp_path / "small.safetensors")
-    save_file({"images": x}, tmp_path / "images.safetensors")
-    script = Path(__file__).with_name("deployed.py")
-    run = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True)
+    again = follow("Save and load", small=small, build=lambda: small_resnet(seed=1))["again"]
+    assert torch.equal(again(x), small(x))
+    save_file({"images": x}, "images.safetensors")
+    run = subprocess.run(
+        [sys.executable, Path(__file__).with_name("deployed.py")], capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr
-    answers = load_file(tmp_path / "answers.safetensors")
+    answers = load_file("answers.safetensors")
     with torch.no_grad():
         expected = small(x)
     assert torch.equal(answers["eager"], expected)
     assert torch.equal(answers["export"], expected)
     torch.testing.assert_close(answers["onnxruntime"], expected, rtol=1e-5, atol=1e-5)
     more = images(9, seed=1)  # any batch size
-    torch.testing.assert_close(
-        in_onnxruntime(tmp_path / "small.onnx", more), small(more), rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(in_onnxruntime("small.onnx", more), small(more), rtol=1e-5, atol=1e-5)
+    exported = torch.export.load("small.pt2").module()
+    torch.testing.assert_close(exported(more), small(more), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision(small, tmp_path, dtype):
+def test_half_precision(small, dtype):
     """Cast after pruning: as near to float as the full network; the file keeps the type."""
     x = images(8)
     errors = {}
@@ -63,11 +116,15 @@ def test_half_precision(small, tmp_path, dtype):
         assert found.dtype == dtype
         errors[name] = float((found.float() - expected).abs().max() / expected.abs().max())
     assert errors["small"] < max(4 * torch.finfo(dtype).eps, 2 * errors["full"])
-    cast = copy.deepcopy(small).to(dtype)
-    reprune.save(cast, tmp_path / "half.safetensors")
-    loaded = reprune.load(tmp_path / "half.safetensors", small_resnet(seed=1))
-    assert {t.dtype for t in loaded.parameters()} == {dtype}
-    assert torch.equal(loaded(x.to(dtype)), cast(x.to(dtype)))
+
+
+def test_half_precision_in_a_file(small):
+    half = follow("Half precision", small=small)["half"]
+    loaded = reprune.load("half.safetensors", small_resnet(seed=1))
+    assert {t.dtype for t in loaded.parameters()} == {torch.bfloat16}
+    x = images(8).to(torch.bfloat16)
+    assert torch.equal(loaded(x), half(x))
+    assert {t.dtype for t in small.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -91,16 +148,17 @@ def test_channels_last_stays():
 
 
 class Tiny(nn.Module):
-    """Compiles in seconds."""
+    """Compiles in seconds.  One of its modules is called twice."""
 
     def __init__(self):
         super().__init__()
         self.first = nn.Conv2d(3, 24, 3, padding=1)
         self.norm = nn.BatchNorm2d(24)
+        self.relu = nn.ReLU()
         self.second = nn.Conv2d(24, 5, 3, padding=1)
 
     def forward(self, x):
-        return self.second(torch.relu(self.norm(self.first(x)))).mean((2, 3))
+        return self.relu(self.second(self.relu(self.norm(self.first(x))))).mean((2, 3))
 
 
 def tiny():
@@ -111,31 +169,20 @@ def tiny():
 def test_compiled():
     """By Inductor, with code for this machine."""
     network, x = tiny(), images(4)
-    torch._dynamo.reset()
+    fast = follow("torch.compile", small=network)["fast"]
     with torch.no_grad():
-        torch.testing.assert_close(torch.compile(network)(x), network(x), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(fast(x), network(x), rtol=1e-5, atol=1e-5)
 
 
-def quantized(network, calibration):
-    """int8 by PT2E as docs/deployment.md does it."""
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
-
-    config = x86.get_default_x86_inductor_quantization_config(reduce_range=not torch.cpu._is_vnni_supported())
-    quantizer = x86.X86InductorQuantizer().set_global(config)
-    with torch.no_grad():
-        prepared = prepare_pt2e(exported(network, calibration[0]).module(), quantizer)
-        for batch in calibration:
-            prepared(batch)
-        return convert_pt2e(prepared)
-
-
-def test_int8_after_pruning(small, tmp_path):
-    """Weights in int8, answers near those in float, and onnxruntime agrees."""
+def quantized(network, count):
     pytest.importorskip("torchao", reason=NEEDS)
-    pytest.importorskip("onnxscript", reason=NEEDS)
-    pytest.importorskip("onnxruntime", reason=NEEDS)
-    network = quantized(small, [images(16, seed=seed) for seed in range(4)])
+    calibration = [images(16, seed=seed) for seed in range(count)]
+    return follow("int8", small=network, images=images(4), calibration=calibration)["int8"]
+
+
+def test_int8_after_pruning(small):
+    """Weights in int8, answers near those in float."""
+    network = quantized(small, 4)
     int8 = [t for t in network.state_dict().values() if t.dtype == torch.int8 and t.dim() > 1]
     weights = [p for p in small.parameters() if p.dim() > 1]
     assert sorted(t.numel() for t in int8) == sorted(p.numel() for p in weights)
@@ -144,19 +191,18 @@ def test_int8_after_pruning(small, tmp_path):
         expected, found = small(x), network(x)
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()
     assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.95
-    file = tmp_path / "int8.onnx"
-    torch.onnx.export(exported(network, x), dynamo=True, verbose=False).save(file)
-    assert (in_onnxruntime(file, x) - found).abs().max() < 0.05 * expected.abs().max()
 
 
-def test_int8_compiled():
-    """With the int8 kernels of oneDNN, whose sums overflow on older processors without `reduce_range`."""
-    pytest.importorskip("torchao", reason=NEEDS)
-    import torch._inductor.config
+def test_int8_kernels():
+    """onnxruntime, and Inductor with oneDNN, whose sums can overflow without `reduce_range`."""
+    pytest.importorskip("onnxscript", reason=NEEDS)
+    pytest.importorskip("onnxruntime", reason=NEEDS)
+    network, x = quantized(tiny(), 2), images(16, seed=9)
+    import torch._inductor.config as inductor
 
-    network = quantized(tiny(), [images(16, seed=seed) for seed in range(2)])
-    torch._dynamo.reset()
-    x = images(16, seed=9)
-    with torch.no_grad(), torch._inductor.config.patch(freezing=True):
-        found, expected = torch.compile(network)(x), network(x)
+    with torch.no_grad(), inductor.patch(freezing=False):  # the page sets it for good
+        fast = follow("int8 by Inductor", int8=network, images=x)["fast"]
+        found, expected = fast(x), network(x)
     assert (found - expected).abs().max() < 0.02 * expected.abs().max()
+    follow("int8 in onnxruntime", int8=network, images=x)
+    assert (in_onnxruntime("int8.onnx", x) - expected).abs().max() < 0.05 * expected.abs().max()

@@ -37,7 +37,12 @@ token_pooling = load("token_pooling")
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"token_pooling", "common", *RECIPES}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {
+        "token_pooling",
+        "common",
+        "int8_resnet50",
+        *RECIPES,
+    }
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -69,6 +74,17 @@ def test_fashion_mnist_goes_on_and_trains_dense(tmp_path, capsys):
     assert again[-1].split("accuracy")[1] == first[-1].split("accuracy")[1]
     module.main(["--smoke", "--dense"])
     assert "FLOPs" not in capsys.readouterr().out
+
+
+def test_int8_keeps_the_classes(tmp_path, capsys):
+    for package in ("torchao", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason='needs pip install "reprune[deploy]"')
+    load("int8_resnet50").main(["--smoke", "--epochs", "1", "--out", str(tmp_path)])
+    said = capsys.readouterr().out
+    agreement = {form: float(x) for form, x in re.findall(r"^(int8[\w ]*?) +([\d.]+)%", said, re.MULTILINE)}
+    assert set(agreement) == {"int8", "int8 in onnxruntime"}
+    assert min(agreement.values()) >= 95
+    assert (tmp_path / "int8.onnx").stat().st_size < 0.35 * (tmp_path / "small.safetensors").stat().st_size
 
 
 def test_token_pooling_runs():

@@ -14,7 +14,7 @@ from torch import nn
 from ..graph import left_as_it_was
 from ..graph.traced import Example
 
-WARM_UP = 2
+WARM_UP = 1
 FEWEST, MOST = 5, 50
 """Runs of each network."""
 SURE = 0.01
