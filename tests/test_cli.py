@@ -196,6 +196,27 @@ def test_bounds_on_single_layers(folder: Path, capsys: pytest.CaptureFixture[str
     assert kept == {"all": {"conv1": 2, "conv2": 9}, "some": {"conv2": 9}}
 
 
+def test_linear_layers_may_go(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("toy.py").write_text(
+        TOY + "def mlp():\n return nn.Sequential(nn.Linear(9, 32), nn.ReLU(), nn.Linear(32, 5))"
+    )
+    command = (
+        "prune",
+        "toy:mlp",
+        "--input-size",
+        "9",
+        "--sparsity",
+        "0.5",
+        "--layers",
+        "linear",
+        "-o",
+        "small",
+    )
+    facts = json.loads(output(capsys, *command, "--json"))
+    assert len(facts["layers"]["0"]["kept"]) == 16
+    assert facts["notes"] == []
+
+
 def test_a_size_in_megabytes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     full = sum(t.nbytes for t in toy().state_dict().values())
     output(capsys, "prune", "toy:build", *SIZE, "--size-mb", str(full / 2e6), "-o", "small.safetensors")
@@ -206,6 +227,7 @@ def test_a_latency_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     latency = ("--latency", "0.7", "--batch", "4", "--channels-last", "--input-size", "3,64,64")
     said = output(capsys, "prune", "toy:build", *latency, "-o", "small.safetensors")
     assert "of the full network's time on the example input" in " ".join(said.split())
+    assert "of the full network's time" in output(capsys, "show", "small.safetensors")
     assert reprune.load("small.safetensors", toy())(torch.zeros(2, 3, 16, 16)).shape == (2, 5)
 
 

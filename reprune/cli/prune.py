@@ -84,6 +84,12 @@ def add(
         help="internal (default): channels that meet in no addition; all: those of residual streams too",
     )
     parser.add_argument(
+        "--layers",
+        choices=("conv", "linear", "all"),
+        default="conv",
+        help="whose channels may go: convolutions (default), Linear layers, or both",
+    )
+    parser.add_argument(
         "--round-to", type=int, default=1, metavar="N", help="keep multiples of N channels (default: 1)"
     )
     parser.add_argument(
@@ -175,6 +181,7 @@ def _plan(
             **targets,
             rule=rule,
             scope=arguments.scope,
+            layers=arguments.layers,
             round_to=arguments.round_to,
             min_keep=dict(arguments.min_keep) or 1,
             ignore=arguments.ignore,

@@ -40,6 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
         tables.before_after("parameters", *plan.params, tables.count),
     ]
     tables.show(f"{arguments.file}: {tables.memory(size)}", ("", "before", "now", "left"), rows)
+    for note in plan.notes:
+        tables.say(f"Note: {note}.")
 
 
 def plan_as_dict(plan: PruningPlan) -> dict[str, Any]:
@@ -52,4 +54,5 @@ def plan_as_dict(plan: PruningPlan) -> dict[str, Any]:
             for name, kept in plan.keep.items()
         },
         "skipped": dict(plan.skipped),
+        "notes": list(plan.notes),
     }
