@@ -2,15 +2,19 @@
 
 ::
 
-    python benchmarks/bench_training.py --records runs.jsonl --markdown docs/fashion_mnist.md
+    python benchmarks/bench_training.py --shot-seeds 0 --records runs.jsonl --markdown docs/fashion_mnist.md
     python benchmarks/bench_training.py --smoke
 
 Every run is a line of ``--records`` as soon as it is done, and the page is written anew; started again, the
-script goes on behind the last line.
+script goes on behind the last line.  ``--seeds 0`` or ``--shot-seeds 0`` leaves out one of the two tables.
 
 The network is that of examples/fashion_mnist.py; images are augmented, then averaged 2 x 2.  All criteria are
 given the same share of the FLOPs, the same rule for the number of channels of each layer (BatchNorm scales),
 schedule, regrowth and budget; they differ in nothing but which filters of a layer stay (criteria.py).
+
+The budget was chosen without any of them: networks of 39 % and 25 % of the FLOPs, all inner layers narrowed
+alike, trained from scratch, lose 0.5 and 0.4 points in it (one seed); what is lost beyond is due to pruning.
+At 14 epochs of 10,000 images with 16 to 64 channels, far from the end of training, 39 % lose 1.7 points.
 """
 
 import argparse
@@ -97,20 +101,18 @@ def all_runs(options: argparse.Namespace) -> Iterator[Run]:
 
 
 def page(records: dict[Run, Result], budget: str) -> str:
-    """Both tables, of the runs that are there."""
-    return "\n".join(
-        [
-            "# Fashion-MNIST: what the criterion is worth",
-            "",
-            f"`python benchmarks/bench_training.py`: {budget}. Accuracy on the 10,000 test images in "
-            "percent, mean ± standard deviation over the seeds.",
-            "",
-            *while_training(records),
-            "",
-            *in_one_shot(records),
-            "",
-        ]
-    )
+    """The tables of the parts that there are runs of."""
+    lines = [
+        "# Fashion-MNIST: what the criterion is worth",
+        "",
+        f"`python benchmarks/bench_training.py`: {budget}. Accuracy on the 10,000 test images in "
+        "percent, mean ± standard deviation over the seeds.",
+        "",
+    ]
+    for part, table in (("train", while_training), ("shot", in_one_shot)):
+        if any(run.part == part for run in records):
+            lines += [*table(records), ""]
+    return "\n".join(lines)
 
 
 def while_training(records: dict[Run, Result]) -> Iterator[str]:
@@ -167,7 +169,7 @@ def main() -> None:
     """Make all runs that are not in the records yet, and write the page after each."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    fashion.arguments(parser, images=10000, side=14, epochs=14, until=8)
+    fashion.arguments(parser, images=4000, side=14, epochs=22, until=13, width=24, stride=2, batch=64)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--shot-seeds", type=int, default=5)
     parser.add_argument("--records", type=Path, default=Path("runs.jsonl"), metavar="FILE")

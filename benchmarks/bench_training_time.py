@@ -33,7 +33,7 @@ def trained(data: fashion.Fashion, mode: str) -> tuple[nn.Module, reprune.Prunin
 def check(data: fashion.Fashion) -> None:
     """Shrink mode trains the network that mask mode trains: two batches, one event, as later sums differ."""
     short = copy.copy(data)
-    short.train, short.epochs, short.until = tuple(part[: 2 * fashion.BATCH] for part in data.train), 1, 1
+    short.train, short.epochs, short.until = tuple(part[: 2 * data.batch] for part in data.train), 1, 1
     (shrunk, plan), (masked, other) = (trained(short, mode) for mode in ("shrink", "mask"))
     assert plan.to_json() == other.to_json()
     with torch.no_grad():

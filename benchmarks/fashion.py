@@ -16,8 +16,6 @@ import reprune
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import fashion_mnist
 
-BATCH = 128
-
 
 class Spent(NamedTuple):
     """CPU seconds of an epoch."""
@@ -32,6 +30,7 @@ class Fashion:
     def __init__(self, options: argparse.Namespace) -> None:
         self.images, self.width, self.epochs = options.images, options.width, options.epochs
         self.until, self.side, self.smoke = options.until, options.side, options.smoke
+        self.batch, self.stride = (16 if self.smoke else options.batch), options.stride
         if self.smoke:
             parts = [fashion_mnist.generated(self.images), fashion_mnist.generated(100)]
         else:
@@ -43,9 +42,10 @@ class Fashion:
 
     def __str__(self) -> str:
         return (
-            f"ResNet-{8 if self.smoke else 20} with {self.width} to {4 * self.width} channels, "
-            f"{self.images:,} training images of {self.side} x {self.side}, {self.epochs} epochs, an event "
-            f"after each of the first {self.until}, batches of {BATCH}, rate 0.1 along one cycle"
+            f"ResNet-{8 if self.smoke else 20} with {self.width} to {4 * self.width} channels, its "
+            f"first convolution of stride {self.stride}; {self.images:,} training images of {self.side} x "
+            f"{self.side}, {self.epochs} epochs, an event after each of the first {self.until}, batches of "
+            f"{self.batch}, rate 0.1 along one cycle"
         )
 
     def sized(self, images: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class Fashion:
     def network(self, seed: int) -> nn.Module:
         """Fresh, its weights from `seed`."""
         torch.manual_seed(seed)
-        model = fashion_mnist.network(self.width, blocks=1 if self.smoke else 3)
+        model = fashion_mnist.network(self.width, blocks=1 if self.smoke else 3, stride=self.stride)
         return model.to(memory_format=torch.channels_last)
 
     def accuracy(self, model: nn.Module) -> float:
@@ -72,8 +72,8 @@ class Fashion:
         self, model: nn.Module, seed: int, make: Callable[..., reprune.Pruner] | None
     ) -> Iterator[tuple[Spent, reprune.Pruner | None]]:
         """Train; `make(model, optimizer)` gives the pruner.  One item after each epoch."""
-        batch, images = (16 if self.smoke else BATCH), self.train[0]
-        steps = self.epochs * -(-len(images) // batch)
+        images = self.train[0]
+        steps = self.epochs * -(-len(images) // self.batch)
         optimizer = torch.optim.SGD(
             model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
         )
@@ -83,7 +83,7 @@ class Fashion:
         for _ in range(self.epochs):
             start = time.process_time()
             model.train()
-            for part in torch.randperm(len(images), generator=generator).split(batch):
+            for part in torch.randperm(len(images), generator=generator).split(self.batch):
                 x = self.sized(fashion_mnist.augmented(images[part], generator))
                 loss = F.cross_entropy(model(x), self.train[1][part])
                 optimizer.zero_grad()
@@ -102,6 +102,8 @@ def arguments(parser: argparse.ArgumentParser, **defaults: object) -> None:
     parser.add_argument("--images", type=int)
     parser.add_argument("--side", type=int, choices=(14, 28))
     parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--stride", type=int, default=1, help="of the first convolution")
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--until", type=int, help="events come after each epoch up to this one")
     parser.add_argument("--smoke", action="store_true", help="generated images: a rehearsal, not a result")

@@ -45,9 +45,13 @@ class Block(nn.Module):
         return F.relu(y + self.shortcut(x))
 
 
-def network(width: int = 16, blocks: int = 3) -> nn.Sequential:
-    """ResNet of ``6 * blocks + 2`` layers for [B, 1, 28, 28]."""
-    layers: list[nn.Module] = [nn.Conv2d(1, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+def network(width: int = 16, blocks: int = 3, stride: int = 1) -> nn.Sequential:
+    """ResNet of ``6 * blocks + 2`` layers for [B, 1, 28, 28]; `stride` is that of the first."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(1, width, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+    ]
     inputs = width
     for stage in range(3):
         for block in range(blocks):
