@@ -3,12 +3,12 @@
 ::
 
     python benchmarks/zoo.py                                # hours; goes on where it was stopped
-    python benchmarks/zoo.py --suite timm --no-onnx
-    python benchmarks/zoo.py --only resnet50 vgg16_bn --latency
+    python benchmarks/zoo.py --suite timm --columns exact
+    python benchmarks/zoo.py --only resnet50 vgg16_bn --columns latency
     python benchmarks/zoo.py --table                        # only writes the table again
 
 Each network, with random weights, is measured in a process of its own with a time limit, and its row appended
-to a file of JSON lines; one that has a row there is not measured again (``--again`` measures it anew).
+to a file of JSON lines; what is there is not measured again (``--again`` measures it anew).
 
 prunable    share of the channels that may leave, and of the FLOPs in layers that can shrink
 reached     FLOPs left by make_plan(flops=0.5, scope="all", layers="all", rule="uniform")
@@ -17,7 +17,8 @@ error       30 % of every group dropped at random, in float64: largest differenc
             evaluation, and in training mode
 ONNX        the network planned with flops=0.5, in float32: onnxruntime against eager, relative
 latency     time of the full network over that of the planned one, batch 1 and 16, in turns, channels_last
-plan        time of make_plan, graph and selection; peak: memory then, over the model's own
+plan        time of make_plan, graph and selection, on the wall and of the processor; peak: memory then, over
+            the model's own
 """
 
 from __future__ import annotations
@@ -39,28 +40,32 @@ HEADS = {
     "video": "Video networks of torchvision",
     "timm": "Networks of timm",
 }
+COLUMNS = ("exact", "onnx", "latency")
 EXACT, AGREES, NEAR = 1e-9, 1e-4, 0.02
 
 
 def rows_of(path: Path) -> dict[str, dict[str, Any]]:
-    """{kind/name: row}, the last of each."""
-    if not path.exists():
-        return {}
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line]
-    return {f"{row['kind']}/{row['name']}": row for row in rows}
+    """{kind/name: row}; a later line for a network adds its columns."""
+    rows: dict[str, dict[str, Any]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        new = json.loads(line)
+        old = rows.setdefault(f"{new['kind']}/{new['name']}", {"columns": [], "problems": {}})
+        again = {"plan", "process", *new["columns"]}
+        problems = {column: text for column, text in old["problems"].items() if column not in again}
+        columns = sorted({*old["columns"], *new["columns"]})
+        old.update(new, problems={**problems, **new["problems"]}, columns=columns)
+    return rows
 
 
-def measured(network: zoo_networks.Network, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The row of `network`, from a process of its own."""
+def measured(network: zoo_networks.Network, columns: list[str], timeout: float) -> dict[str, Any]:
+    """These columns of the row of `network`, from a process of its own."""
     words = [sys.executable, __file__, "--one", network.kind, network.name]
-    words += ["--latency"] * arguments.latency + ["--no-onnx"] * arguments.no_onnx
-    failed = {"name": network.name, "kind": network.kind}
+    words += ["--columns", *columns]
+    failed = {"name": network.name, "kind": network.kind, "columns": columns}
     try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, timeout=arguments.timeout, check=False, cwd=ROOT
-        )
+        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT)
     except subprocess.TimeoutExpired:
-        return {**failed, "problems": {"process": f"not done after {arguments.timeout} s"}}
+        return {**failed, "problems": {"process": f"not done after {timeout} s"}}
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [""])[-1]
         return {**failed, "problems": {"process": f"exit status {done.returncode}: {last}"[:500]}}
@@ -76,8 +81,14 @@ def main() -> None:
     parser.add_argument("--kind", nargs="+", choices=HEADS, help="only networks of these kinds")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these networks")
     parser.add_argument("--again", action="store_true", help="measure those that have a row too")
-    parser.add_argument("--latency", action="store_true", help="time them at batch 1 and 16 (slow)")
-    parser.add_argument("--no-onnx", action="store_true", help="no export to ONNX")
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        choices=COLUMNS,
+        default=["exact", "onnx"],
+        metavar="WHAT",
+        help=f"besides the plan: {', '.join(COLUMNS)} (slow); default: exact onnx",
+    )
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one network")
     parser.add_argument("--rows", type=Path, default=ROOT / "benchmarks" / "zoo.jsonl")
     parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "zoo.md")
@@ -89,16 +100,17 @@ def main() -> None:
 
         kind, name = arguments.one
         network = zoo_networks.Network(name, kind)
-        print(json.dumps(zoo_measure.measure(network, not arguments.no_onnx, arguments.latency)))
+        print(json.dumps(zoo_measure.measure(network, arguments.columns)))
         return
     for network in [] if arguments.table else zoo_networks.networks(arguments.suite):
-        known = f"{network.kind}/{network.name}" in rows_of(arguments.rows)
+        row = rows_of(arguments.rows).get(f"{network.kind}/{network.name}", {"columns": []})
+        columns = [c for c in arguments.columns if arguments.again or c not in row["columns"]]
         wanted = (not arguments.only or network.name in arguments.only) and (
             not arguments.kind or network.kind in arguments.kind
         )
-        if not wanted or (known and not arguments.again):
+        if not wanted or not columns:
             continue
-        row = measured(network, arguments)
+        row = measured(network, columns, arguments.timeout)
         with arguments.rows.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(network.name, cells(row), *row["problems"].items(), flush=True)
@@ -120,12 +132,12 @@ def cells(row: dict[str, Any]) -> list[str]:
         show("error", "{:.0e}") + " / " + show("error_training", "{:.0e}"),
         show("onnx", "{:.0e}"),
         " / ".join(f"{ratio:.2f}" for ratio in latency.values()) or "-",
-        show("plan_s", "{:.1f} s"),
+        show("plan_s", "{:.1f} s") + " / " + show("plan_cpu_s", "{:.1f} s"),
         show("peak", "{:.2f}"),
     ]
 
 
-COLUMNS = (
+TITLES = (
     "network",
     "parameters",
     "prunable channels: all / internal",
@@ -134,7 +146,7 @@ COLUMNS = (
     "error: evaluation / training",
     "ONNX",
     "latency ratio: batch 1 / 16",
-    "plan",
+    "plan: wall / CPU time",
     "peak memory",
 )
 
@@ -152,7 +164,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         mine = sorted((row for row in rows.values() if row["kind"] == kind), key=name_of)
         if mine:
             lines += [f"## {head}", "", summary(mine), ""]
-            lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+            lines += ["| " + " | ".join(TITLES) + " |", "|" + " --- |" * len(TITLES)]
             lines += ["| " + " | ".join([row["name"], *cells(row)]) + " |" for row in mine]
             problems = [(row["name"], *item) for row in mine for item in row["problems"].items()]
             lines += ["", *(f"- {name}, {column}: {text}" for name, column, text in problems), ""]

@@ -10,9 +10,11 @@ import statistics
 import sys
 import tempfile
 import warnings
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -31,35 +33,45 @@ SETTINGS = {"scope": "all", "layers": "all", "rule": "uniform"}
 DROPPED = 0.3
 
 
-def measure(network: Network, onnx: bool, latency: bool, target: float = 0.5) -> dict[str, Any]:
-    """A row of the table.  What failed is told under "problems", {column: error}."""
+def measure(network: Network, columns: Collection[str], target: float = 0.5) -> dict[str, Any]:
+    """The `columns` of a row of the table.  What failed is told under "problems", {column: error}."""
     row: dict[str, Any] = {"name": network.name, "kind": network.kind, "problems": {}}
+    row["columns"] = sorted(columns)
     before = _memory("VmRSS")
     model = randomize(network.build()).eval()
     own = max(_memory("VmRSS") - before, _size(model))
     row["parameters"] = sum(p.numel() for p in model.parameters())
-    plan = None
-    with _problem(row, "plan"):
-        _forget_peak()
+    plan, graph = None, []
+
+    def remembered(*arguments: Any) -> ChannelGraph:
         start = perf_counter()
-        plan = reprune.make_plan(model, network.example(model, torch.float32), flops=target, **SETTINGS)
-        row["plan_s"] = perf_counter() - start
+        graph.append(build_graph(*arguments))
+        row["graph_s"] = perf_counter() - start
+        return graph[0]
+
+    with _problem(row, "plan"), mock.patch("reprune.planner.build_graph", remembered):
+        _forget_peak()
+        start = perf_counter(), process_time()
+        plan = reprune.make_plan(model, network.example(model), flops=target, **SETTINGS)
+        row["plan_s"], row["plan_cpu_s"] = perf_counter() - start[0], process_time() - start[1]
         row["peak"] = (_memory("VmHWM") - before) / own
         row["reached"] = plan.flops[1] / plan.flops[0]
-        row["settings"] = SETTINGS
-    with _problem(row, "exact"):
-        _exact(row, network, copy.deepcopy(model))
-    if plan is None:
+    if graph:
+        _shares(row, graph[0])
+    if graph and "exact" in columns:
+        with _problem(row, "exact"):
+            _exact(row, network, model, graph[0])
+    graph.clear()
+    if plan is None or not {"onnx", "latency"} & set(columns):
         return row
-    dense = model if latency else None
-    small = copy.deepcopy(model) if latency else model
+    small = copy.deepcopy(model)
     reprune.apply(plan, small)
-    if onnx:
+    if "onnx" in columns:
         with _problem(row, "onnx"):
-            row["onnx"] = _onnx(small, network.example(model, torch.float32))
-    if dense is not None:
+            row["onnx"] = _onnx(small, network.example(model))
+    if "latency" in columns:
         with _problem(row, "latency"):
-            row["latency"] = {n: _latency(dense, small, network, n) for n in (1, 16)}
+            row["latency"] = {n: _latency(model, small, network, n) for n in (1, 16)}
     return row
 
 
@@ -72,25 +84,17 @@ def _problem(row: dict[str, Any], column: str) -> Any:
         row["problems"][column] = text[:500]
 
 
-def _exact(row: dict[str, Any], network: Network, model: nn.Module) -> None:
+def _exact(row: dict[str, Any], network: Network, model: nn.Module, graph: ChannelGraph) -> None:
     """Drop 30 % of every group: is the pruned network the masked one, in evaluation and in training?"""
-    start = perf_counter()
-    example = network.example(model, torch.float32)
-    graph = build_graph(model, example, layers="all")
-    row["graph_s"] = perf_counter() - start
-    _shares(row, graph)
-    kept = _drop(graph)
-    if (failure := graph.certify(kept)) is not None:
-        raise AssertionError(f"the certificate rejects it: {failure.reason}")
-    slices = graph.traced.slices(kept)
-    model, example = model.double(), network.example(model, torch.float64)
-    small = copy.deepcopy(model)
+    slices = graph.traced.slices(_drop(graph))
+    full = copy.deepcopy(model).double()
+    example = network.example(full, torch.float64, small=True)
+    small = copy.deepcopy(full)
     put(small, cut_all(small, slices))
-    got, trained = _run(small, example, False), _run(small, example, True)
-    _backward(small, example)
-    model = masked(model, slices, in_place=True)
-    row["error"] = difference(got, _run(model, example, False))
-    row["error_training"] = difference(trained, _run(model, example, True))
+    got, trained = _run(small, example), _train(small, example)
+    full = masked(full, slices, in_place=True)
+    row["error"] = difference(got, _run(full, example))
+    row["error_training"] = difference(trained, _train(full, example, backward=False))
 
 
 def _shares(row: dict[str, Any], graph: ChannelGraph) -> None:
@@ -128,26 +132,61 @@ def _mode(model: nn.Module, training: bool) -> None:
             module.eval()
 
 
-def _run(model: nn.Module, example: Any, training: bool) -> list[torch.Tensor]:
-    _mode(model, training)
+def _run(model: nn.Module, example: Any) -> list[torch.Tensor]:
+    _mode(model, False)
     torch.manual_seed(0)
-    with torch.no_grad():
-        return [x.detach() for x in tree_leaves(_plain(model(*copy.deepcopy(example))))]
+    with torch.no_grad(), _dense(model) as dense:
+        outputs = tensors_of(model(*copy.deepcopy(example)))
+    return dense if dense else outputs
 
 
-def _plain(output: Any) -> Any:
-    return output if isinstance(output, (torch.Tensor, tuple, list, dict)) else vars(output)
+HEADS = ("head", "rpn.head", "roi_heads.box_predictor")
 
 
-def _backward(model: nn.Module, example: Any) -> None:
-    """A training step's gradients arrive at every parameter that had to learn, in its shape."""
+@contextlib.contextmanager
+def _dense(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """What a detector's heads say, before boxes are sorted by score, which rounding decides where scores are
+    equal; its second stage looks at boxes that are given."""
+    said: list[torch.Tensor] = []
+    hooks = []
+    for name, module in model.named_modules():
+        if hasattr(model, "transform") and name in HEADS:
+            hooks.append(module.register_forward_hook(lambda m, i, out: said.extend(tensors_of(out))))
+        if hasattr(model, "transform") and name == "rpn":
+            hooks.append(module.register_forward_hook(_given_boxes))
+    try:
+        yield said
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _given_boxes(rpn: nn.Module, arguments: Any, output: Any) -> Any:
+    """The proposals of a region proposal network, replaced."""
+    images, dtype = arguments[0], output[0][0].dtype
+    pick = torch.Generator().manual_seed(3)
+    corners = 100 * torch.rand(len(images.image_sizes), 40, 2, 2, generator=pick, dtype=torch.float64)
+    low, high = corners.amin(2), corners.amax(2) + 8
+    return list(torch.cat([low, high], 2).to(dtype)), output[1]
+
+
+def _train(model: nn.Module, example: Any, backward: bool = True) -> list[torch.Tensor]:
+    """The outputs in training mode; gradients then arrive at parameters, in their shapes."""
     _mode(model, True)
     torch.manual_seed(0)
-    leaves = [x for x in tree_leaves(_plain(model(*copy.deepcopy(example)))) if x.requires_grad]
-    sum(x.sum() for x in leaves).backward()
-    assert all(p.grad is None or p.grad.shape == p.shape for p in model.parameters())
-    assert any(p.grad is not None for p in model.parameters())
-    model.zero_grad(set_to_none=True)
+    with torch.set_grad_enabled(backward), _dense(model):
+        outputs = tensors_of(model(*copy.deepcopy(example)))
+    if backward:
+        sum(x.sum() for x in outputs if x.requires_grad).backward()
+        assert all(p.grad is None or p.grad.shape == p.shape for p in model.parameters())
+        assert any(p.grad is not None for p in model.parameters())
+    return [x.detach() for x in outputs]
+
+
+def tensors_of(output: Any) -> list[torch.Tensor]:
+    """All tensors of whatever a model returns."""
+    plain = output if isinstance(output, (torch.Tensor, tuple, list, dict)) else vars(output)
+    return [x for x in tree_leaves(plain) if isinstance(x, torch.Tensor)]
 
 
 def _onnx(model: nn.Module, example: Any) -> float:
@@ -158,7 +197,7 @@ def _onnx(model: nn.Module, example: Any) -> float:
     model.eval()
     arguments = example[:1] if isinstance(example[0], list) else example  # detectors: without targets
     with torch.no_grad():
-        expected = tree_leaves(_plain(model(*copy.deepcopy(arguments))))
+        expected = tensors_of(model(*copy.deepcopy(arguments)))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = str(Path(folder) / "model.onnx")
@@ -175,7 +214,7 @@ def _onnx(model: nn.Module, example: Any) -> float:
 
 def _latency(dense: nn.Module, small: nn.Module, network: Network, batch: int) -> float:
     """Median time of the full network over that of the pruned one, taken in turns, channels_last."""
-    example = network.example(dense, torch.float32)
+    example = network.example(dense)
     if network.kind == "detector":
         example = (example[0] * batch,)
     else:

@@ -47,8 +47,11 @@ class Network:
             extra.update(min_size=160, max_size=224)
         return torchvision.models.get_model(self.name, weights=None, **extra)
 
-    def example(self, model: nn.Module, dtype: torch.dtype) -> tuple[Any, ...]:
-        """The arguments of a forward pass: images, for a detector with targets."""
+    def example(
+        self, model: nn.Module, dtype: torch.dtype = torch.float32, small: bool = False
+    ) -> tuple[Any, ...]:
+        """The arguments of a forward pass: an image, smaller where the network allows; for a detector with
+        targets."""
         pick = torch.Generator().manual_seed(1)
 
         def images(*shape: int) -> torch.Tensor:
@@ -65,7 +68,8 @@ class Network:
             return (images(1, 3, 16, 64, 64),)
         if self.kind == "timm":
             return (images(1, *model.default_cfg["input_size"]),)
-        side = 299 if self.name == "inception_v3" else 224
+        side = 96 if small and not self.name.startswith(("vit", "maxvit")) else 224
+        side = 299 if self.name == "inception_v3" else side  # or its auxiliary head has nothing to pool
         return (images(1, 3, side, side),)
 
 
