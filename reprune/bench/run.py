@@ -135,7 +135,7 @@ def _notes(settings: Settings) -> list[str]:
             "Dendrograms: heights within 1e-12 relative (or four units in the last place of the largest) and "
             "the same clusters at several levels as scipy. A kernel is a point here. fastcluster is its "
             "linkage, 'fastcluster, vector' its linkage_vector. Complete and average work on a stored square "
-            "of distances, twice what the others keep, and fall behind where it leaves the cache."
+            "of distances, twice what the others keep, so that rows are read in one go."
         )
     if "single" in settings.groups:
         notes.append(
