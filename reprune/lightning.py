@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -79,11 +81,8 @@ class REPrune(Callback):
         if self._settings["mode"] == "shrink" and trainer.world_size > 1:
             raise ValueError("mode: 'shrink' works on one device only; use mode='mask' on several")
         example = torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: x.to(pl_module.device), example)
-        attached, pl_module.trainer = trainer, None  # the module is copied while it is traced
-        try:
+        with _without_trainer(pl_module):
             self.pruner = Pruner(pl_module, trainer.optimizers[0], example, **self._settings)
-        finally:
-            pl_module.trainer = attached
         if trainer.max_epochs is not None and -1 < trainer.max_epochs < self.pruner.schedule.last:
             raise ValueError(
                 f"until: the last event comes after epoch {self.pruner.schedule.last}, and the trainer stops "
@@ -96,13 +95,15 @@ class REPrune(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One epoch is done."""
         assert self.pruner is not None
-        self.pruner.step()
+        with _without_trainer(pl_module):
+            self.pruner.step()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the module small, unless training was stopped before the last event."""
         assert self.pruner is not None
         if self.pruner.epoch >= self.pruner.schedule.last:
-            self.pruner.finalize()
+            with _without_trainer(pl_module):
+                self.pruner.finalize()
 
     def state_dict(self) -> dict[str, Any]:
         """Goes into checkpoints."""
@@ -118,3 +119,13 @@ class REPrune(Callback):
         """Let model and optimizer be of full size in the checkpoint, as Lightning restores them first."""
         if self.pruner is not None and not self.pruner.finished and checkpoint.get("optimizer_states"):
             widen(self.pruner, checkpoint["state_dict"], checkpoint["optimizer_states"][0])
+
+
+@contextlib.contextmanager
+def _without_trainer(module: LightningModule) -> Iterator[None]:
+    """A module is copied while it is traced, and its trainer must not be."""
+    trainer, module.trainer = module.trainer, None
+    try:
+        yield
+    finally:
+        module.trainer = trainer

@@ -148,6 +148,8 @@ def test_gradients_that_are_being_accumulated(mode):
     for epoch in range(2):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(images(8, seed=epoch)), torch.arange(8) % 5).backward()
+        for p in model.parameters():
+            p.grad.normal_()  # where an activation is not flat at 0, masked channels have gradients
         was = {n: p.grad.clone() for n, p in model.named_parameters()}
         before, sizes = pruner.plan.slices, pruner._members.sizes
         pruner.step()
@@ -260,6 +262,48 @@ def test_the_small_model_is_saved_at_any_time(tmp_path):
         reprune.save(model, tmp_path / "now.safetensors")
         loaded = reprune.load(tmp_path / "now.safetensors", small_resnet(seed=1))
         assert torch.equal(loaded(X), model.eval()(X))
+
+
+def test_masked_channels_behind_a_sigmoid():
+    """It makes one half of a zero: what the next layer takes in of a dropped channel must be held at zero."""
+    models, pruners, optimizers = [], [], []
+    for mode in ("shrink", "mask"):
+        torch.manual_seed(0)
+        layers = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Sigmoid(), nn.Conv2d(16, 5, 3)
+        model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9, weight_decay=5e-4)
+        _, _, pruner = start(mode, optimizer, model, rule="uniform")
+        models.append(model), pruners.append(pruner), optimizers.append(optimizer)
+    for epoch in range(5):
+        for model, pruner, optimizer in zip(models, pruners, optimizers, strict=True):
+            one_step(model, optimizer, epoch)
+            pruner.step()
+            one_step(model, optimizer, 10 + epoch)
+            model.eval()
+        assert pruners[0].plan.to_json() == pruners[1].plan.to_json()
+        assert torch.allclose(models[0](X), models[1](X), rtol=0, atol=1e-5)
+
+
+def test_the_final_channels_are_certified(monkeypatch):
+    """What the probe at the start did not see is seen before the structure becomes final."""
+
+    class RollByHalf(nn.Sequential):
+        def forward(self, x):
+            for layer in self[:2]:
+                x = layer(x)
+            return self[2](torch.roll(x, 4, dims=1) * x).mean((2, 3))
+
+    monkeypatch.setattr("reprune.graph._probe", lambda graph: graph.everything())
+    torch.manual_seed(0)
+    model = RollByHalf(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 5, 3))
+    _, optimizer, pruner = start(model=model, until=1, rule="uniform", sparsity=0.25)
+    one_step(model, optimizer)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"would not be the network that was traced .* nothing was changed"):
+        pruner.step()
+    assert (pruner.epoch, len(pruner.history)) == (0, 0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    one_step(model, optimizer)
 
 
 def test_history(tmp_path):

@@ -11,7 +11,7 @@ from torch import nn
 
 from .certificate import Failure, Mask, certify
 from .groups import LAYERS, ChannelGroup, Producer, find_groups, mean_gamma, output_first
-from .slicing import Slices, cut, cut_all, named_tensors, put, sliced_copy, successor
+from .slicing import Slices, copy_with, cut, cut_all, named_tensors, put, sliced_copy, successor
 from .trace import left_as_it_was
 from .traced import Example, TracedModel, as_example, trace_model
 
@@ -23,6 +23,7 @@ __all__ = [
     "Producer",
     "Slices",
     "build_graph",
+    "copy_with",
     "cut",
     "cut_all",
     "left_as_it_was",
@@ -55,6 +56,10 @@ class ChannelGraph:
     def certify(self, kept: Mask) -> Failure | None:
         """Check one choice of atoms on the model itself; None if it is right."""
         return certify(self.model, self.example, self.traced, self.groups, kept)
+
+    def on(self, model: nn.Module, example: Example) -> ChannelGraph:
+        """The same groups on `model`, the same network with other values, which is traced for it."""
+        return replace(self, model=model, example=example, traced=trace_model(model, example)[0])
 
     def without(self, groups: Sequence[ChannelGroup], reason: str) -> ChannelGraph:
         """The graph without `groups`, whose layers are skipped for `reason`."""

@@ -71,16 +71,20 @@ def sliced_copy(model: nn.Module, slices: Slices, meta: bool = False) -> nn.Modu
 
     With `meta` it has shapes only: its floating-point tensors are on the device "meta".
     """
-    memo: dict[int, Any]
+    tensors = named_tensors(model)
     if meta:
-        memo = {id(t): _shape(t, slices.get(name, {})) for name, t in named_tensors(model).items()}
-    else:
-        new = cut_all(model, slices)
-        memo = {id(t): new.get(t, t) for t in named_tensors(model).values()}
-    small = copy.deepcopy(model, memo)
-    for module in small.modules():
+        return copy_with(model, {name: _shape(t, slices.get(name, {})) for name, t in tensors.items()})
+    new = cut_all(model, slices)
+    return copy_with(model, {name: new[tensors[name]] for name in slices})
+
+
+def copy_with(model: nn.Module, new: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of `model` with the tensors `new` by name; all others are shared.  Not for training."""
+    memo: dict[int, Any] = {id(t): new.get(name, t) for name, t in named_tensors(model).items()}
+    other = copy.deepcopy(model, memo)
+    for module in other.modules():
         remember_sizes(module)
-    return small
+    return other
 
 
 def _shape(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:

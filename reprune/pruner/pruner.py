@@ -14,7 +14,7 @@ from torch import nn
 from ..arrays import seed_of
 from ..backend import resolve
 from ..graph import Mask as Atoms
-from ..graph import named_tensors
+from ..graph import copy_with, named_tensors, successor
 from ..plan import PruningPlan, plan_of, set_plan
 from ..planner import plan_of_atoms
 from ..targets import choice, target_of
@@ -234,6 +234,8 @@ class Pruner:
         grown = kept.copy()
         for result in found.values():
             grown[result.regrown] = True
+        if final:
+            self._structure.certify(self._whole(), grown)
         self._move(grown)
         self._coverage = {name: f.covered / f.clusters if f.clusters else 1.0 for name, f in found.items()}
         self._tell_plan()
@@ -250,6 +252,14 @@ class Pruner:
                 take(f"{prefix}/{name}", live(tensors[name], where), self._members.sizes[name], where)
         for key, name, value in states:
             take(key, live(value, layout[name]), self._members.sizes[name], layout[name])
+
+    def _whole(self) -> nn.Module:
+        """A copy of the model at full size, with values of the store: for a look, not for training."""
+        tensors, whole = named_tensors(self.model), {}
+        for name in self._structure.layout(self._alive):
+            value = self._store.take(f"model/{name}", {}, tensors[name].device)
+            whole[name] = successor(tensors[name], value, None)
+        return copy_with(self.model, whole)
 
     def _move(self, alive: Atoms) -> None:
         """Enforce another set of atoms, with values of the store."""

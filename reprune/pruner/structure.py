@@ -24,6 +24,7 @@ class Structure:
         producers = [p for group in full.groups for p in group.producers]
         self._inputs = {p.name: _inputs(full, p) for p in producers}
         self._computed = _computed(full, producers)
+        self._example = full.example
         self.graph = _light(full)
         traced = full.traced
         movable = np.zeros(traced.atoms.count, dtype=bool)
@@ -41,6 +42,21 @@ class Structure:
             name: {dim: np.flatnonzero(alive[atoms]) for dim, atoms in dims.items()}
             for name, dims in self._lines.items()
         }
+
+    def certify(self, model: nn.Module, kept: Mask) -> None:
+        """Raise ``ValueError`` unless `model`, at full size, is the same network with the atoms `kept` alone.
+
+        The trace is made anew, with the values of today.
+        """
+        graph = self.graph.on(model, self._example)
+        same = np.array_equal(graph.traced.atoms.of, self.graph.traced.atoms.of)
+        failure = graph.certify(kept) if same else None
+        if failure is not None or not same:
+            reason = "its channels hang together otherwise" if failure is None else failure.reason
+            raise ValueError(
+                "model: with the channels that the last event keeps it would not be the network that was "
+                f"traced at the start: {reason}; nothing was changed, and the training can go on as it is"
+            )
 
     def source(self, model: nn.Module, full: Mapping[str, Tensor]) -> Source:
         """What is decided on: the full-size tensors in `full` ("model/..."), and those of `model` that are
