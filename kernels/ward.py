@@ -91,7 +91,21 @@ def level(cost):
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def merge(reals, words, joins, costs, up, tops, unit, n, m, done, D: tl.constexpr, C: tl.constexpr):
+def merge(
+    reals,
+    words,
+    joins,
+    costs,
+    up,
+    tops,
+    unit,
+    n,
+    m,
+    done,
+    D: tl.constexpr,
+    C: tl.constexpr,
+    LINE: tl.constexpr,
+):
     """Merges all pairs; marks every position. Heights are stored times ``unit``.
 
     Returns (clusters left, merges done, sum of the levels).
@@ -103,7 +117,8 @@ def merge(reals, words, joins, costs, up, tops, unit, n, m, done, D: tl.constexp
         inside = p < m
         word = words + p0 * WORDS + tl.arange(0, C)
         own = reals + p0 * (D + 4) + tl.arange(0, C)
-        levels += tl.sum(tl.where(inside, level(tl.load(own + (D + 2) * C)), 0), 0)
+        if not LINE:
+            levels += tl.sum(tl.where(inside, level(tl.load(own + (D + 2) * C)), 0), 0)
         q = tl.load(word, mask=inside, other=-1)
         fresh = q >= 0
         pair = fresh & (tl.load(words + at(q, WORDS, C), mask=fresh, other=-1) == p)
@@ -163,26 +178,29 @@ def close_gaps(reals, words, m, left, most, D: tl.constexpr, C: tl.constexpr, LI
         mark = tl.load(word + MARK * C, mask=p < m, other=GONE)
         alive = mark != GONE
         to = tl.where(mark >= 0, mark, -2 - mark)
-        q = tl.load(word)
-        near = (mark >= 0) & (q >= 0)
-        target = tl.load(words + at(q, WORDS, C) + MARK * C, mask=near, other=-1)
-        target = tl.where(near & (target >= 0), target, -1)
+        word_to = words + at(to, WORDS, C)
+        own_to = reals + at(to, D + 4, C)
         number = tl.load(word + NUMBER * C)
         leaf = tl.load(word + LEAF * C)
-        wanted = (alive & (target < 0) & (level(tl.load(own + (D + 2) * C)) <= most)).to(tl.int32)
+        if not LINE:
+            q = tl.load(word)
+            near = (mark >= 0) & (q >= 0)
+            target = tl.load(words + at(q, WORDS, C) + MARK * C, mask=near, other=-1)
+            target = tl.where(near & (target >= 0), target, -1)
+            wanted = (alive & (target < 0) & (level(tl.load(own + (D + 2) * C)) <= most)).to(tl.int32)
+            place = listed + tl.cumsum(wanted, 0) - 1
+            listed += tl.sum(wanted, 0)
         tl.debug_barrier()  # a block is read before it is overwritten; later blocks never are
-        word_to = words + at(to, WORDS, C)
-        tl.store(word_to, target, mask=alive)
         tl.store(word_to + NUMBER * C, number, mask=alive)
         tl.store(word_to + LEAF * C, leaf, mask=alive)
-        place = listed + tl.cumsum(wanted, 0) - 1
-        tl.store(words + at(place, WORDS, C) + LIST * C, to, mask=wanted != 0)
-        listed += tl.sum(wanted, 0)
-        own_to = reals + at(to, D + 4, C)
+        if not LINE:
+            tl.store(word_to, target, mask=alive)
+            tl.store(words + at(place, WORDS, C) + LIST * C, to, mask=wanted != 0)
         for row in range(D + 4):
-            x = tl.load(own + row * C)
-            tl.debug_barrier()
-            tl.store(own_to + row * C, x, mask=alive)
+            if not LINE or row != D + 2:  # on a line the neighbour and its cost are found anew
+                x = tl.load(own + row * C)
+                tl.debug_barrier()
+                tl.store(own_to + row * C, x, mask=alive)
     if not LINE:
         tl.debug_barrier()
         far = left + tl.arange(0, C)
@@ -234,7 +252,7 @@ def ward_kernel(
         else:
             scan(reals, words, listed, m, ties, D, R, C)
         tl.debug_barrier()
-        left, done, levels = merge(reals, words, joins, costs, up, tops, unit, n, m, done, D, C)
+        left, done, levels = merge(reals, words, joins, costs, up, tops, unit, n, m, done, D, C, LINE)
         tl.debug_barrier()
         ties = 0
         if (m - left) * SLOW < listed:

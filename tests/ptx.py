@@ -1,5 +1,6 @@
 """The PTX simulator, where there is one: ``shared/ptxsim`` beside the checkout."""
 
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SIMULATOR = ROOT.parent / "shared" / "ptxsim"
 
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler nvcc")
 needs_simulator = pytest.mark.skipif(
     not (SIMULATOR / "ptxsim.py").is_file(), reason=f"no PTX simulator in {SIMULATOR}"
@@ -31,6 +35,19 @@ def simulator():
     finally:
         sys.path.remove(str(SIMULATOR))
     return ptxsim, mutate
+
+
+@cache
+def benchmarks():
+    """The modules ``variants``, ``binaries`` and ``simulated`` of benchmarks/."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import binaries
+        import simulated
+        import variants
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+    return variants, binaries, simulated
 
 
 @cache

@@ -1,32 +1,18 @@
 """Kernels compiled without a GPU: registers, spills, instructions per distance; other chips' compilers."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-from functools import cache
 
 import pytest
 import torch
-from ptx import ROOT, needs_nvcc
+from ptx import ROOT, benchmarks, needs_nvcc, needs_triton
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-
-
-@cache
-def modules():
-    """``variants`` and ``binaries`` of benchmarks/."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import binaries
-        import variants
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
-    return variants, binaries
+pytestmark = needs_triton
 
 
 def report(variant, target):
-    _, binaries = modules()
+    _, binaries, _ = benchmarks()
     return binaries.report_of(variant, target, variant.compile(target))
 
 
@@ -35,7 +21,7 @@ def report(variant, target):
     [(1, "sm_90"), (4, "sm_90"), (9, "sm_80"), (9, "sm_90"), (9, "sm_100"), (25, "sm_90"), (49, "sm_90")],
 )
 def test_ward_in_float32_spills_nothing(d, target):  # for any number of points: it is no constant
-    own = report(modules()[0].ward_variant(d, torch.float32), target)
+    own = report(benchmarks()[0].ward_variant(d, torch.float32), target)
     assert own.stack == 0
     if d == 9:
         assert own.per_pair <= 34
@@ -49,11 +35,11 @@ def test_ward_in_float32_spills_nothing(d, target):  # for any number of points:
 def test_the_cut_spills_nothing(name, n):
     from reprune.kernels import cut
 
-    assert report(modules()[0].cut_variant(getattr(cut, name), n), "sm_90").stack == 0
+    assert report(benchmarks()[0].cut_variant(getattr(cut, name), n), "sm_90").stack == 0
 
 
 def test_amd_compiles():
-    own = report(modules()[0].ward_variant(9, torch.float32), "gfx942")
+    own = report(benchmarks()[0].ward_variant(9, torch.float32), "gfx942")
     assert own.stack == 0
     assert own.per_pair <= 34
 

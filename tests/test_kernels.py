@@ -1,12 +1,11 @@
 """A part of tests/interpreted_kernels.py: in a process of its own, for Triton decides at its import."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from ptx import needs_triton
 
 HERE = Path(__file__).parent
 CASES = [
@@ -18,7 +17,7 @@ CASES = [
 ]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+@needs_triton
 def test_ward_under_the_interpreter():
     ids = [f"interpreted_kernels.py::test_ward[{kind}-{n}-{d}-{dtype}]" for kind, n, d, dtype in CASES]
     command = [sys.executable, "-P", "-m", "pytest", "-q", *ids]

@@ -5,15 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ptx import compiled, needs_nvcc, needs_simulator, open_files, simulator
+from ptx import benchmarks, compiled, needs_nvcc, needs_simulator, needs_triton, open_files, simulator
 
 import reprune
 from reprune import reference
-from reprune.backend import core
 
-pytestmark = [needs_nvcc, needs_simulator, open_files]
+pytestmark = [needs_nvcc, needs_simulator, needs_triton, open_files]
 
-THREADS, INDEX_THREADS, INDEX_BLOCKS = 512, 128, 32  # as csrc/cover_layers.hpp launches them
 KERNELS = {
     "index": "index_kernel",
     "random": "cover_kernelILb0E",
@@ -32,47 +30,11 @@ def name_of(loaded, kernel):
     return name
 
 
-def cover(loaded, tables, keeps, norms, seed, race=True, threads=THREADS, blocks=INDEX_BLOCKS):
+def cover(loaded, tables, keeps, norms, seed, **how):
     """Runs the kernels on all tables at once, with poisoned scratch and results."""
-    ptxsim, _ = simulator()
-    memory = ptxsim.Memory()
-    layers, results = [], []
-    for k, (labels, keep, norm) in enumerate(zip(tables, keeps, norms, strict=True)):
-        O, I = labels.shape
-        results.append((np.full(keep, -7), np.full(keep, -7)))
-        columns = np.ascontiguousarray(labels.T, np.int32)
-        index = np.zeros((I, 2 * O + 1), np.uint16)
-        layers.append(
-            (
-                memory.alloc(columns, ro=True).addr,
-                0 if norm is None else memory.alloc(norm, ro=True).addr,
-                memory.alloc(index, poison=True).addr,
-                *(memory.alloc(result, poison=True).addr for result in results[-1]),
-                *(O, I, int(labels.max()) + 1, keep, reference.tie_key(seed, str(k))),
-            )
-        )
-    packed, filters, clusters = core().pack_layers(layers)
-    given = memory.alloc(np.frombuffer(packed, np.uint8).copy(), ro=True)
-    how = {"seed": seed, "race": race, "memory": memory}
-    stats = [
-        loaded.launch(
-            name_of(loaded, "index"),
-            (blocks, len(tables)),
-            (INDEX_THREADS,),
-            [given],
-            shared=4 * (INDEX_THREADS // 32) * clusters,
-            **how,
-        ),
-        loaded.launch(
-            name_of(loaded, "random" if norms[0] is None else "norm"),
-            (len(tables),),
-            (threads,),
-            [given],
-            shared=4 * (-(-filters // 4) * 4),
-            **how,
-        ),
-    ]
-    return stats, results
+    kernels = ("index", "random" if norms[0] is None else "norm")
+    modules = [(loaded, name_of(loaded, kernel)) for kernel in kernels]
+    return benchmarks()[2].cover(simulator()[0], modules, tables, keeps, norms, seed, **how)
 
 
 def right(tables, keeps, norms, seed, results):
