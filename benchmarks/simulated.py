@@ -3,6 +3,7 @@
 Every buffer that a kernel has to fill is poisoned: a read before the write is an error. Tests use it too.
 """
 
+import copy
 import importlib
 import sys
 from pathlib import Path
@@ -32,23 +33,29 @@ def simulator(folder: Path) -> ModuleType:
 
 
 class Kernel:
-    """A variant of Triton for one target, or other PTX of it."""
+    """A variant of Triton for one target."""
 
-    def __init__(self, ptxsim: ModuleType, variant: Variant, target: str = "sm_90", text: str = "") -> None:
+    def __init__(self, ptxsim: ModuleType, variant: Variant, target: str = "sm_90") -> None:
         binary = variant.compile(target)
-        self.text = text or binary.assembly
+        self.text = binary.assembly
         self.ptxsim, self.variant, self.module = ptxsim, variant, ptxsim.Module(self.text)
         self.meta = {"shared": binary.shared, "num_warps": variant.threads // 32}
         self.name = binary.kernel
+
+    def of(self, module: object) -> "Kernel":
+        """The same kernel from other PTX."""
+        other = copy.copy(self)
+        other.module = module
+        return other
 
     def __call__(self, programs, *arguments, **how):  # type: ignore[no-untyped-def]
         return self.ptxsim.launch_triton(self.module, self.name, self.meta, (programs,), arguments, **how)
 
 
-def ward_kernel(ptxsim, d, dtype, target="sm_90", text="", points=None):  # type: ignore[no-untyped-def]
+def ward_kernel(ptxsim, d, dtype, target="sm_90", points=None):  # type: ignore[no-untyped-def]
     """Of a state of `dtype`, for points of the same type or another."""
     variant = ward_variant(d, TYPES[dtype], DOUBLE=int((points or dtype) is np.float64))
-    return Kernel(ptxsim, variant, target, text)
+    return Kernel(ptxsim, variant, target)
 
 
 def ward(kernel, problems, **how):  # type: ignore[no-untyped-def]

@@ -201,8 +201,7 @@ def close_gaps(reals, words, m, left, most, D: tl.constexpr, C: tl.constexpr, LI
                 x = tl.load(own + row * C)
                 tl.debug_barrier()
                 tl.store(own_to + row * C, x, mask=alive)
-    if not LINE:
-        tl.debug_barrier()
+    if not LINE:  # the barrier of the last row lies between the reads of these positions and this
         far = left + tl.arange(0, C)
         own = reals + at(far, D + 4, C)
         for c in range(D):
@@ -253,7 +252,8 @@ def ward_kernel(
             scan(reals, words, listed, m, ties, D, R, C)
         tl.debug_barrier()
         left, done, levels = merge(reals, words, joins, costs, up, tops, unit, n, m, done, D, C, LINE)
-        tl.debug_barrier()
+        if not LINE:  # on a line nothing reads what another lane wrote here
+            tl.debug_barrier()
         ties = 0
         if (m - left) * SLOW < listed:
             ties = 1
@@ -266,5 +266,6 @@ def ward_kernel(
             if left <= C:
                 most = 0x7FFFFFFF
             listed = close_gaps(reals, words, m, left, most, D, C, LINE)
-        tl.debug_barrier()
+        if not LINE:  # on a line the next round reads coordinates and sizes, which have a barrier behind them
+            tl.debug_barrier()
         m = left

@@ -40,17 +40,25 @@ def draw(kind, n, d, seed, dtype):
     return (points / max(1, np.abs(points).max())).astype(dtype)
 
 
+SIZES = {9: (1, 2, 65, 512), 1: (1, 2, 65, 512), 4: (3, 64, 130), 25: (17, 70)}
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
-def test_ward_is_right_and_without_a_race(target, dtype):
-    sizes = {9: (1, 2, 65, 200), 1: (1, 2, 65, 512), 4: (3, 64, 130), 25: (17, 70)}
-    for d, some in sizes.items():
-        for seed, kind in enumerate(("normal", "heavy", "duplicates")):
-            problems = [draw(kind, n, d, seed, dtype) for n in some]
-            stats, links = run_ward(ward_kernel(target, dtype, d), problems, race=True, seed=seed)
+@pytest.mark.parametrize("d", SIZES)
+def test_ward_is_right_and_without_a_race(d, target, dtype):
+    kernel = ward_kernel(target, dtype, d)
+    for kind in ("normal", "heavy", "duplicates"):
+        problems = [draw(kind, n, d, 0, dtype) for n in SIZES[d]]
+        found = []
+        for seed in range(3):
+            stats, links = run_ward(kernel, problems, race=True, seed=seed)
             stats.check()
-            for points, link in zip(problems, links, strict=True):
-                assert right(points, link, 1e-6 if dtype is np.float32 else 1e-12), (d, kind, len(points))
+            found.append(links)
+        for points, *links in zip(problems, *found, strict=True):
+            assert right(points, links[0], 1e-6 if dtype is np.float32 else 1e-12), (kind, len(points))
+            for other in links[1:]:
+                np.testing.assert_array_equal(other, links[0])
 
 
 @pytest.mark.parametrize("kind", ["zeros", "lattice"])
@@ -70,3 +78,70 @@ def test_warp_instructions(n, d, most):
     points = draw("heavy", n, d, 0, np.float32)
     stats, _ = run_ward(ward_kernel("sm_90", np.float32, d), [points])
     assert stats.warp_insts <= most
+
+
+@pytest.mark.parametrize("d", [1, 4, 9])
+def test_every_barrier_of_ward_is_needed(d):
+    problems = [draw(kind, n, d, 0, np.float32) for kind in ("heavy", "duplicates") for n in (65, 130)]
+    kernel = ward_kernel("sm_90", np.float32, d)
+    _, expected = run_ward(kernel, problems)
+
+    def run(module, seed):
+        stats, links = run_ward(kernel.of(module), problems, race=True, seed=seed)
+        return stats, all(np.array_equal(a, b) for a, b in zip(links, expected, strict=True))
+
+    results = simulator()[1].mutate(kernel.text, run)
+    assert results
+    assert [result for result in results if not result.raced and not result.error] == []
+
+
+def layers(sizes, d):
+    """Links of problems of the sizes, three of each that are a layer; its merges, cut and labels."""
+    links, owners, merges, expected = [], [], [], []
+    for layer, n in enumerate(sizes):
+        merges.append(n // 2)
+        trees = []
+        for seed in range(3):
+            points = draw("heavy", n, d, seed, np.float64)
+            _, (link,) = run_ward(ward_kernel("sm_90", np.float64, d), [points])
+            trees.append(reference.linkage(points, "ward"))
+            links.append(link)
+            owners.append(layer)
+        cut = max(tree[n // 2 - 1, 2] for tree in trees) if n > 1 else -np.inf
+        expected += [(cut, reference.cut(tree, cut)) for tree in trees]
+    return links, owners, merges, expected
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("sizes", [(1, 2, 17, 32), (300, 512), (1100,)], ids=str)
+def test_the_cut_is_right_and_without_a_race(sizes, target):
+    *given, expected = layers(sizes, 1)
+    kernels = benchmarks()[2].cut_kernels_of(simulator()[0], max(sizes), target)
+    for seed in range(3):
+        stats, cuts, found = benchmarks()[2].cut(kernels, *given, race=True, seed=seed)
+        for launch in stats:
+            launch.check()
+        for owner, (labels, clusters), (cut, own) in zip(given[1], found, expected, strict=True):
+            # the decisive merge itself is at the cut, whatever the last bit of its height
+            np.testing.assert_allclose(cuts[owner], cut, rtol=1e-12)
+            assert clusters == labels.max() + 1
+            np.testing.assert_array_equal(labels, own)
+
+
+def test_every_barrier_of_the_cut_is_needed():
+    links, owners, merges, _ = layers((1100,), 1)
+    kernels = benchmarks()[2].cut_kernels_of(simulator()[0], 1100)
+    _, _, expected = benchmarks()[2].cut(kernels, links, owners, merges)
+    for which in (0, 1):
+
+        def run(module, seed, which=which):
+            own = list(kernels)
+            own[which] = kernels[which].of(module)
+            stats, _, found = benchmarks()[2].cut(own, links, owners, merges, race=True, seed=seed)
+            return stats[which], all(
+                np.array_equal(a, c) and b == d for (a, b), (c, d) in zip(found, expected, strict=True)
+            )
+
+        results = simulator()[1].mutate(kernels[which].text, run)
+        assert results
+        assert [result for result in results if not result.raced and not result.error] == []
