@@ -51,9 +51,9 @@ def label_kernel(problems, up, tops, cuts, labels, clusters, N: tl.constexpr):
     while tl.max(climbs.to(tl.int32), 0) > 0:
         root = tl.where(climbs, tl.load(up + root, mask=climbs, other=0), root)
         climbs = climbs & (tl.load(tops + root, mask=climbs, other=float("inf")) <= cut)
+    tl.store(clusters + tl.load(problem + 4), tl.sum(first.to(tl.int32), 0))
     label = tl.cumsum(first.to(tl.int32), 0) - 1
     tl.store(labels + i, label, mask=first)
-    tl.store(clusters + tl.load(problem + 4), tl.sum(first.to(tl.int32), 0))
     tl.debug_barrier()
     label = tl.load(labels + root, mask=inside, other=0)
     tl.store(labels + i, label, mask=inside & (first == 0))  # those of first points are read by others

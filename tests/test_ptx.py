@@ -128,9 +128,10 @@ def test_the_cut_is_right_and_without_a_race(sizes, target):
             np.testing.assert_array_equal(labels, own)
 
 
-def test_every_barrier_of_the_cut_is_needed():
-    links, owners, merges, _ = layers((1100,), 1)
-    kernels = benchmarks()[2].cut_kernels_of(simulator()[0], 1100)
+@pytest.mark.parametrize("n", [200, 1100])  # one warp and several
+def test_every_barrier_of_the_cut_is_needed(n):
+    links, owners, merges, _ = layers((n,), 1)
+    kernels = benchmarks()[2].cut_kernels_of(simulator()[0], n)
     _, _, expected = benchmarks()[2].cut(kernels, links, owners, merges)
     for which in (0, 1):
 
@@ -143,5 +144,5 @@ def test_every_barrier_of_the_cut_is_needed():
             )
 
         results = simulator()[1].mutate(kernels[which].text, run)
-        assert results
+        assert results or which == 0  # one warp finds a height without
         assert [result for result in results if not result.raced and not result.error] == []
