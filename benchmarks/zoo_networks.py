@@ -63,7 +63,7 @@ class Network:
         if self.kind == "segmenter":
             return (images(1, 3, 64, 64),)
         if self.kind == "video":
-            if self.name.startswith("mvit"):
+            if self.name.startswith(("mvit", "s3d")):
                 return (images(1, 3, 16, 224, 224),)
             return (images(1, 3, 16, 64, 64),)
         if self.kind == "timm":

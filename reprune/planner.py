@@ -52,6 +52,7 @@ def make_plan(
     round_to: int = 1,
     min_keep: int | Mapping[str, int] = 1,
     ignore: Sequence[str] = (),
+    time_limit: float | None = None,
     seed: int = 0,
     ties: str = "random",
     backend: str = "auto",
@@ -89,6 +90,7 @@ def make_plan(
         min_keep: the fewest channels of a layer, or ``{layer: the fewest of its channels}``.
         ignore: layers that stay whole, with all that share their channels.  Here and in `min_keep` a layer is
             given by its name, that of a module around it, or a pattern (``"layer1.*.conv2"``).
+        time_limit: seconds after which tracing gives up (default: none).
         seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`.
         backend: who clusters, see :mod:`reprune.backend`.
         progress: called as ``progress(stage, done, total)``, stage "trace", "measure" (latency), "select" or
@@ -99,6 +101,7 @@ def make_plan(
             a wrong name in `keep`, `min_keep` or `ignore`; a model without such layers or without any that
             may lose channels; NaN or infinite weights; ``rule="bn"`` without BatchNorms or with all scales
             equal.
+        TimeoutError: tracing took longer than `time_limit`.
         BackendUnavailable: `backend` cannot run here.
     """
     target = target_of(sparsity, flops, params, keep, latency, size_mb)
@@ -109,11 +112,15 @@ def make_plan(
     check_bounds(round_to, min_keep, ignore)
     device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
     chosen = resolve(backend, device)
+    if device == "meta":
+        raise ValueError("model: its tensors are on the device 'meta'; there are no values to select by")
+    if time_limit is not None and not time_limit > 0:
+        raise ValueError(f"time_limit: expected a positive number of seconds or None, got {time_limit!r}")
     what, kinds = _LAYER_TYPES[layers]
     if not any(isinstance(module, kinds) for module in model.modules()):
         raise ValueError(f"model: expected a network with {what}, found none in it")
 
-    graph = without_ignored(build_graph(model, example_inputs, progress, layers), ignore)
+    graph = without_ignored(build_graph(model, example_inputs, progress, layers, time_limit), ignore)
     while True:
         graph = in_scope(graph, scope)
         _finite(graph)

@@ -10,10 +10,12 @@ import numpy as np
 from torch import nn
 
 from .certificate import Failure, Mask, certify
+from .custom import register_rule
 from .groups import LAYERS, ChannelGroup, Producer, find_groups, mean_gamma, output_first
 from .slicing import Slices, copy_with, cut, cut_all, named_tensors, put, sliced_copy, successor
 from .trace import left_as_it_was
 from .traced import Example, TracedModel, as_example, trace_model
+from .watch import Watch, watching
 
 __all__ = [
     "LAYERS",
@@ -31,6 +33,7 @@ __all__ = [
     "named_tensors",
     "output_first",
     "put",
+    "register_rule",
     "sliced_copy",
     "successor",
 ]
@@ -99,26 +102,29 @@ def build_graph(
     example_inputs: Any,
     progress: Callable[[str, int, int], None] | None = None,
     layers: str = "conv",
+    time_limit: float | None = None,
 ) -> ChannelGraph:
     """Find the channel groups of `model` by running it on `example_inputs`.
 
     `layers`: those whose output channels are decided about, "conv", "linear" or "all".
 
     Groups that the certificate rejects are skipped with its reason.  ``progress("trace", done, total)`` is
-    called in between.  The model is left as it was.
+    called in between, as the passes come to the model's tensors.  The model is left as it was; it may be on
+    the device "meta", where nothing is computed.
+
+    Raises ``ValueError`` that names the operation where the model fails or cannot be followed, and
+    ``TimeoutError`` after `time_limit` seconds.
     """
-    report = progress or (lambda stage, done, total: None)
     example = as_example(example_inputs)
-    report("trace", 0, 2)
-    traced, trace = trace_model(model, example)
-    report("trace", 1, 2)
-    groups, skipped, channels = find_groups(model, trace, traced.labels, traced.atoms, layers)
-    graph = ChannelGraph(model, example, traced, tuple(groups), skipped, channels)
-    kept = _probe(graph)
-    while graph.groups and (failure := graph.certify(kept)) is not None:
-        graph = graph.without_fault(kept, failure)
+    watch = Watch(progress, time_limit, len(named_tensors(model)))
+    with watching(watch):
+        traced, trace = trace_model(model, example)
+        groups, skipped, channels = find_groups(model, trace, traced.labels, traced.atoms, layers)
+        graph = ChannelGraph(model, example, traced, tuple(groups), skipped, channels)
         kept = _probe(graph)
-    report("trace", 2, 2)
+        while graph.groups and (failure := graph.certify(kept)) is not None:
+            graph = graph.without_fault(kept, failure)
+            kept = _probe(graph)
     return graph
 
 

@@ -1,7 +1,7 @@
 """The table: which rule follows labels through which ATen operation.
 
 Views and elementwise operations are not listed, ATen itself says which they are.  An operation without a rule
-pins what reaches it.
+pins what reaches it; :func:`reprune.graph.register_rule` gives it one.
 """
 
 from __future__ import annotations
@@ -105,11 +105,29 @@ RULES: dict[str, Rule] = {
 }
 
 
+CUSTOM: dict[str, Rule] = {}
+"""Rules that users registered; these come first."""
+
+
 def rule_of(call: Call) -> Rule:
-    if call.name in RULES:
-        return RULES[call.name]
+    for rules in (CUSTOM, RULES):
+        if call.name in rules:
+            return rules[call.name]
     if is_movement(call):
         return shape.movement
     if torch.Tag.pointwise in call.func.tags or call.name in _POINTWISE:
         return pointwise
     return no_rule
+
+
+def rule_named(name: str) -> Rule | None:
+    """The rule of the ATen operation `name`; None if it has none."""
+    if name in RULES:
+        return RULES[name]
+    packet = getattr(torch.ops.aten, name, None)
+    overloads = [getattr(packet, overload) for overload in packet.overloads()] if packet is not None else []
+    if name in _MOVEMENTS or any(overload.is_view for overload in overloads):
+        return shape.movement
+    if name in _POINTWISE or any(torch.Tag.pointwise in overload.tags for overload in overloads):
+        return pointwise
+    return None

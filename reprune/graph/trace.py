@@ -17,6 +17,11 @@ from .labels import Ints
 from .rules import rule_of
 from .signature import signature
 from .state import Call
+from .watch import current
+
+
+class UntraceableError(ValueError):
+    """An operation that a trace cannot get through, by name."""
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -32,11 +37,15 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.known = Known(tensors, labels, choices)
         self.log: list[tuple[Any, ...]] = []
-        """What ran, with its scalars: a sliced model must run the same."""
+        """What ran, with the labels that it touched and its scalars: a sliced model must run the same."""
         self.costs: list[tuple[int, list[Ints]]] = []
         """FLOPs of each counted operation, and the dimensions that they are proportional to."""
         self.data_dependent = False
         self.counting = True
+        self.reached: Any = None
+        """The operation that ran last."""
+        self._own = frozenset(id(x) for x in tensors.values())
+        self._watch = current()
         # Imported here, as it imports Triton.
         from torch.utils.flop_counter import flop_registry
 
@@ -46,6 +55,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        self.reached = func
         out = func(*args, **kwargs)
         call = Call(func, args, kwargs, out)
         states = [self.known.state(x) for x in call.tensors()]
@@ -53,8 +63,17 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if torch.Tag.dynamic_output_shape in func.tags and any(state.flows for state in states[-1:]):
             self.data_dependent = True  # its last tensor, for a gather the last index, comes from the data
         if (what := signature(call, self.known)) is not None:
-            self.log.append((any(state.labelled() for state in states), *what))
-        scale = rule_of(call)(self.known, call, flows) or []
+            touched = [dim for state in states for dim in state.dims if isinstance(dim, np.ndarray)]
+            self.log.append((touched, *what))
+        try:
+            scale = rule_of(call)(self.known, call, flows) or []
+        except Exception as error:
+            raise UntraceableError(
+                f"model: channels cannot be followed through {func}: its rule fails with "
+                f"{type(error).__name__}: {error}.  reprune.graph.register_rule can give it another"
+            ) from error
+        if self._watch is not None:
+            self._watch.call(func, call.tensors(), self._own)
         count = self._flops.get(getattr(func, "_overloadpacket", None))
         if count is not None and self.counting:
             self.costs.append((int(count(*args, **kwargs, out_val=out)), scale))
@@ -72,7 +91,15 @@ def run(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace
             trace.known.set(x, [None] * x.dim(), flows=True)
     with left_as_it_was(model), torch.no_grad():
         model.eval()
-        _pass(model, args, kwargs, trace)
+        try:
+            _pass(model, args, kwargs, trace)
+        except (UntraceableError, TimeoutError):
+            raise
+        except Exception as error:
+            raise UntraceableError(
+                f"model: its forward pass on the example inputs fails with {type(error).__name__}: {error} "
+                f"({_where(trace)})"
+            ) from error
         trace.counting = False
         model.train()
         for module in model.modules():
@@ -80,13 +107,21 @@ def run(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace
                 module.eval()  # its statistics must not change, and one example may be too few for new ones
         try:
             _pass(model, args, kwargs, trace)
+        except TimeoutError:
+            raise
         except Exception as error:
             return f"{type(error).__name__}: {error}"
     return None
 
 
+def _where(trace: Trace) -> str:
+    return f"the last operation was {trace.reached}" if trace.reached else "before its first operation"
+
+
 def _pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> None:
     torch.manual_seed(0)
+    if (watch := current()) is not None:
+        watch.begin_pass()
     with trace:
         output = model(*args, **kwargs)
     if not isinstance(output, (Tensor, tuple, list, dict)):

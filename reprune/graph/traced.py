@@ -101,6 +101,8 @@ def _as_shapes(model: nn.Module, example: Example, traced: TracedModel) -> Trace
         shapes = sliced_copy(model, {}, meta=True)
         trace = Trace(named_tensors(shapes), traced.labels)
         problem = run(shapes, without_values(example), trace)
+    except TimeoutError:
+        raise
     except Exception:  # it reads values, or an operation has no form without them
         return None
     if problem != traced.training_problem:

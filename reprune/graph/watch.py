@@ -1,0 +1,74 @@
+"""How far tracing has come, and when it has taken too long."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor
+
+Report = Callable[[str, int, int], None]
+PASSES = 4
+"""Of a model that needs no second certificate: the trace and the certificate, in evaluation and training."""
+
+
+class Watch:
+    """Counts the tensors of the model that a trace has come to, and keeps its time limit."""
+
+    def __init__(self, report: Report | None, seconds: float | None, tensors: int) -> None:
+        self._report, self._seconds = report, seconds
+        self._tensors, self._total = tensors, max(1, PASSES * tensors)
+        self._begun = time.monotonic()
+        self._passes = 0
+        self._reached: set[int] = set()
+
+    def begin_pass(self) -> None:
+        """A forward pass begins."""
+        self._passes += 1
+        self._reached.clear()
+        self._tell(0)
+
+    def call(self, func: Any, tensors: Sequence[Tensor], own: frozenset[int]) -> None:
+        """`func` has run on `tensors`; `own`: the ids of the model's."""
+        new = {id(x) for x in tensors} & own - self._reached
+        if new:
+            self._reached |= new
+            self._tell(len(self._reached))
+        if self._seconds is not None and time.monotonic() - self._begun > self._seconds:
+            raise TimeoutError(
+                f"time_limit: tracing took longer than {self._seconds:g} s; it had come to {func} in pass "
+                f"{self._passes}, at {len(self._reached)} of the model's {self._tensors} tensors.  Smaller "
+                "example inputs are faster, or allow more time"
+            )
+
+    def end(self) -> None:
+        """Tracing is over."""
+        if self._report is not None:
+            self._report("trace", self._total, self._total)
+
+    def _tell(self, reached: int) -> None:
+        if self._report is not None:
+            done = (self._passes - 1) * self._tensors + reached
+            self._report("trace", min(done, self._total - 1), self._total)
+
+
+_current: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+def current() -> Watch | None:
+    """The watch over what is traced now."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def watching(watch: Watch) -> Iterator[None]:
+    """`watch` is told of every call that is traced in between."""
+    token = _current.set(watch)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+    watch.end()
