@@ -48,23 +48,9 @@ class REPrune(Callback):
         round_to: int = 1,
         backend: str = "auto",
     ) -> None:
+        settings = {name: value for name, value in locals().items() if name not in ("self", "example_inputs")}
         self._example = example_inputs
-        self._settings: dict[str, Any] = {
-            "sparsity": sparsity,
-            "flops": flops,
-            "params": params,
-            "interval": interval,
-            "until": until,
-            "regrow": regrow,
-            "mode": mode,
-            "seed": seed,
-            "ties": ties,
-            "scope": scope,
-            "rule": rule,
-            "min_keep": min_keep,
-            "round_to": round_to,
-            "backend": backend,
-        }
+        self._settings = settings
         self._saved: dict[str, Any] | None = None
         self.pruner: Pruner | None = None
         """The pruner, once training has started."""

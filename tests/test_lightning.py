@@ -1,5 +1,6 @@
 """The Lightning callback, with the real package."""
 
+import inspect
 import logging
 import warnings
 
@@ -111,6 +112,20 @@ def fit_until(epochs, callback, path):
     )
     trainer.fit(module, data)
     return module, trainer
+
+
+def test_the_arguments_are_those_of_the_pruner():
+    theirs = dict(inspect.signature(reprune.Pruner).parameters)
+    mine = inspect.signature(REPrune).parameters
+    for name in ("model", "optimizer", "copies"):  # the trainer has the first two
+        del theirs[name]
+    assert theirs.keys() == mine.keys()
+    del theirs["example_inputs"]
+    assert all(mine[name].default == parameter.default for name, parameter in theirs.items())
+    assert REPrune(flops=0.5, seed=3)._settings == {
+        **{name: parameter.default for name, parameter in theirs.items()},
+        **{"flops": 0.5, "seed": 3},
+    }
 
 
 def test_errors():
