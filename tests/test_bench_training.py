@@ -16,7 +16,16 @@ import bench_training
 import criteria
 import fashion
 
-OPTIONS = {"images": 64, "width": 8, "epochs": 2, "until": 1, "side": 14, "smoke": True}
+OPTIONS = {
+    "images": 64,
+    "width": 8,
+    "epochs": 2,
+    "until": 1,
+    "side": 14,
+    "stride": 1,
+    "batch": 16,
+    "smoke": True,
+}
 
 
 def network():
