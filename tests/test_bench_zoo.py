@@ -1,0 +1,43 @@
+"""The zoo benchmark on a small sample: rows that are right, a run that goes on where it stopped."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torchvision")
+
+ZOO = Path(__file__).parents[1] / "benchmarks" / "zoo.py"
+
+
+def zoo(folder, *words):
+    paths = ["--rows", str(folder / "zoo.jsonl"), "--markdown", str(folder / "zoo.md")]
+    command = [sys.executable, str(ZOO), "--suite", "torchvision", *paths, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    lines = (folder / "zoo.jsonl").read_text().splitlines()
+    return done.stdout, [json.loads(line) for line in lines], (folder / "zoo.md").read_text()
+
+
+def test_a_classifier_and_a_detector(tmp_path):
+    sample = ["--only", "squeezenet1_1", "ssdlite320_mobilenet_v3_large", "--columns", "exact"]
+    _, rows, table = zoo(tmp_path, *sample)
+    assert [row["kind"] for row in rows] == ["classifier", "detector"]
+    for row in rows:
+        assert row["problems"] == {}
+        assert max(row["error"], row["error_training"]) < 1e-9
+        assert 0.49 <= row["reached"] <= 0.5
+        assert row["channels_internal"] > 0.6
+    assert "| squeezenet1_1 | 1,235,496 |" in table
+    assert "1 networks: 1 equal their masked form to 1e-09 in both modes, 1 reach half" in table
+    said, again, _ = zoo(tmp_path, *sample)
+    assert said == ""
+    assert again == rows
+
+
+def test_a_network_that_takes_too_long_gets_a_row(tmp_path):
+    _, (row,), table = zoo(tmp_path, "--only", "resnet18", "--columns", "exact", "--timeout", "0.5")
+    assert row["problems"] == {"process": "not done after 0.5 s"}
+    assert "- resnet18, process: not done after 0.5 s" in table
+    assert "0 equal their masked form" in table
