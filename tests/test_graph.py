@@ -293,3 +293,13 @@ def test_inputs_of_any_form():
         assert [group.name for group in build_graph(model, example).groups] == ["a", "b"]
     with pytest.raises(TypeError, match="example_inputs: expected a tensor, a tuple"):
         build_graph(model, 3)
+
+
+def test_pooling_a_channels_last_tensor_to_one_position():
+    """It changes strides in place, with the number of channels among its arguments; nothing depends on it."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)
+    )
+    model = model.double().to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64).to(memory_format=torch.channels_last)
+    assert len(exact(model, x, seeds=(0, 1)).groups) == 1

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .known import Known
 from .rules import FACTORIES, is_movement
 from .state import Call
@@ -17,7 +19,7 @@ def signature(call: Call, known: Known) -> tuple[Any, ...] | None:
     """The operation and its scalars, without those that are sizes by their meaning; None for a call that
     only moves values: labels show where they go, and whether a copy is needed depends on sizes.
     """
-    if is_movement(call) or call.name in ("clone", "contiguous"):
+    if is_movement(call) or call.name in ("clone", "contiguous") or _changes_memory_format(call, known):
         return None
     if call.name in FACTORIES:
         return (call.name, call["fill_value"] if call.has("fill_value") else None)
@@ -35,3 +37,16 @@ def signature(call: Call, known: Known) -> tuple[Any, ...] | None:
         if x.dim() == 0 and x.device.type == "cpu" and not known.state(x).flows
     ]
     return (call.name, *call.scalars(), *constants)
+
+
+def _changes_memory_format(call: Call, known: Known) -> bool:
+    """In place, into the sizes that were there: what pooling to 1 x 1 does to a channels_last tensor."""
+    if call.name != "as_strided" or call.out is not call["self"]:
+        return False
+    x = call.out
+    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    state = known.state(x)
+    if not dense or len(state.dims) != x.dim():
+        return False
+    lines = [state.labels(k) for k in range(x.dim())]
+    return all(line is None or line.size == size for line, size in zip(lines, x.shape, strict=True))
