@@ -130,6 +130,8 @@ def _mode(model: nn.Module, training: bool) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) or "drop" in type(module).__name__.lower():
             module.eval()
+        if isinstance(getattr(module, "drop_rate", None), float):
+            module.drop_rate = 0.0
 
 
 def _run(model: nn.Module, example: Any) -> list[torch.Tensor]:

@@ -73,8 +73,14 @@ class ChannelGraph:
 
     def without_fault(self, kept: Mask, failure: Failure) -> ChannelGraph:
         """The graph without the groups to which `failure`, the answer to ``certify(kept)``, is due."""
-        bad = [group for group in self.groups if not failure.atoms.isdisjoint(group.atoms.tolist())]
+        bad = self._with_any(failure.atoms)
+        if not bad:
+            cut = [group for group in self._with_any(failure.suspects) if not kept[group.atoms].all()]
+            bad = [group for group in cut if self.certify(self._only(kept, [group])) is not None]
         return self.without(bad or self._bisect(kept), failure.reason)
+
+    def _with_any(self, atoms: frozenset[int]) -> list[ChannelGroup]:
+        return [group for group in self.groups if not atoms.isdisjoint(group.atoms.tolist())]
 
     def _bisect(self, kept: Mask) -> list[ChannelGroup]:
         """A smallest part of the groups in which `kept` fails by itself."""

@@ -30,6 +30,8 @@ class Failure:
 
     reason: str
     atoms: frozenset[int] = frozenset()
+    suspects: frozenset[int] = frozenset()
+    """Where they are not: those in the activations at which the model failed."""
 
 
 def certify(
@@ -69,16 +71,23 @@ def _retrace(
 ) -> Failure | None:
     stays = kept[traced.atoms.of]
     labels = {key: line[stays[line]] for key, line in traced.labels.items()} if follow else {}
+    trace: Trace | None = None
     try:
         small = sliced_copy(model, traced.slices(kept), meta)
+        trace = Trace(named_tensors(small), labels, traced.choices)
         if meta:
             example = without_values(example)
-        trace = Trace(named_tensors(small), labels, traced.choices)
         problem = run(small, example, trace)
     except TimeoutError:
         raise
     except Exception as error:  # whatever user code raises when its channels are gone
-        return Failure(f"the sliced model fails with {type(error).__name__}: {str(error).splitlines()[0]}")
+        error = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        first = (str(error).splitlines() or [""])[0]
+        reason = f"the sliced model fails with {type(error).__name__}: {first}"
+        if trace is None or not follow:
+            return Failure(reason)
+        bad = _wrong_edges(trace, traced, stays) | _new_pins(trace, traced)  # on the way there
+        return Failure(reason, frozenset(bad), _at_hand(trace, traced))
     if problem != traced.training_problem:
         return Failure(f"the sliced model fails in training mode with {problem}")
     if follow:
@@ -90,6 +99,13 @@ def _retrace(
     if traced.data_dependent and not follow:
         return None  # which calls touch channels is not known without labels
     return _other_calls(trace, traced)
+
+
+def _at_hand(trace: Trace, traced: TracedModel) -> frozenset[int]:
+    """The atoms in the activations that the last operation of `trace` was given."""
+    states = [trace.known.state(x) for x in trace.at]
+    lines = [d for state in states if state.flows for d in state.dims if isinstance(d, np.ndarray)]
+    return frozenset(atom for line in lines for atom in traced.atoms.of[line[line != FIXED]].tolist())
 
 
 def _wrong_edges(trace: Trace, traced: TracedModel, stays: Mask) -> set[int]:

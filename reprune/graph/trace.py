@@ -43,7 +43,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.data_dependent = False
         self.counting = True
         self.reached: Any = None
-        """The operation that ran last."""
+        """The operation that ran last, and its tensors."""
+        self.at: list[Tensor] = []
         self._own = frozenset(id(x) for x in tensors.values())
         self._watch = current()
         # Imported here, as it imports Triton.
@@ -56,6 +57,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         self.reached = func
+        self.at = [x for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)]
         out = func(*args, **kwargs)
         call = Call(func, args, kwargs, out)
         states = [self.known.state(x) for x in call.tensors()]
