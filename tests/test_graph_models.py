@@ -95,6 +95,22 @@ def test_paths_that_the_data_decides():
     assert [group.name for group in graph.groups] == ["a", "b"]
 
 
+class NoBoxes(Boxes):
+    """None of the points is looked at twice."""
+
+    def forward(self, x):
+        x = torch.relu(self.a(x))
+        points = x.permute(0, 2, 3, 1)[self.score(x)[:, 0].abs() < 0]
+        first, second = self.c(torch.relu(self.b(points))).split([1, 1], dim=1)
+        return torch.cat([second, first], 1)
+
+
+def test_nothing_found_on_the_example_inputs():
+    torch.manual_seed(0)
+    graph = exact(randomize(NoBoxes().double()).eval(), X, seeds=range(2), layers="all")
+    assert graph.channels.keys() == {"a", "b", "c"}
+
+
 def test_models_on_meta():
     """Groups, FLOPs and certificate need no values; selection does."""
     real = build_graph(Looped(), X.float())

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_iter, tree_map
 
 from .known import Known
 from .labels import FIXED, Ints
-from .state import FREE, Call, Dim
+from .state import FREE, Call, Dim, State
 
 
 def movement(known: Known, call: Call, flows: bool) -> None:
@@ -22,6 +22,9 @@ def movement(known: Known, call: Call, flows: bool) -> None:
         known.pin(other, f"is an index of {call.func}")
     state = known.state(x)
     outs = call.outputs()
+    if not x.numel() or not all(out.numel() for out in outs):  # no positions to follow: boxes, but none found
+        known.pin(x, f"is empty in {call.func} on the example inputs")
+        state = State((None,) * x.dim(), state.flows)
     if all(d is FREE or size == 1 for d, size in zip(state.dims, x.shape, strict=True)):
         dims: list[list[Dim]] = [[FREE if size > 1 else None for size in out.shape] for out in outs]
     else:
