@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--flops", type=float, default=0.5, help="share left, default %(default)s")
     parser.add_argument("--images", type=int, default=200, help="to compare on, default %(default)s")
     parser.add_argument("--training-images", type=int, default=4000, help="default %(default)s")
-    parser.add_argument("--epochs", type=int, default=4, help="before pruning, and after it")
+    parser.add_argument("--epochs", type=int, default=4, help="before pruning, default %(default)s")
+    parser.add_argument("--tune", type=int, default=4, help="epochs after it, default %(default)s")
     parser.add_argument("--inductor", action="store_true", help="run it compiled, too")
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where files are left")
     parser.add_argument("--smoke", action="store_true", help="a small network, generated images")
@@ -44,17 +45,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(0)
     (images, labels), (test, truth) = generated() if options.smoke else digits(options)
     model: nn.Module = (
-        ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10)
-        if options.smoke
-        else resnet50(num_classes=10, zero_init_residual=True)
+        ResNet(BasicBlock, [1, 1, 1, 1], num_classes=10) if options.smoke else resnet50(num_classes=10)
     )
     train(model, images, labels, options.epochs)
-    small, plan = reprune.prune(model, images[:1], flops=options.flops, scope="all", round_to=8)
+    small, plan = reprune.prune(
+        model, images[:1], flops=options.flops, scope="all", rule="uniform", round_to=8
+    )
     print(f"FLOPs {plan.flops[0]:,} -> {plan.flops[1]:,}", flush=True)
-    train(small, images, labels, options.epochs)
-    small.eval()
+    train(small, images, labels, options.tune)
     reprune.save(small, options.out / "small.safetensors")
+    compare(small.eval(), images, test, truth, options)
 
+
+def compare(
+    small: nn.Module, images: Tensor, test: Tensor, truth: Tensor, options: argparse.Namespace
+) -> None:
+    """Quantise `small` on `images`, export it, and say how often its forms name the class that it names."""
     int8 = quantized(small, images[:256].split(32))
     file = options.out / "int8.onnx"
     program = torch.export.export(

@@ -79,7 +79,7 @@ def test_fashion_mnist_goes_on_and_trains_dense(tmp_path, capsys):
 def test_int8_keeps_the_classes(tmp_path, capsys):
     for package in ("torchao", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason='needs pip install "reprune[deploy]"')
-    load("int8_resnet50").main(["--smoke", "--epochs", "1", "--out", str(tmp_path)])
+    load("int8_resnet50").main(["--smoke", "--epochs", "1", "--tune", "1", "--out", str(tmp_path)])
     said = capsys.readouterr().out
     agreement = {form: float(x) for form, x in re.findall(r"^(int8[\w ]*?) +([\d.]+)%", said, re.MULTILINE)}
     assert set(agreement) == {"int8", "int8 in onnxruntime"}
