@@ -138,10 +138,16 @@ def _executed(
     begin, end = scan
     inner = sorted((a, b) for a, b in loops if begin <= a and b <= end and (a, b) != scan)
     outer = end - begin - sum(b - a for a, b in inner)
-    fma = re.compile(r"\b[DF]FMA\b|\bv_(?:pk_)?(?:fma|fmac|mul)_f(?:32|64)")
+    steps = [(sum(_multiply_adds(line) for line in lines[a:b]) / pairs, b - a) for a, b in inner]
     total, left = float(outer), D
-    steps = [(sum(bool(fma.search(line.text)) for line in lines[a:b]) / pairs, b - a) for a, b in inner]
     for coordinates, length in sorted(steps, reverse=True):
-        times = int(left // coordinates)
+        times = int(left // coordinates) if coordinates else 1
         total, left = total + times * length, left - int(times * coordinates)
     return total
+
+
+def _multiply_adds(line: Line) -> int:
+    """Of a lane; Blackwell's FFMA2 and AMD's packed ones do two."""
+    if re.search(r"\bFFMA2\b|\bv_pk_(?:fma|mul)_f32", line.text):
+        return 2
+    return int(bool(re.search(r"\b[DF]FMA\b|\bv_(?:fma|fmac|mul)_f(?:32|64)", line.text)))

@@ -42,14 +42,16 @@ def scan_block(reals, i, m, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, T
     """Nearest neighbours and costs of rows i [R]; ties by the smaller ``i ^ j`` (TIES) or the smaller j."""
     best = tl.full((R, C), float("inf"), reals.dtype.element_ty)
     key = tl.full((R, C), 0x7FFFFFFF, tl.int32)
+    # registers have room for the coordinates of a tile's rows
+    KEPT: tl.constexpr = D * reals.dtype.element_ty.primitive_bitwidth <= 576
     row = reals + at(i, D + 4, C)
     ri = tl.load(row + (D + 1) * C)
-    if D <= 16:
+    if KEPT:
         xs = load_rows(row, D, C)
     for j0 in range(0, m, C):
         j = j0 + tl.arange(0, C)
         column = reals + j0 * (D + 4) + tl.arange(0, C)
-        if D <= 16:
+        if KEPT:
             step = xs[0][:, None] - tl.load(column)[None, :]
             square = step * step
             for c in tl.static_range(1, D):
