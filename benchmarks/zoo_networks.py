@@ -79,7 +79,7 @@ def _target(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     masks = torch.zeros(2, 160, 200, dtype=torch.uint8)
     masks[0, 30:120, 20:90] = masks[1, 10:140, 60:150] = 1
     points = torch.cat([boxes.repeat_interleave(17, 0).view(2, 17, 4)[..., :2] + 5, torch.ones(2, 17, 1)], 2)
-    return {"boxes": boxes, "labels": torch.tensor([1, 1]), "masks": masks, "keypoints": points.to(dtype)}
+    return {"boxes": boxes, "labels": torch.tensor([1, 1]), "masks": masks, "keypoints": points.float()}
 
 
 def networks(suite: str) -> list[Network]:
