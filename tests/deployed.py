@@ -4,6 +4,8 @@ It knows the code of the network (`networks.py`) and ``small.safetensors``, whic
 loads the network, exports it, and writes what each form answers to ``images.safetensors``.
 """
 
+import sys
+
 import onnxruntime
 import torch
 from networks import SmallResNet
@@ -13,6 +15,7 @@ import reprune
 
 
 def main():
+    torch.set_num_threads(int(sys.argv[1]))
     images = load_file("images.safetensors")["images"]
     model = reprune.load("small.safetensors", SmallResNet()).eval()
     with torch.no_grad():
