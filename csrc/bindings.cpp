@@ -107,7 +107,7 @@ std::tuple<Counts, Counts> bind_max_coverage(const Labels& labels, std::int32_t 
 using Chosen = std::tuple<Counts, Counts, std::vector<double>, Labels, Labels>;  // order, gains, heights, columns, clusters
 
 std::vector<Chosen> bind_select_layers(const std::vector<std::tuple<std::string, std::vector<py::array>, std::int64_t>>& given,
-                                       std::uint64_t seed, bool ties_by_norm, int threads,
+                                       std::uint64_t seed, bool ties_by_norm, int threads, bool with_labels,
                                        const std::function<void(std::int64_t)>& progress) {
     std::vector<LayerProblem> problems;
     std::vector<Chosen> results;
@@ -121,10 +121,11 @@ std::vector<Chosen> bind_select_layers(const std::vector<std::tuple<std::string,
             channels += problem.tables.back().b;
         }
         problem.filters = problem.tables.front().first.n;
-        Chosen chosen{Counts(keep), Counts(keep), {}, Labels({channels, problem.filters}), Labels(channels)};
+        Chosen chosen{Counts(keep), Counts(keep), {}, Labels({with_labels ? channels : 0, problem.filters}),
+                      Labels(channels)};
         problem.order = std::get<0>(chosen).mutable_data();
         problem.gains = std::get<1>(chosen).mutable_data();
-        problem.labels = std::get<3>(chosen).mutable_data();
+        problem.labels = with_labels ? std::get<3>(chosen).mutable_data() : nullptr;
         problem.clusters = std::get<4>(chosen).mutable_data();
         problems.push_back(std::move(problem));
         results.push_back(std::move(chosen));
@@ -221,7 +222,7 @@ PYBIND11_MODULE(_core, m) {
     m.def("max_coverage", &bind_max_coverage, py::arg("labels"), py::arg("clusters"), py::arg("keep"), py::arg("seed"),
           py::arg("name"), py::arg("norms"));
     m.def("select_layers", &bind_select_layers, py::arg("problems"), py::arg("seed"), py::arg("ties_by_norm"),
-          py::arg("threads"), py::arg("progress"));
+          py::arg("threads"), py::arg("with_labels"), py::arg("progress"));
     m.def("isa", [] { return std::string(scanner().name); });
     m.def("set_isa", [](const std::string& name) { return set_isa(name.c_str()); }, py::arg("name"));
 }

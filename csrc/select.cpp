@@ -28,14 +28,22 @@ std::vector<double> squared_norms(const LayerProblem& problem) {
 
 void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, int threads) {
     std::int64_t first = 0;  // channel of the table's first column
+    std::vector<std::int32_t> own;
+    std::int32_t* all = problem.labels;
+    if (all == nullptr) {
+        std::int64_t channels = 0;
+        for (const Batch& table : problem.tables) channels += table.b;
+        own.resize(static_cast<std::size_t>(channels * problem.filters));
+        all = own.data();
+    }
     for (const Batch& table : problem.tables) {
-        std::int32_t *labels = problem.labels + first * problem.filters, *clusters = problem.clusters + first;
+        std::int32_t *labels = all + first * problem.filters, *clusters = problem.clusters + first;
         problem.heights.push_back(cut_table(table, problem.keep, threads, labels, clusters));
         first += table.b;
     }
     std::vector<double> norms;
     if (ties_by_norm) norms = squared_norms(problem);
-    const LabelTable table{problem.labels, 1, problem.filters, problem.filters, first,
+    const LabelTable table{all, 1, problem.filters, problem.filters, first,
                            *std::max_element(problem.clusters, problem.clusters + first)};
     max_coverage(table, problem.keep, tie_key(seed, problem.name), ties_by_norm ? norms.data() : nullptr, problem.order,
                  problem.gains);

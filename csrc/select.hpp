@@ -17,7 +17,7 @@ struct LayerProblem {
     std::int64_t keep;          // 1 <= keep < O
     // results
     std::vector<double> heights;         // [tables]
-    std::int32_t* labels = nullptr;      // [sum of I, O]
+    std::int32_t* labels = nullptr;      // [sum of I, O]; those of a layer without are kept while it is worked on
     std::int32_t* clusters = nullptr;    // [sum of I]
     std::int64_t *order = nullptr, *gains = nullptr;  // [keep]
 };

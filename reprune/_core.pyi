@@ -27,6 +27,7 @@ def select_layers(
     seed: int,
     ties_by_norm: bool,
     threads: int,
+    with_labels: bool,
     progress: Callable[[int], None] | None,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64], list[float], NDArray[np.int32], NDArray[np.int32]]]: ...
 

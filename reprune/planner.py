@@ -162,9 +162,10 @@ def make_plan(
 
 def _finite(graph: ChannelGraph) -> None:
     producers = [producer for group in graph.groups for producer in group.producers]
-    checks = [torch.isfinite(producer.kernel).all() for producer in producers]  # all started, then read
+    # NaN passes through minima and maxima, which take no memory; all started, then read
+    checks = [torch.isfinite(torch.stack(torch.aminmax(producer.kernel))) for producer in producers]
     for producer, finite in zip(producers, checks, strict=True):
-        if not bool(finite):
+        if not bool(finite.all()):
             raise ValueError(
                 f"model: the weight of {producer.name} has NaN or infinite values; it cannot be clustered"
             )
@@ -206,9 +207,8 @@ class _Chosen(NamedTuple):
     coverage: float
 
 
-BATCH_BYTES = 2**26
-"""Labels and copied kernels of layers that are selected together on the host; more in larger models, up to
-a tenth of their size."""
+BATCH_BYTES = 2**24
+"""Copied kernels of layers that are selected together on the host."""
 
 
 def _select(
@@ -232,7 +232,12 @@ def _select(
             for group in groups
         ]
         found = select_layers(
-            problems, seed=seed, ties=ties, backend=backend, progress=report if progress else None
+            problems,
+            seed=seed,
+            ties=ties,
+            backend=backend,
+            labels=False,
+            progress=report if progress else None,
         )
         chosen += [_Chosen(selection.keep, selection.coverage) for selection in found]
     return chosen
@@ -240,19 +245,23 @@ def _select(
 
 def _batches(graph: ChannelGraph, together: bool) -> Iterator[list[ChannelGroup]]:
     """The groups, as many at a time as need little memory, or all `together`."""
-    most = max(BATCH_BYTES, sum(t.nbytes for t in named_tensors(graph.model).values()) // 10)
     batch: list[ChannelGroup] = []
     size = 0
     for group in graph.groups:
-        need = sum(p.rows.size * p.kernel.shape[1] * 4 for p in group.producers)
-        need += sum(p.kernel.nbytes for p in group.producers if p.rows.shape[1] > 1)
-        if batch and not together and size + need > most:
+        need = sum(p.kernel.nbytes for p in group.producers if not _as_it_is(p.kernel, p.rows))
+        if batch and not together and size + need > BATCH_BYTES:
             yield batch
             batch, size = [], 0
         batch.append(group)
         size += need
     if batch:
         yield batch
+
+
+def _as_it_is(kernel: Tensor, rows: Ints) -> bool:
+    """The table of `rows` is the weight itself, not a copy."""
+    native = kernel.device.type == "cpu" and kernel.dtype in (torch.float32, torch.float64)
+    return native and rows.shape[1] == 1 and np.array_equal(rows[:, 0], np.arange(len(kernel)))
 
 
 def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:

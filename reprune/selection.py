@@ -136,12 +136,16 @@ def select_layers(
     seed: int = 0,
     ties: str = "random",
     backend: str = "cpp",
+    labels: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> list[Selection]:
     """Selects many layers at once; trusts its arguments.
 
     With ``backend="triton"`` tables may be tensors, and labels are tensors on the GPU; all else is on the
     host, brought there by one copy at the end.
+
+    ``labels=False`` leaves the labels of the selections empty on the host: they take as much memory as the
+    kernels of a Linear layer.
 
     ``progress`` is called on this thread with the number of layers done so far; what it raises ends the work.
     """
@@ -161,17 +165,17 @@ def select_layers(
     elif backend == "cpp":
         given = [(problems[k].name, list(problems[k].tables), problems[k].keep) for k in todo]
         report = None if progress is None else lambda count: progress(done + count)
-        found = core().select_layers(given, seed % 2**64, ties == "norm", num_threads(), report)
+        found = core().select_layers(given, seed % 2**64, ties == "norm", num_threads(), labels, report)
         for k, (order, gains, heights, columns, clusters) in zip(todo, found, strict=True):
             results[k] = Selection(np.sort(order), order, gains, tuple(heights), columns.T, clusters)
     else:
         for count, k in enumerate(todo, 1):
             problem = problems[k]
-            order, gains, cuts, labels = reference.select_layer(
+            order, gains, cuts, table = reference.select_layer(
                 problem.tables, problem.keep, seed, ties, problem.name
             )
-            clusters = labels.max(axis=0) + np.int32(1)
-            results[k] = Selection(np.sort(order), order, gains, tuple(cuts), labels, clusters)
+            clusters = table.max(axis=0) + np.int32(1)
+            results[k] = Selection(np.sort(order), order, gains, tuple(cuts), table, clusters)
             if progress is not None:
                 progress(done + count)
     return cast("list[Selection]", results)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec
 
 import torch
 from torch import Tensor, nn
@@ -34,54 +35,31 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
     remember_plan(model, plan)
 
 
-def prune(
-    model: nn.Module,
-    example_inputs: Any,
-    *,
-    sparsity: float | None = None,
-    flops: float | None = None,
-    params: float | None = None,
-    latency: float | None = None,
-    size_mb: float | None = None,
-    keep: Mapping[str, int] | None = None,
-    rule: str = "bn",
-    scope: str = "internal",
-    layers: str = "conv",
-    round_to: int = 1,
-    min_keep: int | Mapping[str, int] = 1,
-    ignore: Sequence[str] = (),
-    time_limit: float | None = None,
-    seed: int = 0,
-    ties: str = "random",
-    backend: str = "auto",
-    progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[nn.Module, PruningPlan]:
-    """A smaller copy of `model`, and the plan that made it; :func:`make_plan` describes the arguments and
-    errors."""
-    plan = make_plan(
-        model,
-        example_inputs,
-        sparsity=sparsity,
-        flops=flops,
-        params=params,
-        latency=latency,
-        size_mb=size_mb,
-        keep=keep,
-        rule=rule,
-        scope=scope,
-        layers=layers,
-        round_to=round_to,
-        min_keep=min_keep,
-        ignore=ignore,
-        time_limit=time_limit,
-        seed=seed,
-        ties=ties,
-        backend=backend,
-        progress=progress,
-    )
-    small = copy.deepcopy(model)
-    apply(plan, small)
-    return small, plan
+Arguments = ParamSpec("Arguments")
+
+
+def _on_a_copy(
+    make: Callable[Concatenate[nn.Module, Arguments], PruningPlan],
+) -> Callable[Concatenate[nn.Module, Arguments], tuple[nn.Module, PruningPlan]]:
+    """`make`, with its arguments, followed by :func:`apply` to a copy of the model."""
+
+    def prune(
+        model: nn.Module, *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> tuple[nn.Module, PruningPlan]:
+        """A smaller copy of `model`, and the plan that made it; :func:`make_plan` describes the arguments and
+        errors."""
+        plan = make(model, *args, **kwargs)
+        small = copy.deepcopy(model)
+        apply(plan, small)
+        return small, plan
+
+    result = "tuple[nn.Module, PruningPlan]"
+    prune.__signature__ = inspect.signature(make).replace(return_annotation=result)  # type: ignore[attr-defined]
+    prune.__qualname__ = "prune"
+    return prune  # type: ignore[return-value]  # which takes its model by name too
+
+
+prune = _on_a_copy(make_plan)
 
 
 def _sliced_state(

@@ -330,7 +330,7 @@ def test_traceback_on_request(folder: Path, capsys: pytest.CaptureFixture[str]) 
 def test_script_and_module_answer() -> None:
     for call in (
         [str(Path(sys.executable).with_name("reprune"))],
-        [sys.executable, "-P", "-m", "reprune.cli"],
+        [sys.executable, "-P", "-m", "reprune"],
     ):
         run = subprocess.run([*call, "--version"], capture_output=True, text=True, check=True)
         assert run.stdout == f"reprune {reprune.__version__}\n"

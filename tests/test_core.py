@@ -189,6 +189,16 @@ def test_many_layers_on_any_number_of_threads(threads, monkeypatch):
         np.testing.assert_array_equal(one.order, other.order)
 
 
+def test_labels_are_left_out_on_request():
+    problems = [LayerProblem("a", (table_of(awkward("heavy", 40, 9, 9, seed=1)),) * 2, 17)]
+    (full,), (bare,) = select_layers(problems), select_layers(problems, labels=False)
+    assert full.labels.shape == (40, 18)
+    assert bare.labels.size == 0
+    np.testing.assert_array_equal(bare.order, full.order)
+    np.testing.assert_array_equal(bare.clusters, full.clusters)
+    assert (bare.heights, bare.coverage) == (full.heights, full.coverage)
+
+
 def test_python_threads_at_once():
     weight = awkward("normal", 200, 20, 9)
     expected = reprune.select_filters(weight, 100)

@@ -1,8 +1,10 @@
 """What models may be: loops, several inputs, meta tensors, paths that the data decides, operations of one's
 own, and operations that cannot be traced."""
 
+import numpy as np
 import pytest
 import torch
+from random_networks import RandomNetwork
 from test_graph import Toy, exact
 from torch import nn
 from zoo import randomize
@@ -119,6 +121,79 @@ def test_models_on_meta():
     assert meta.traced.flops.full == real.traced.flops.full
     with pytest.raises(ValueError, match="model: its tensors are on the device 'meta'"):
         reprune.make_plan(Looped().to("meta"), X.float().to("meta"), sparsity=0.5)
+
+
+def both_ways(model, x, monkeypatch):
+    """The graph that a large model would get, traced without values if it can be, and the one with them."""
+    graphs = []
+    for bytes_ in (0, 2**60):
+        monkeypatch.setattr("reprune.graph.traced.LARGE_BYTES", bytes_)
+        graphs.append(build_graph(model, x, layers="all"))
+    assert not graphs[1].traced.shapes
+    return graphs
+
+
+def same(one, other):
+    """The same groups of the same channels, with the same kernels."""
+    assert np.array_equal(one.traced.atoms.of, other.traced.atoms.of)
+    assert one.traced.atoms.pinned == other.traced.atoms.pinned
+    assert one.skipped == other.skipped
+    assert one.traced.flops.full == other.traced.flops.full
+    for a, b in zip(one.groups, other.groups, strict=True):
+        assert np.array_equal(a.atoms, b.atoms)
+        for p, q in zip(a.producers, b.producers, strict=True):
+            assert p.name == q.name
+            assert torch.equal(p.kernel, q.kernel)
+            assert np.array_equal(p.rows, q.rows)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_large_models_need_no_values(seed, monkeypatch):
+    """A trace of shapes finds what a trace with values finds, and the kernels are the model's own."""
+    torch.manual_seed(seed)
+    model = randomize(RandomNetwork(seed), seed).eval()
+    shapes, values = both_ways(model, torch.randn(2, 3, 8, 8), monkeypatch)
+    assert shapes.traced.shapes
+    same(shapes, values)
+    own = {t.untyped_storage().data_ptr() for t in model.parameters()}
+    assert all(p.kernel.untyped_storage().data_ptr() in own for g in shapes.groups for p in g.producers)
+
+
+class MadeKernel(Toy):
+    """A kernel that is computed from its parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.made = nn.Conv2d(8, 8, 3, padding=1)
+
+    def between(self, x):
+        return nn.functional.conv2d(x, self.made.weight * 2, self.made.bias, padding=1)
+
+
+class ByValue(Toy):
+    """What it does depends on a weight's value."""
+
+    def between(self, x):
+        return -x if float(self.a.bias[0]) > 1e9 else x
+
+
+class WideTranspose(Toy):
+    """Matrices on the left of their layers' usual place, square ones too."""
+
+    def __init__(self):
+        super().__init__()
+        self.left = nn.Parameter(torch.randn(8, 8) / 3)
+
+    def between(self, x):
+        return (x.movedim(1, 3) @ self.left).movedim(3, 1)
+
+
+@pytest.mark.parametrize("kind,without", [(MadeKernel, False), (ByValue, False), (WideTranspose, True)])
+def test_models_that_shapes_do_not_tell_enough_of(kind, without, monkeypatch):
+    shapes, values = both_ways(randomize(kind()).eval(), X.float(), monkeypatch)
+    assert shapes.traced.shapes == without
+    same(shapes, values)
+    assert shapes.groups
 
 
 @torch.library.custom_op("reprune_tests::squash", mutates_args=())

@@ -1,6 +1,7 @@
 """Surgery: smaller layers, the optimizer carried along, nothing changed after an error."""
 
 import copy
+import inspect
 
 import numpy as np
 import pytest
@@ -108,6 +109,10 @@ def test_memory_format_and_flags_stay():
     assert model.blocks[0].conv2.weight.is_contiguous(memory_format=torch.channels_last)
     assert not model.expand.weight.requires_grad
     assert model.blocks[0].conv1.weight.requires_grad
+
+
+def test_prune_takes_what_make_plan_takes():
+    assert inspect.signature(reprune.prune).parameters == inspect.signature(reprune.make_plan).parameters
 
 
 def test_prune_leaves_the_original():

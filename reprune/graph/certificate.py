@@ -16,7 +16,7 @@ import numpy.typing as npt
 from torch import nn
 
 from .groups import ChannelGroup
-from .labels import FIXED
+from .labels import FIXED, fixed
 from .slicing import named_tensors, sliced_copy
 from .trace import Trace, run
 from .traced import Example, TracedModel, without_values
@@ -56,26 +56,15 @@ def certify(
 def _looked_at(
     model: nn.Module, example: Example, traced: TracedModel, kept: Mask, follow: bool
 ) -> Failure | None:
-    """Retrace shapes only if the model is large, with values if it is not or shapes fail.
-
-    What passes as shapes would pass with values: code that reads a value fails on shapes.
-    """
-    shapes = traced.shapes
-    if shapes is not None and _retrace(model, example, shapes, kept, follow, meta=True) is None:
-        return None
-    return _retrace(model, example, traced, kept, follow, meta=False)
-
-
-def _retrace(
-    model: nn.Module, example: Example, traced: TracedModel, kept: Mask, follow: bool, meta: bool
-) -> Failure | None:
+    """Trace the slice again, without values if the model was traced so: code that reads a value would have
+    failed there."""
     stays = kept[traced.atoms.of]
     labels = {key: line[stays[line]] for key, line in traced.labels.items()} if follow else {}
     trace: Trace | None = None
     try:
-        small = sliced_copy(model, traced.slices(kept), meta)
+        small = sliced_copy(model, traced.slices(kept), traced.shapes)
         trace = Trace(named_tensors(small), labels, traced.choices)
-        if meta:
+        if traced.shapes:
             example = without_values(example)
         problem = run(small, example, trace)
     except TimeoutError:
@@ -146,7 +135,7 @@ def _touching(traced: TracedModel, log: list[tuple[Any, ...]]) -> list[tuple[Any
     free = np.ones(traced.atoms.count + 1, dtype=bool)
     free[list(traced.atoms.pinned)] = False
     free[FIXED] = False
-    of = np.append(traced.atoms.of, FIXED)
+    of = np.append(traced.atoms.of, fixed(1))
     known: dict[int, bool] = {}
     for touched, *_ in log:
         for line in touched:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from .known import Key
-from .labels import FIXED, Atoms, Ints
+from .labels import Atoms, Ints, fixed
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Cost:
 
 def cost_of(terms: list[tuple[int, list[Ints]]], atoms: Atoms) -> Cost:
     """The cost of what a trace counted, in atoms."""
-    of = np.append(atoms.of, FIXED)
+    of = np.append(atoms.of, fixed(1))
     distinct: dict[
         bytes, Ints
     ] = {}  # equal dimensions are one object, and terms of equal dimensions one term

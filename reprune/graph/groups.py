@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .known import Key
-from .labels import FIXED, Atoms, Ints, components
+from .labels import FIXED, Atoms, Ints, components, fixed
 from .state import Convolution
 from .trace import Trace
 
@@ -137,7 +137,7 @@ def _sharing(names: list[str], free: Mapping[str, Ints], count: int) -> list[lis
 
 def _producer(name: str, convolution: Convolution, atoms: Atoms, group: Ints) -> Producer:
     kernel = output_first(convolution.kernel.detach(), convolution.transposed, convolution.groups)
-    place = np.full(atoms.count, FIXED)
+    place = fixed(atoms.count)
     place[group] = np.arange(group.size)
     where = place[atoms.of[convolution.channels]]  # which atom of the group each channel is
     rows = np.argsort(where, kind="stable")[np.count_nonzero(where == FIXED) :]
@@ -170,7 +170,7 @@ def _scales(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> dict[
 
 
 def _gammas(scales: Mapping[str, Ints], count: int, group: Ints) -> tuple[tuple[str, Ints, Ints], ...]:
-    place = np.full(count, FIXED)
+    place = fixed(count)
     place[group] = np.arange(group.size)
     gammas = []
     for weight, line in scales.items():

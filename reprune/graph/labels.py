@@ -8,14 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.signedinteger[Any]]
+
+LABEL = np.int32
+"""What labels and atoms are stored as; a model has several hundred thousand of them."""
 
 FIXED = -1
 """Label of a position that always exists: the zeros of a padding, a channel of the input image."""
+
+
+def fixed(count: int) -> Ints:
+    """[count] positions that always exist."""
+    return np.full(count, FIXED, dtype=LABEL)
 
 
 @dataclass
@@ -79,13 +88,32 @@ def solve(ledger: Ledger, count: int) -> Atoms:
     return Atoms(of, pinned, added)
 
 
+TOGETHER = 2**16
+"""Pairs of nodes that are looked at together, in :func:`components`: enough for numpy, little memory."""
+
+
 def components(edges: Sequence[tuple[Ints, Ints]], count: int) -> Ints:
-    """[count] the connected component of each node.
+    """[count] the connected component of each node, numbered in the order of their smallest nodes."""
+    root: Ints = np.arange(count, dtype=LABEL)
+    batch: list[tuple[Ints, Ints]] = []
+    pairs = 0
+    for edge in edges:
+        batch.append(edge)
+        pairs += edge[0].size
+        if pairs >= TOGETHER:
+            root, batch, pairs = _joined(root, batch), [], 0
+    root = _joined(root, batch)
+    number: Ints = np.cumsum(root == np.arange(count, dtype=LABEL), dtype=LABEL)
+    number -= 1
+    return number[root]
+
+
+def _joined(root: Ints, edges: Sequence[tuple[Ints, Ints]]) -> Ints:
+    """`root` [nodes], the smallest node of each one's component, with `edges` joined.
 
     Hooks the larger root under the smaller and compresses, all edges at once, until no edge joins two roots.
     """
-    root = np.arange(count)
-    none = np.empty(0, dtype=np.int64)
+    none = np.empty(0, dtype=LABEL)
     a = np.concatenate([none, *(a for a, _ in edges)])
     b = np.concatenate([none, *(b for _, b in edges)])
     real = (a != FIXED) & (b != FIXED)
@@ -97,4 +125,4 @@ def components(edges: Sequence[tuple[Ints, Ints]], count: int) -> Ints:
         np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
         while not np.array_equal(above := root[root], root):
             root = above
-    return np.unique(root, return_inverse=True)[1].reshape(-1)
+    return root

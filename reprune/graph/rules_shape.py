@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
 from .known import Known
-from .labels import FIXED, Ints
+from .labels import FIXED, Ints, fixed
 from .state import FREE, Call, Dim, State
 
 
@@ -161,7 +161,7 @@ def cat(known: Known, call: Call, flows: bool) -> None:
     joined: list[Ints] = []
     for x in tensors:
         labels = known.state(x).labels(d)
-        joined.append(labels if labels is not None else np.full(x.shape[d], FIXED))
+        joined.append(labels if labels is not None else fixed(x.shape[d]))
     line = np.concatenate(joined)
     dims = _united(known, call, tensors)
     dims[d] = line if (line != FIXED).any() else None
@@ -198,7 +198,7 @@ def pad(known: Known, call: Call, flows: bool) -> None:
             known.ledger.pin(labels, f"is cut at a fixed place by {call.func}")
             dims[k] = None
         else:
-            dims[k] = np.concatenate([np.full(low, FIXED), labels, np.full(high, FIXED)])
+            dims[k] = np.concatenate([fixed(low), labels, fixed(high)])
     known.set(call.out, dims, flows)
 
 

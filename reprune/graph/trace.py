@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from .known import Key, Known
-from .labels import Ints
+from .labels import LABEL, Ints
 from .rules import rule_of
 from .signature import signature
 from .state import Call
@@ -161,6 +161,6 @@ def fresh_labels(tensors: Mapping[str, Tensor]) -> tuple[dict[Key, Ints], int]:
     for name, tensor in tensors.items():
         for dim, size in enumerate(tensor.shape):
             if size > 1:
-                labels[name, dim] = np.arange(count, count + size)
+                labels[name, dim] = np.arange(count, count + size, dtype=LABEL)
                 count += size
     return labels, count

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_iter, tree_map
 
 from .cost import Cost, cost_of, parameter_cost
 from .known import Key
@@ -37,8 +37,8 @@ class TracedModel:
     data_dependent: bool
     training_problem: str | None
     """Why the model could not be traced in training mode too."""
-    shapes: TracedModel | None = None
-    """The same for the model on the device "meta", without values; of a large model, if it runs there."""
+    shapes: bool = False
+    """The model was traced on the device "meta", without values."""
 
     def slices(self, kept: npt.NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
         """{tensor: {dim: kept positions}} for the dimensions that lose some when the atoms `kept` [atoms]
@@ -65,49 +65,76 @@ class TracedModel:
         return kept
 
 
+LARGE_BYTES = 2**25
+"""Of tensors and example inputs: from here on a pass without values costs less time and memory than one with
+them."""
+
+
 def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]:
-    """Run `model` once and solve what the trace says.  The model is left as it was."""
+    """Run `model` once and solve what the trace says.  The model is left as it was.
+
+    A large model is run without values, if it can be.
+    """
+    held = [*named_tensors(model).values(), *(x for x in tree_iter(example) if isinstance(x, Tensor))]
+    if sum(t.nbytes for t in held) >= LARGE_BYTES and not any(t.is_meta for t in held):
+        try:
+            return _traced(model, example, shapes=True)
+        except TimeoutError:
+            raise
+        except Exception:  # it reads values, or an operation has no form without them
+            pass
+    return _traced(model, example, shapes=False)
+
+
+class NeedsValuesError(Exception):
+    """Shapes do not tell enough of a model."""
+
+
+def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedModel, Trace]:
     tensors = named_tensors(model)
     labels, count = fresh_labels(tensors)
-    trace = Trace(tensors, labels)
-    problem = run(model, example, trace)
+    ran = sliced_copy(model, {}, meta=True) if shapes else model
+    trace = Trace(named_tensors(ran), labels)
+    problem = run(ran, without_values(example) if shapes else example, trace)
+    if shapes:
+        if trace.data_dependent or problem is not None:
+            raise NeedsValuesError
+        _with_values(trace, labels, named_tensors(ran), tensors)
     atoms = solve(trace.known.ledger, count)
-    flops = cost_of(trace.costs, atoms)
-    params = parameter_cost(model, labels, atoms)
     traced = TracedModel(
         labels=labels,
         atoms=atoms,
-        flops=flops,
-        params=params,
+        flops=cost_of(trace.costs, atoms),
+        params=parameter_cost(model, labels, atoms),
         edges=trace.known.ledger.edges,
         choices=trace.known.choices,
         log=trace.log,
         data_dependent=trace.data_dependent,
         training_problem=problem,
+        shapes=shapes,
     )
-    return replace(traced, shapes=_as_shapes(model, example, traced)), trace
+    return traced, trace
 
 
-LARGE_FLOPS, LARGE_BYTES = 2 * 10**10, 2**27
-"""From here on a pass without values costs less than one with them: 20 GFLOPs, 128 MiB."""
-
-
-def _as_shapes(model: nn.Module, example: Example, traced: TracedModel) -> TracedModel | None:
-    """What the full model does without values; the labels are those of the trace with values."""
-    size = sum(t.nbytes for t in named_tensors(model).values())
-    if traced.data_dependent or (traced.flops.full < LARGE_FLOPS and size < LARGE_BYTES):
-        return None
-    try:
-        shapes = sliced_copy(model, {}, meta=True)
-        trace = Trace(named_tensors(shapes), traced.labels)
-        problem = run(shapes, without_values(example), trace)
-    except TimeoutError:
-        raise
-    except Exception:  # it reads values, or an operation has no form without them
-        return None
-    if problem != traced.training_problem:
-        return None
-    return replace(traced, edges=trace.known.ledger.edges, choices=trace.known.choices, log=trace.log)
+def _with_values(
+    trace: Trace, labels: Mapping[Key, Ints], shapes: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+) -> None:
+    """The kernels that convolutions were called with, from `shapes` to the `tensors` of the model itself;
+    those that are computed from them need values."""
+    owner = {int(line[0]): name for (name, _), line in labels.items()}
+    for first, convolution in trace.known.convolutions.items():
+        name = owner.get(first)
+        if name is None:
+            continue  # a part of a tensor, which is no layer's
+        seen, shape, value = convolution.kernel, shapes[name], tensors[name]
+        if seen.untyped_storage()._cdata != shape.untyped_storage()._cdata:
+            raise NeedsValuesError
+        for mine, real in ((shape, value), (shape.transpose(0, -1), value.transpose(0, -1))):
+            if (seen.shape, seen.stride()) == (mine.shape, mine.stride()):
+                trace.known.convolutions[first] = replace(convolution, kernel=real)
+                break
+        else:
+            raise NeedsValuesError
 
 
 def without_values(example: Example) -> Example:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from .enforce import Shrink
@@ -21,9 +22,9 @@ FORMAT = 1
 def fingerprint(pruner: Pruner) -> str:
     """A digest of the full model's tensors and of how they hang together."""
     digest = hashlib.sha256(repr(sorted(pruner._members.sizes.items())).encode())
-    digest.update(pruner._graph.traced.atoms.of.tobytes())
+    digest.update(pruner._graph.traced.atoms.of.astype(np.int64).tobytes())
     for group in pruner._graph.groups:
-        digest.update(group.name.encode() + group.atoms.tobytes())
+        digest.update(group.name.encode() + group.atoms.astype(np.int64).tobytes())
     return digest.hexdigest()
 
 

@@ -1,0 +1,7 @@
+"""``python -m reprune``, for where the script ``reprune`` is not on the path."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
