@@ -1,6 +1,7 @@
 #include "table.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -41,7 +42,7 @@ class Table {
 
   private:
     void scale();
-    std::vector<std::int64_t> largest(std::int64_t count) const;
+    std::vector<std::int64_t> by_spread(std::int64_t first) const;
     void load(std::int64_t j) const;
     void load_lines(std::int64_t begin, std::int64_t end) const;
     void centre(double* rows) const;
@@ -127,8 +128,9 @@ void Table::centre(double* rows) const {
     }
 }
 
-// Channels whose points lie furthest apart, as the differences of consecutive points tell.
-std::vector<std::int64_t> Table::largest(std::int64_t count) const {
+// All channels: first those whose points lie furthest apart, as the differences of a few points tell, then the others as
+// they stand in memory, where neighbours share cache lines.
+std::vector<std::int64_t> Table::by_spread(std::int64_t first) const {
     std::vector<double> spread(at(table_.b));
     for (std::int64_t j = 0; j < table_.b; ++j) {
         const Points points = table_[j];
@@ -139,11 +141,11 @@ std::vector<std::int64_t> Table::largest(std::int64_t count) const {
     }
     std::vector<std::int64_t> channels(at(table_.b));
     std::iota(channels.begin(), channels.end(), 0);
-    count = std::min(count, table_.b);
-    std::partial_sort(channels.begin(), channels.begin() + count, channels.end(), [&](std::int64_t a, std::int64_t b) {
+    const auto others = channels.begin() + std::min(table_.b, first);
+    std::partial_sort(channels.begin(), others, channels.end(), [&](std::int64_t a, std::int64_t b) {
         return spread[at(a)] > spread[at(b)] || (spread[at(a)] == spread[at(b)] && a < b);
     });
-    channels.resize(at(count));
+    std::sort(others, channels.end());
     return channels;
 }
 
@@ -227,25 +229,31 @@ void Table::label(std::int64_t j, double height) {
 double Table::cut() {
     scale();
     // A few channels first: the cut is at least the largest of theirs.
-    const std::vector<std::int64_t> first = largest(std::max<std::int64_t>(2, std::min<std::int64_t>(6, table_.b / 64)));
+    const std::int64_t few = std::min(table_.b, std::max<std::int64_t>(2, std::min<std::int64_t>(6, table_.b / 64)));
+    const std::vector<std::int64_t> order = by_spread(few + table_.b / 32);
+    // Costs of channels spread by 0.7 / sqrt(n) of their mean where values are normal; two and a half of that are far enough
+    // for nearly all, and take few joins too many.
+    const double margin = 1 + 1.8 / std::sqrt(static_cast<double>(n_));
     std::vector<double> costs(at(table_.b), 0.0);
     known_ = -1;  // all joins are "others"
-    const double guess = reach(first[0], infinity);
-    parallel_for(static_cast<std::int64_t>(first.size()), threads_, [&](std::int64_t f) {
-        costs[at(first[at(f)])] = f == 0 ? guess : reach(first[at(f)], guess * 1.05);
+    const double guess = reach(order[0], infinity);
+    parallel_for(few, threads_, [&](std::int64_t f) {
+        costs[at(order[at(f)])] = f == 0 ? guess : reach(order[at(f)], guess * margin);
     });
     known_ = *std::max_element(costs.begin(), costs.end());
-    // Then all, a little further than that: most likely far enough.
-    const double limit = known_ * 1.08;
+    // Then all, a little further than the largest so far, those that promise most first: what was too short is done again.
+    std::atomic<double> largest_yet{known_};
     const bool lines = d_ == 1 && table_.stride_b == 1;
-    const std::int64_t width = lines ? block : 1;
-    parallel_for((table_.b + width - 1) / width, threads_, [&](std::int64_t b) {
+    const std::int64_t width = lines ? block : 1, done = lines ? 0 : few;
+    parallel_for((table_.b - done + width - 1) / width, threads_, [&](std::int64_t b) {
         Space& s = space();
-        const std::int64_t begin = b * width, end = std::min(begin + width, table_.b);
+        const double limit = largest_yet.load(std::memory_order_relaxed) * margin;
+        const std::int64_t begin = done + b * width, end = std::min(begin + width, table_.b);
         if (lines) load_lines(begin, end);
         std::int64_t again[block];  // channels for which the limit was not enough
         int count = 0;
-        for (std::int64_t j = begin; j < end; ++j) {
+        for (std::int64_t k = begin; k < end; ++k) {
+            const std::int64_t j = lines ? k : order[at(k)];
             if (lines) {
                 const double* values = s.block.data() + (j - begin) * n_;
                 centre(std::copy(values, values + n_, s.line.start(n_)) - n_);
@@ -261,6 +269,12 @@ double Table::cut() {
         while (count > 0) {
             const std::int64_t j = again[--count];
             costs[at(j)] = std::max(costs[at(j)], reach(j, limit * 1.5));
+        }
+        for (std::int64_t k = begin; k < end; ++k) {
+            const double cost = costs[at(lines ? k : order[at(k)])];
+            double most = largest_yet.load(std::memory_order_relaxed);
+            while (most < cost && !largest_yet.compare_exchange_weak(most, cost, std::memory_order_relaxed)) {
+            }
         }
     });
     const double cost = *std::max_element(costs.begin(), costs.end());
