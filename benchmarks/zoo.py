@@ -11,14 +11,15 @@ Each network, with random weights, is measured in a process of its own with a ti
 to a file of JSON lines; what is there is not measured again (``--again`` measures it anew).
 
 prunable    share of the channels that may leave, and of the FLOPs in layers that can shrink
-reached     FLOPs left by make_plan(flops=0.5, scope="all", layers="all", rule="uniform")
+reached     FLOPs left by make_plan(flops=0.5, scope="all", layers="all", rule="uniform"); where its error
+            says that more must stay, that much
 error       30 % of every group dropped at random, in float64: largest difference between the pruned network
             and the full one with the consumers' input slices zeroed, relative to the largest output; in
             evaluation, and in training mode
-ONNX        the network planned with flops=0.5, in float32: onnxruntime against eager, relative
+ONNX        the network so planned, in float32: onnxruntime against eager, relative
 latency     time of the full network over that of the planned one, batch 1 and 16, in turns, channels_last
-plan        time of make_plan, graph and selection, on the wall and of the processor; peak: memory then, over
-            the model's own
+plan        time of make_plan, graph and selection, on the wall and of the processor; peak: the model's
+            memory and what make_plan takes at most besides, over the model's (of small ones, several times)
 """
 
 from __future__ import annotations
@@ -168,8 +169,12 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
             lines += [f"## {head}", "", summary(mine), ""]
             lines += ["| " + " | ".join(TITLES) + " |", "|" + " --- |" * len(TITLES)]
             lines += ["| " + " | ".join([row["name"], *cells(row)]) + " |" for row in mine]
+            lines += [
+                "",
+                *(f"- {row['name']}: {row['out_of_reach']}" for row in mine if "out_of_reach" in row),
+            ]
             problems = [(row["name"], *item) for row in mine for item in row["problems"].items()]
-            lines += ["", *(f"- {name}, {column}: {text}" for name, column, text in problems), ""]
+            lines += [*(f"- {name}, {column}: {text}" for name, column, text in problems), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
