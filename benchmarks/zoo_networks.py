@@ -83,7 +83,7 @@ def _target(dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 
 def networks(suite: str) -> list[Network]:
-    """Those of torchvision, of timm, or of both ("all"), small things first in each kind."""
+    """Those of torchvision, of timm, or of both ("all"), the small first in each kind of torchvision."""
     found = []
     if suite in ("torchvision", "all"):
         from torchvision import models
@@ -94,7 +94,9 @@ def networks(suite: str) -> list[Network]:
             ("segmenter", models.segmentation),
             ("video", models.video),
         ):
-            found += [Network(name, kind) for name in models.list_models(module=module)]
+            names = models.list_models(module=module)
+            names.sort(key=lambda name: models.get_model_weights(name).DEFAULT.meta["num_params"])
+            found += [Network(name, kind) for name in names]
     if suite in ("timm", "all"):
         found += [Network(name, "timm") for name in TIMM]
     return found
