@@ -214,6 +214,7 @@ void bind_gpu(py::module_& m) {
 
 PYBIND11_MODULE(_core, m) {
     m.doc() = "C++ core of reprune. Its functions trust their arguments; call them through reprune.";
+    m.attr("__version__") = REPRUNE_VERSION;  // of the package it was built with
     bind_gpu(m);
     m.def("linkage", &bind_linkage, py::arg("points"), py::arg("method"), py::arg("threads"));
     m.def("linkage_ragged", &bind_linkage_ragged, py::arg("points"), py::arg("method"), py::arg("threads"));

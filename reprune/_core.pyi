@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 has_cuda: bool
 most_filters_on_gpu: int
+__version__: str
 
 def isa() -> str: ...
 def set_isa(name: str) -> bool: ...

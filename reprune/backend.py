@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from importlib.metadata import version
 from types import ModuleType
 
 NAMES = ("reference", "cpp", "triton")
@@ -38,9 +39,17 @@ def core() -> ModuleType:
     if loaded is not None:
         return loaded
     try:
-        return importlib.import_module("reprune._core")
+        built = importlib.import_module("reprune._core")
     except ImportError as error:
         raise BackendUnavailable(f"backend 'cpp': {_BUILD} ({error})") from error
+    expected = version("reprune")
+    if built.__version__ != expected:  # of another installation, or left over from one
+        sys.modules.pop("reprune._core", None)
+        raise BackendUnavailable(
+            f"backend 'cpp': {built.__file__} is the core of reprune {built.__version__}, and this is "
+            f"reprune {expected}; install reprune again"
+        )
+    return built
 
 
 def unavailable(name: str) -> str | None:

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +43,16 @@ def test_a_named_backend_never_falls_back():
         with pytest.raises(reprune.BackendUnavailable) as caught:
             call()
         assert str(caught.value) == f"backend 'triton': {reason}"
+
+
+def test_a_core_of_another_version_is_not_used(monkeypatch):
+    other = SimpleNamespace(__version__="0.0.9", __file__="_core.so")
+    monkeypatch.delitem(sys.modules, "reprune._core", raising=False)
+    monkeypatch.setattr(backend.importlib, "import_module", lambda name: other)
+    expected = f"_core.so is the core of reprune 0.0.9, and this is reprune {reprune.__version__}; install"
+    with pytest.raises(reprune.BackendUnavailable, match=re.escape(expected)):
+        reprune.linkage(np.eye(3))
+    assert "reprune._core" not in sys.modules
 
 
 @pytest.mark.parametrize(
