@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,7 +44,9 @@ class REPrune(Callback):
         ties: str = "random",
         scope: str = "internal",
         rule: str = "bn",
-        min_keep: int = 1,
+        layers: str = "conv",
+        min_keep: int | Mapping[str, int] = 1,
+        ignore: Sequence[str] = (),
         round_to: int = 1,
         backend: str = "auto",
     ) -> None:

@@ -34,9 +34,34 @@ class NarrowResNet(ResNet):
         self.fc = nn.Linear(64, 5)
 
 
+class Feedforward(nn.Sequential):
+    """A block of a transformer without its attention."""
+
+    def __init__(self):
+        super().__init__(nn.LayerNorm(16), nn.Linear(16, 48), nn.GELU(), nn.Linear(48, 16))
+
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, stride=4)
+        self.blocks = nn.Sequential(Feedforward(), Feedforward(), Feedforward())
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        return self.head(self.blocks(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
 NETWORKS = {
-    "resnet": NarrowResNet,
-    "mobilenet": lambda: MobileNetV2(num_classes=5, width_mult=0.25, dropout=0.0),
+    "resnet": (NarrowResNet, {"scope": "all"}),
+    "mobilenet": (lambda: MobileNetV2(num_classes=5, width_mult=0.25, dropout=0.0), {}),
+    "tokens": (
+        Tokens,
+        {"layers": "linear", "rule": "uniform", "ignore": ["blocks.0"], "min_keep": {"blocks.2.*": 25}},
+    ),
 }
 
 
@@ -67,13 +92,14 @@ def values(model, optimizer):
     return {key: t.detach().numpy().copy() for key, t in found.items()}
 
 
-@pytest.mark.parametrize("network,scope", [("resnet", "all"), ("mobilenet", "internal")])
-def test_twelve_events(network, scope):
+@pytest.mark.parametrize("network", NETWORKS)
+def test_twelve_events(network):
     torch.manual_seed(0)
-    model = NETWORKS[network]()
+    make, how = NETWORKS[network]
+    model = make()
     twin = copy.deepcopy(model)
     x = images(4, size=16)
-    settings = {"sparsity": 0.5, "interval": 1, "until": EVENTS, "regrow": 0.4, "scope": scope}
+    settings = {"sparsity": 0.5, "interval": 1, "until": EVENTS, "regrow": 0.4, **how}
     optimizer, twin_optimizer = sgd(model), sgd(twin)
     pruner = reprune.Pruner(model, optimizer, x, mode="shrink", **settings)
     masked = reprune.Pruner(twin, twin_optimizer, x, mode="mask", **settings)
@@ -123,6 +149,9 @@ def test_twelve_events(network, scope):
     assert len(pruner.history) == len(masked.history) == EVENTS
     assert sum(pruner.history[-1].regrown.values()) == 0
     plan = pruner.finalize()
+    if network == "tokens":
+        assert sorted(plan.keep) == ["blocks.1.1", "blocks.2.1"]
+        assert len(plan.keep["blocks.1.1"]) < 25 <= len(plan.keep["blocks.2.1"])
     assert masked.finalize().to_json() == plan.to_json()
     assert str(twin) == str(model)
     for key, value in values(twin, twin_optimizer).items():

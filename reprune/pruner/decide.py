@@ -14,7 +14,7 @@ from ..graph import ChannelGraph, ChannelGroup, Mask, Producer
 from ..plan import Ints
 from ..planner import tables_of
 from ..selection import LayerProblem, select_layers
-from ..targets import Target, counts_of
+from ..targets import MinKeep, Target, counts_of
 from .regrowth import draw, residual_norms
 
 
@@ -25,7 +25,7 @@ class Rules:
     target: Target
     rule: str
     round_to: int
-    min_keep: int
+    min_keep: MinKeep
     seed: int
     ties: str
     backend: str

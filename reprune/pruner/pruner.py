@@ -13,11 +13,11 @@ from torch import nn
 
 from ..arrays import seed_of
 from ..backend import resolve
+from ..graph import LAYERS, copy_with, named_tensors, successor
 from ..graph import Mask as Atoms
-from ..graph import copy_with, named_tensors, successor
 from ..plan import PruningPlan, plan_of, set_plan
 from ..planner import plan_of_atoms
-from ..targets import choice, target_of
+from ..targets import MinKeep, check_bounds, choice, target_of
 from . import state
 from .decide import Found, Rules, decide
 from .enforce import Enforcement, Layout, Mask, Shrink, holder, missing
@@ -57,7 +57,7 @@ class Pruner:
             :meth:`finalize`.
         copies: further models with the same tensors that go along, such as
             ``torch.optim.swa_utils.AveragedModel``.
-        seed, ties, scope, rule, min_keep, round_to, backend: as in :func:`reprune.make_plan`.
+        seed, ties, scope, rule, layers, min_keep, ignore, round_to, backend: as in :func:`reprune.make_plan`.
 
     A channel that comes back goes on from where it left: filter, the next layers' input slices, BatchNorm
     parameters and statistics, optimizer state.
@@ -86,7 +86,9 @@ class Pruner:
         ties: str = "random",
         scope: str = "internal",
         rule: str = "bn",
-        min_keep: int = 1,
+        layers: str = "conv",
+        min_keep: MinKeep = 1,
+        ignore: Sequence[str] = (),
         round_to: int = 1,
         backend: str = "auto",
     ) -> None:
@@ -96,9 +98,8 @@ class Pruner:
         choice("rule", rule, ("bn", "uniform"))
         choice("scope", scope, ("internal", "all"))
         choice("ties", ties, ("random", "norm"))
-        for name, value in (("round_to", round_to), ("min_keep", min_keep)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+        choice("layers", layers, LAYERS)
+        check_bounds(round_to, min_keep, ignore)
         inner, around = bare(model)
         if mode == "shrink" and around & {"DistributedDataParallel", "DataParallel"}:
             raise ValueError(
@@ -112,10 +113,12 @@ class Pruner:
         device = next(inner.parameters()).device.type
         self._rules = Rules(target, rule, round_to, min_keep, seed_of(seed), ties, resolve(backend, device))
         self._settings = {target[0]: target[1], "rule": rule, "scope": scope, "round_to": round_to}
-        self._settings |= {"min_keep": min_keep, "seed": seed, "ties": ties}
+        least = dict(min_keep) if isinstance(min_keep, Mapping) else min_keep
+        self._settings |= {"layers": layers, "min_keep": least, "ignore": list(ignore)}
+        self._settings |= {"seed": seed, "ties": ties}
         self._settings |= {"interval": interval, "until": until, "regrow": regrow}
 
-        self._structure = Structure(inner, example_inputs, scope, rule)
+        self._structure = Structure(inner, example_inputs, scope, rule, layers, ignore)
         self._graph = self._structure.graph
         self._first = plan_of(inner)
         self._alive: Atoms = self._graph.everything()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +12,24 @@ from torch.func import functional_call
 
 from ..graph import ChannelGraph, Mask, Producer, build_graph, named_tensors, output_first
 from ..plan import Ints
-from ..targets import in_scope, ranked
+from ..targets import in_scope, ranked, without_ignored
 from .decide import Source
 
 
 class Structure:
     """The groups of channels of the full model, and what its tensors have to do with them."""
 
-    def __init__(self, model: nn.Module, example_inputs: Any, scope: str, rule: str) -> None:
-        full = ranked(in_scope(build_graph(model, example_inputs), scope), rule)
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        scope: str,
+        rule: str,
+        layers: str = "conv",
+        ignore: Sequence[str] = (),
+    ) -> None:
+        graph = without_ignored(build_graph(model, example_inputs, layers=layers), ignore)
+        full = ranked(in_scope(graph, scope), rule)
         producers = [p for group in full.groups for p in group.producers]
         self._inputs = {p.name: _inputs(full, p) for p in producers}
         self._computed = _computed(full, producers)
@@ -105,13 +114,14 @@ def _computed(graph: ChannelGraph, producers: list[Producer]) -> dict[str, str]:
 
 
 def _inputs(graph: ChannelGraph, producer: Producer) -> Ints:
-    """[I] the atom of each input channel of a convolution, -1 where it is always there."""
+    """[I] the atom of each input channel of a layer, -1 where it is always there."""
     channels = producer.kernel.shape[1]
     if producer.transposed and producer.groups > 1:  # every group has input channels of its own
         return np.full(channels, -1)
     dim = 0 if producer.transposed else 1
+    linear = isinstance(graph.model.get_submodule(producer.name), nn.Linear)
     for name, tensor in named_tensors(graph.model).items():
         line = graph.traced.labels.get((name, dim))
-        if name.startswith(f"{producer.name}.") and tensor.dim() > 2 and line is not None:
+        if name.startswith(f"{producer.name}.") and tensor.dim() > (1 if linear else 2) and line is not None:
             return graph.traced.atoms.of[line] if line.size == channels else np.full(channels, -1)
     return np.full(channels, -1)

@@ -1,12 +1,13 @@
 """Step 1 on a whole model: from a target and bounds to counts, how many atoms each group keeps."""
 
-from .bounds import check_bounds, without_ignored
+from .bounds import MinKeep, check_bounds, without_ignored
 from .budget import Counts
 from .counts import counts_of, in_scope, ranked
 from .target import Target, choice, target_of
 
 __all__ = [
     "Counts",
+    "MinKeep",
     "Target",
     "check_bounds",
     "choice",
