@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from . import reference
 from .backend import core
-from .tensors import to_float_tensor
+from .tensors import to_float_tensor, together
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +52,6 @@ def select_layers(problems: Sequence[GpuProblem], seed: int, ties: str) -> list[
 
     Raises ValueError for a layer of more than 4,096 filters.
     """
-    import torch
-
     from .kernels import coverage as cover
     from .kernels.select import cluster_layers
 
@@ -81,17 +79,14 @@ def select_layers(problems: Sequence[GpuProblem], seed: int, ties: str) -> list[
             for problem, own, layer in zip(problems, tables, clustered, strict=True)
         ],
     )
-    # one copy for all: integers of 64 bits, and heights by their bits
     small = [
         part
         for layer, picks in zip(clustered, covered, strict=True)
-        for part in (picks.flatten(), layer.clusters.long(), layer.heights.double().view(torch.int64))
+        for part in (picks, layer.clusters, layer.heights)
     ]
-    words = iter(np.split(torch.cat(small).cpu().numpy(), np.cumsum([len(part) for part in small])[:-1]))
+    found = iter(together(small))
     results = []
     for layer in clustered:
-        picks, clusters, bits = (next(words) for _ in range(3))
-        order, gains = picks.reshape(2, -1)
-        heights = tuple(bits.view(np.float64).tolist())
-        results.append(GpuSelection(order, gains, heights, clusters.astype(np.int32), layer.labels.T))
+        (order, gains), clusters, heights = (next(found) for _ in range(3))
+        results.append(GpuSelection(order, gains, tuple(heights.tolist()), clusters, layer.labels.T))
     return results

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .backend import resolve
 from .graph import LAYERS, ChannelGraph, ChannelGroup, build_graph, named_tensors
+from .kernels.launch import on_device
 from .plan import Ints, PruningPlan
 from .selection import LayerProblem, select_layers
 from .targets import (
@@ -26,6 +27,7 @@ from .targets import (
     target_of,
     without_ignored,
 )
+from .tensors import together
 
 Progress = Callable[[str, int, int], None]
 
@@ -121,17 +123,19 @@ def make_plan(
         raise ValueError(f"model: expected a network with {what}, found none in it")
 
     graph = without_ignored(build_graph(model, example_inputs, progress, layers, time_limit), ignore)
+    graph = in_scope(graph, scope)
+    scales = read(
+        {producer.name: producer.kernel for group in graph.groups for producer in group.producers},
+        _scales(graph) if rule == "bn" else {},
+    )
     while True:
-        graph = in_scope(graph, scope)
-        _finite(graph)
         if target[0] == "keep":
             counts, measured = _given(graph, target[1]), ""
             rest = [group for group in graph.groups if group.name not in counts]
             graph = graph.without(rest, "not named in keep")
         else:
             graph = ranked(graph, rule)
-            tensors = named_tensors(model)
-            counts, measured = counts_of(graph, target, rule, round_to, min_keep, tensors, progress=progress)
+            counts, measured = counts_of(graph, target, rule, round_to, min_keep, scales, progress=progress)
         selections = _select(graph, counts, seed, ties, chosen, progress)
         kept = _kept(graph, selections)
         if progress is not None:
@@ -160,15 +164,26 @@ def make_plan(
     return replace(plan, notes=(*plan.notes, measured)) if measured else plan
 
 
-def _finite(graph: ChannelGraph) -> None:
-    producers = [producer for group in graph.groups for producer in group.producers]
-    # NaN passes through minima and maxima, which take no memory; all started, then read
-    checks = [torch.isfinite(torch.stack(torch.aminmax(producer.kernel))) for producer in producers]
-    for producer, finite in zip(producers, checks, strict=True):
-        if not bool(finite.all()):
+def _scales(graph: ChannelGraph) -> dict[str, Tensor]:
+    tensors = named_tensors(graph.model)
+    return {name: tensors[name] for group in graph.groups for name, *_ in group.gammas}
+
+
+def read(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`scales`, float32 or float64 on the host; ``ValueError`` if a kernel is not finite.
+
+    One copy from each device brings all, before anything of the selection runs there.
+    """
+    # NaN passes through minima and maxima, which take no memory
+    finite = [torch.isfinite(torch.stack(torch.aminmax(kernel))).all() for kernel in kernels.values()]
+    given = [scale if scale.dtype == torch.float64 else scale.float() for scale in scales.values()]
+    found = together([*finite, *given])
+    for name, flag in zip(kernels, found, strict=False):
+        if not flag:
             raise ValueError(
-                f"model: the weight of {producer.name} has NaN or infinite values; it cannot be clustered"
+                f"model: the weight of {name} has NaN or infinite values; it cannot be clustered"
             )
+    return {name: torch.from_numpy(x) for name, x in zip(scales, found[len(finite) :], strict=True)}
 
 
 def _given(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
@@ -282,8 +297,9 @@ def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
         if np.array_equal(row, np.arange(points.shape[1])):
             tables.append(points)
         else:
-            table = points[:, torch.from_numpy(row).to(points.device)]
-            table[:, torch.from_numpy(row < 0).to(points.device)] = 0  # an atom without a channel here
+            table = points[:, on_device(row, "int64", points.device)]
+            if (row < 0).any():  # an atom without a channel here
+                table.masked_fill_(on_device(row < 0, "bool", points.device)[None, :, None], 0)
             tables.append(table)
     return tables if backend == "triton" else [table.numpy() for table in tables]
 

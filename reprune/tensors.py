@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .arrays import is_tensor, to_numpy
 from .backend import interpreted
@@ -57,6 +58,22 @@ def finite(x: torch.Tensor, name: str) -> None:
 
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
+
+
+def together(parts: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
+    """Tensors as arrays of the same shape and dtype (one that numpy knows), each in memory of its own; one
+    copy from a device brings all that lie there."""
+    import torch
+
+    found: dict[int, npt.NDArray[Any]] = {}
+    for device in dict.fromkeys(part.device for part in parts):
+        own = [k for k, part in enumerate(parts) if part.device == device]
+        all_bytes = torch.cat([parts[k].detach().reshape(-1).view(torch.uint8) for k in own]).cpu().numpy()
+        ends = np.cumsum([parts[k].nbytes for k in own])[:-1]
+        for k, some in zip(own, np.split(all_bytes, ends), strict=True):
+            dtype = str(parts[k].dtype).removeprefix("torch.")
+            found[k] = some.copy().view(dtype).reshape(parts[k].shape)
+    return [found[k] for k in range(len(parts))]
 
 
 def back(x: object) -> Callable[[torch.Tensor], Any]:

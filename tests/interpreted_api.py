@@ -5,8 +5,12 @@ import oracles
 import pytest
 import torch
 from networks import images, small_resnet
+from reprune.kernels import select as kernels
+from waits import Waits
 
 import reprune
+from reprune import planner
+from reprune.graph import ChannelGraph
 
 
 def draw_labels(O, I, clusters, seed):
@@ -132,7 +136,20 @@ def test_errors_of_selection():
     [{"sparsity": 0.5}, {"params": 0.6, "ties": "norm", "scope": "all", "rule": "uniform"}],
     ids=str,
 )
-def test_the_plan_of_cpp(how):
+def test_the_plan_of_cpp(how, monkeypatch):
+    """And the host waits twice: for what decides how many filters stay, before it starts anything, and for
+    the picks. Tracing the graph, before and after, is not counted."""
+    log, launched = Waits(), []
+    before, after = planner.build_graph, ChannelGraph.certify
+    monkeypatch.setattr(planner, "build_graph", lambda *args: log.go(before(*args)))
+    monkeypatch.setattr(ChannelGraph, "certify", lambda *args: after(*args) if log.stop() is None else None)
+    cluster = kernels.cluster_layers
+    monkeypatch.setattr(kernels, "cluster_layers", lambda *a: launched.append(len(log.found)) or cluster(*a))
     model = small_resnet(channels=3, inner=4, blocks=1)
-    plans = [reprune.make_plan(model, images(), backend=name, **how) for name in ("cpp", "triton")]
-    assert plans[0].to_json() == plans[1].to_json()
+    expected = reprune.make_plan(model, images(), backend="cpp", **how).to_json()
+    log.found.clear()
+    with log:
+        plan = reprune.make_plan(model, images(), backend="triton", **how)
+    assert plan.to_json() == expected
+    assert log.found == ["tensors.py:together"] * 2
+    assert launched == [1]  # all layers at once, after the first

@@ -11,7 +11,7 @@ from torch import nn
 
 from .certificate import Failure, Mask, certify
 from .custom import register_rule
-from .groups import LAYERS, ChannelGroup, Producer, find_groups, mean_gamma, output_first
+from .groups import LAYERS, ChannelGroup, Producer, find_groups, has_gamma, mean_gamma, output_first
 from .slicing import Slices, copy_with, cut, cut_all, named_tensors, put, sliced_copy, successor
 from .trace import left_as_it_was
 from .traced import Example, TracedModel, as_example, trace_model
@@ -28,6 +28,7 @@ __all__ = [
     "copy_with",
     "cut",
     "cut_all",
+    "has_gamma",
     "left_as_it_was",
     "mean_gamma",
     "named_tensors",

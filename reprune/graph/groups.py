@@ -181,6 +181,14 @@ def _gammas(scales: Mapping[str, Ints], count: int, group: Ints) -> tuple[tuple[
     return tuple(gammas)
 
 
+def has_gamma(group: ChannelGroup) -> bool:
+    """Is there a BatchNorm behind each atom?"""
+    behind = np.zeros(group.atoms.size, dtype=bool)
+    for _, _, where in group.gammas:
+        behind[where] = True
+    return bool(behind.all())
+
+
 def mean_gamma(group: ChannelGroup, tensors: Mapping[str, Tensor]) -> npt.NDArray[np.float64] | None:
     """[A] |gamma| of each atom, averaged over the BatchNorms behind it (Eq. 8); None where an atom has
     none."""

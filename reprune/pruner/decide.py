@@ -12,7 +12,7 @@ from torch import Tensor
 from ..distributed import gathered, owners, rank_and_size
 from ..graph import ChannelGraph, ChannelGroup, Mask, Producer
 from ..plan import Ints
-from ..planner import tables_of
+from ..planner import read, tables_of
 from ..selection import LayerProblem, select_layers
 from ..targets import MinKeep, Target, counts_of
 from .regrowth import draw, residual_norms
@@ -69,7 +69,7 @@ def decide(
     owner = owners([cost(group, source, alive, counts[group.name]) for group in graph.groups], size)
     mine = [group for k, group in enumerate(graph.groups) if owner[k] == rank]
     kernels = {p.name: _live_kernel(p, source, alive) for group in mine for p in group.producers}
-    _finite(kernels)
+    read(kernels, {})
     problems = [
         LayerProblem(
             group.name,
@@ -137,14 +137,6 @@ def _live_kernel(producer: Producer, source: Source, alive: Mask) -> Tensor:
     there = np.flatnonzero(alive[atoms] | (atoms < 0))
     kernel = source.kernel(producer)
     return kernel if there.size == kernel.shape[1] else kernel[:, torch.from_numpy(there).to(kernel.device)]
-
-
-def _finite(kernels: Mapping[str, Tensor]) -> None:
-    for name, kernel in kernels.items():
-        if not bool(torch.isfinite(kernel).all()):
-            raise ValueError(
-                f"model: the weight of {name} has NaN or infinite values; it cannot be clustered"
-            )
 
 
 def _regrown(

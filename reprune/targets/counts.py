@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from ..graph import ChannelGraph, mean_gamma, named_tensors
+from ..graph import ChannelGraph, has_gamma, mean_gamma
 from ..graph.cost import size_cost
 from ..sparsity import keep_counts, uniform_counts
 from .bounds import MinKeep, least, of_those_present, rounded
@@ -27,8 +27,7 @@ def in_scope(graph: ChannelGraph, scope: str) -> ChannelGraph:
 
 def ranked(graph: ChannelGraph, rule: str) -> ChannelGraph:
     """The graph of the groups that `rule` can rank; ``ValueError`` if there are none."""
-    tensors = named_tensors(graph.model)
-    bare = [group for group in graph.groups if rule == "bn" and mean_gamma(group, tensors) is None]
+    bare = [group for group in graph.groups if rule == "bn" and not has_gamma(group)]
     if not graph.groups or len(bare) == len(graph.groups):
         _nothing(graph, bool(bare))
     return graph.without(bare, "no BatchNorm behind it; rule='uniform' prunes it")
