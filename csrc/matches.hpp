@@ -21,26 +21,29 @@ class Matches {
           rows_(width_ * static_cast<std::size_t>(table.filters), alone), covered_(channels_ * 256, 0),
           row_(width_, nothing), left_(static_cast<std::size_t>(table.filters)) {
         const auto n = static_cast<std::size_t>(table.filters), clusters = static_cast<std::size_t>(table.clusters);
-        std::vector<std::uint32_t> size(tile * clusters);
+        std::vector<std::uint16_t> labels(tile * n), size(clusters);
         std::vector<std::uint8_t> byte(tile * clusters);
         for (std::size_t j0 = 0; j0 < channels_ && fits_; j0 += tile) {
             const std::size_t columns = std::min(tile, channels_ - j0);
-            const auto label = [&](std::size_t i, std::size_t c) {
-                return static_cast<std::size_t>(table.labels[static_cast<std::ptrdiff_t>(i) * table.stride_i +
-                                                             static_cast<std::ptrdiff_t>(j0 + c) * table.stride_j]);
-            };
-            std::fill(size.begin(), size.end(), 0U);
-            for (std::size_t i = 0; i < n; ++i)
-                for (std::size_t c = 0; c < columns; ++c) ++size[c * clusters + label(i, c)];
+            const std::int32_t* from = table.labels + static_cast<std::ptrdiff_t>(j0) * table.stride_j;
+            for (std::size_t i = 0; i < n; ++i, from += table.stride_i)  // columns that lie far apart are read once
+                for (std::size_t c = 0; c < columns; ++c)
+                    labels[i * tile + c] = static_cast<std::uint16_t>(from[static_cast<std::ptrdiff_t>(c) * table.stride_j]);
             for (std::size_t c = 0; c < columns; ++c) {
+                std::fill(size.begin(), size.end(), std::uint16_t{0});
+                for (std::size_t i = 0; i < n; ++i) ++size[labels[i * tile + c]];
                 int next = 0;
-                for (std::size_t k = c * clusters; k < (c + 1) * clusters; ++k)
-                    byte[k] = static_cast<std::uint8_t>(size[k] > 1 ? next++ : alone);
+                for (std::size_t k = 0; k < clusters; ++k) {
+                    const int several = size[k] > 1;  // without a branch, which no one could guess
+                    byte[c * clusters + k] = static_cast<std::uint8_t>(alone + several * (next - alone));
+                    next += several;
+                }
                 fits_ = fits_ && next <= alone;
                 covered_[(j0 + c) * 256 + alone] = nothing;  // whoever covers it is the only one to care
             }
             for (std::size_t i = 0; i < n; ++i)
-                for (std::size_t c = 0; c < columns; ++c) rows_[i * width_ + j0 + c] = byte[c * clusters + label(i, c)];
+                for (std::size_t c = 0; c < columns; ++c)
+                    rows_[i * width_ + j0 + c] = byte[c * clusters + labels[i * tile + c]];
         }
         for (std::size_t i = 0; i < n; ++i) left_[i] = static_cast<std::int32_t>(i);
     }
