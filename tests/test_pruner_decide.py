@@ -128,3 +128,4 @@ def test_history(tmp_path):
     figure = pruner.history.plot()
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [4, 4, 4]
     figure.savefig(tmp_path / "history.png")
+    assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())

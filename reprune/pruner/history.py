@@ -93,6 +93,7 @@ class History:
             ("FLOPs with channels that came back", [event.flops_regrown for event in self._events]),
         ):
             axes.plot(epochs, values, marker="o", markersize=3, label=label)
+        axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("epoch")
         axes.set_ylabel("share")
         axes.set_ylim(0, 1.05)

@@ -53,7 +53,7 @@ def save_training(
     head = json.dumps({"format": FORMAT, "content": encode(content, tensors, "state")})
     numbered = {str(k): as_stored(tensor) for k, tensor in enumerate(tensors)}
     with in_place_of(Path(path)) as temporary:
-        save_file(numbered, temporary, metadata={"format": "pt", "reprune_training": head})
+        save_file(numbered, temporary, metadata={"reprune_training": head})
 
 
 def load_training(
