@@ -50,6 +50,22 @@ def test_tied_tensors_half_precision_and_scratch_buffers_count_as_in_a_file(tmp_
     assert 0.9e-6 * numbers < sum(t.nbytes for t in tensors) / 1e6 <= 1e-6 * numbers
 
 
+def test_what_one_step_of_all_layers_leaves_over_is_used():
+    """Layers of one size take coarse steps together; some of them stay larger, as many as fit."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Conv2d(3 if k == 0 else 16, 16, 3) for k in range(6)), nn.Conv2d(16, 2, 1))
+    how = {"rule": "uniform", "round_to": 8}
+    x = torch.zeros(1, 3, 16, 16)
+    plan = reprune.make_plan(model, x, params=0.6, **how)
+    keep = {name: len(channels) for name, channels in plan.keep.items()}
+    assert set(keep.values()) == {8, 16}
+    assert plan.params[1] <= 0.6 * plan.params[0]
+    for name in keep:
+        if keep[name] == 8:
+            larger = reprune.make_plan(model, x, keep={**keep, name: 16}, rule="uniform")
+            assert larger.params[1] > 0.6 * plan.params[0], name
+
+
 def test_what_is_ignored_stays_whole():
     model = small_resnet()
     plan = reprune.make_plan(model, X, sparsity=0.5, scope="all", ignore=["blocks.1", "*wise"])

@@ -1,5 +1,7 @@
 """REPruneImportance in Torch-Pruning's own pruner: the channels that stay are those that reprune keeps."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,23 +12,29 @@ import reprune
 
 tp = pytest.importorskip("torch_pruning", reason='needs pip install "reprune[torch-pruning]"')
 
+from reprune.selection import LayerProblem, select_layers  # noqa: E402
 from reprune.torch_pruning import REPruneImportance  # noqa: E402
 
 X = images()
 
 
 class Recorder(REPruneImportance):
-    """Remembers the scores it gave."""
+    """Remembers the scores it gave, and the weights it saw."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.given, self.seen = {}, {}
 
     def __call__(self, group):
         scores = super().__call__(group)
-        self.given[self._pruner.DG._module2name[group[0].dep.target.module]] = scores
+        root = group[0].dep.target.module
+        name = self._pruner.DG._module2name[root]
+        self.given[name], self.seen[name] = scores, root.weight.detach().clone()
         return scores
 
 
 def pruner_of(model, x=X, attach=True, **settings):
     importance = Recorder()
-    importance.given = {}
     ignored = [module for module in model.modules() if isinstance(module, nn.Linear)]
     pruner = tp.pruner.BasePruner(model, x, importance, ignored_layers=ignored, **settings)
     if attach:
@@ -147,18 +155,59 @@ class Varied(nn.Module):
 def test_grouped_transposed_and_linear_layers():
     torch.manual_seed(0)
     model = Varied().eval()
-    whole = model.hidden.weight.detach().clone()
-    importance = REPruneImportance(ties="norm")
+    importance = Recorder(ties="norm")
     pruner = tp.pruner.BasePruner(model, X, importance, pruning_ratio=0.5, ignored_layers=[model.head])
     importance.attach(pruner)
     pruner.step()
     assert model.first.out_channels == model.grouped.out_channels == 12
     assert model.grouped.groups == 4
     assert (model.up.out_channels, model.side.out_channels, model.hidden.out_features) == (8, 4, 16)
-    gone = next(gone for name, _, gone in pruner.pruning_history() if name == "hidden")
-    alone = reprune.select_filters(whole[:, :, None], 16, ties="norm", name="hidden")
-    assert not set(gone) & set(alone.keep.tolist())
+    gone = {name: set(gone) for name, _, gone in pruner.pruning_history()}
+    seen = importance.seen
+    for name in ("first", "grouped"):  # four channels for each of six places
+        tables = seen[name].reshape(4, 6, -1, 9).transpose(1, 2).numpy()
+        (places,) = select_layers([LayerProblem(name, tuple(tables), 3)], ties="norm")
+        assert gone[name] == {channel for channel in range(24) if channel % 6 not in places.keep}, name
+    kernels = {"up": seen["up"].transpose(0, 1), "side": seen["side"], "hidden": seen["hidden"][:, :, None]}
+    for name, weight in kernels.items():
+        alone = reprune.select_filters(weight, len(weight) // 2, ties="norm", name=name)
+        rest = sorted(set(range(len(weight))) - set(alone.keep.tolist()))
+        assert gone[name] == set(rest), name
+        norms, scores = weight[rest].flatten(1).norm(dim=1), importance.given[name][rest]
+        assert torch.equal(norms.argsort(), scores.argsort()), name  # of what goes, the smallest goes first
     assert model(X).shape == (2, 5)
+
+
+class Joined(nn.Module):
+    """One BatchNorm behind two convolutions side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 12, 3), nn.Conv2d(3, 12, 3)
+        self.norm = nn.BatchNorm2d(24)
+        self.last = nn.Conv2d(24, 6, 3)
+        self.end = nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(torch.cat([self.left(x), self.right(x)], 1)))
+        return self.head(torch.relu(self.end(self.last(x))).mean((2, 3)))
+
+
+def test_scales_are_those_behind_each_layer():
+    torch.manual_seed(0)
+    model = Joined().eval()
+    with torch.no_grad():
+        for norm, slope in ((model.norm, -1), (model.end, 1)):
+            norm.weight.copy_(torch.linspace(2, 1, norm.num_features) if slope < 0 else norm.weight * 1.7)
+    whole = copy.deepcopy(model)
+    pruner = pruner_of(model, pruning_ratio=0.3, global_pruning=True)
+    pruner.step()
+    plan = reprune.make_plan(whole, X, sparsity=0.3, scope="all")
+    assert [len(plan.keep[name]) for name in ("left", "right", "last")] == [12, 3, 6]
+    for name, channels in kept(pruner, sizes_of(whole)).items():
+        assert channels == plan.keep[name].tolist(), name
+    assert (model.left.out_channels, model.right.out_channels) == (12, 3)
 
 
 def test_errors():
