@@ -124,6 +124,15 @@ class WrittenByNumber(Toy):
         return x * gate
 
 
+class WrittenByIndex(Toy):
+    """Channels by a list of numbers."""
+
+    def between(self, x):
+        gate = torch.ones_like(x)
+        gate[:, torch.tensor([0, 2])] = 0
+        return x * gate
+
+
 class CountedPositions(Toy):
     def between(self, x):
         return x + torch.arange(x.shape[1], dtype=x.dtype).view(1, -1, 1, 1)
@@ -183,6 +192,7 @@ FOOLING = [
     ScaleByCount,
     BranchOnWidth,
     WrittenByNumber,
+    WrittenByIndex,
     CountedPositions,
     ChannelSoftmax,
     ChannelMean,
@@ -248,7 +258,17 @@ class Unsqueezed(Toy):
         return x * scale + torch.zeros_like(x) + x.new_ones(x.shape)
 
 
-@pytest.mark.parametrize("toy", [Toy, Chunked, Tied, Normalised, Unsqueezed])
+class Sorted(Toy):
+    """Images are written one by one into a blank batch, as those of a detector's levels are."""
+
+    def between(self, x):
+        blank, first = torch.zeros_like(x), torch.arange(len(x)) == 0
+        blank[torch.where(first)[0]] = x[first] * 2
+        blank[torch.where(~first)[0]] = x[~first].relu()
+        return blank
+
+
+@pytest.mark.parametrize("toy", [Toy, Chunked, Tied, Normalised, Unsqueezed, Sorted])
 def test_what_can_be_pruned_is(toy):
     torch.manual_seed(0)
     model = toy().double().eval()

@@ -98,6 +98,8 @@ RULES: dict[str, Rule] = {
     "stack": shape.stack,
     "constant_pad_nd": shape.pad,
     "glu": shape.glu,
+    "index_put": shape.index_put,
+    "torchvision::roi_align": compute.roi_align,
     "as_strided": shape.as_strided,
     **dict.fromkeys(FACTORIES, blank),
     **dict.fromkeys(_REDUCTIONS.split(), shape.reduction),

@@ -155,6 +155,14 @@ def embedding(known: Known, call: Call, flows: bool) -> None:
     known.set(call.out, [*[None] * indices.dim(), known.state(weight).dims[1]], flows)
 
 
+def roi_align(known: Known, call: Call, flows: bool) -> None:
+    """Boxes cut out of an image and resampled: one for each box, in the channels of the image."""
+    x, boxes = call["input"], call["rois"]
+    known.pin(x, f"is worked on by {call.func}", [k for k in range(x.dim()) if k != 1])
+    known.pin(boxes, f"is a box of {call.func}")
+    known.set(call.out, [None, known.state(x).dims[1], None, None], flows)
+
+
 def batch_norm(known: Known, call: Call, flows: bool) -> None:
     """The channels unite with the affine parameters and the statistics."""
     x = call["input"]

@@ -202,6 +202,35 @@ def pad(known: Known, call: Call, flows: bool) -> None:
     known.set(call.out, dims, flows)
 
 
+def index_put(known: Known, call: Call, flows: bool) -> None:
+    """Values are written at numbers along some dimensions; along the others they meet what is there."""
+    x, values = call["self"], call["values"]
+    why = f"is written by number in {call.func}"
+    given = [k for k, index in enumerate(call["indices"]) if index is not None]
+    for k in given:
+        known.pin(call["indices"][k], why)
+    known.pin(x, why, given)
+    dims: list[Dim] = [None] * x.dim()
+    # Lists of numbers side by side become one dimension of the values; others move dimensions about.
+    plain = given == list(range(given[0], given[-1] + 1)) and all(
+        call["indices"][k].dim() == 1 for k in given
+    )
+    if not plain:
+        known.pin(x, why)
+        known.pin(values, why)
+    for k in range(x.dim()):
+        if plain and k not in given:
+            place = (k if k < given[0] else k - len(given) + 1) - (x.dim() - len(given) + 1) + values.dim()
+            meets = place >= 0 and values.shape[place] > 1
+            dims[k] = known.state(x).dims[k]
+            if meets:
+                dims[k] = known.unite(dims[k], known.state(values).dims[place], why)
+    if call.out is x:
+        known.write(x, dims, flows, str(call.func))
+    else:
+        known.set(call.out, dims, flows)
+
+
 def glu(known: Known, call: Call, flows: bool) -> None:
     """The two halves unite."""
     x = call["self"]
