@@ -1,12 +1,13 @@
 """Every kernel of the GPU path compiled without a GPU or driver: what it takes of a multiprocessor.
 
-Run: python benchmarks/aot.py [--target sm_90 ...] [--only TEXT ...] [--emit DIR] [--json FILE]
+Run: python benchmarks/aot.py [--target sm_90 ...] [--only TEXT ...] [--emit DIR] [--json FILE] [--write FILE]
 
 Triton's kernels for sm_80, sm_90, sm_100 and gfx942, the CUDA kernels (where nvcc is) for the first three.
 Columns: registers of a thread; bytes of stack (spills included); bytes of static shared memory; barriers, in
 the PTX; warps of a multiprocessor that have room for their registers; "per pair": instructions of a lane for
 one evaluation of Ward's cost in the inner loop of the scan, loads and addresses included, counted in the
-machine code. `--emit` leaves the PTX of each variant and a JSON beside it that says how it is launched.
+machine code. `--emit` leaves the PTX of each variant and a JSON beside it that says how it is launched;
+`--write` puts the table, a line per variant, into a page (docs/gpu.md).
 """
 
 import argparse
@@ -16,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from binaries import Report, report_of
+from pages import replace_table
 from variants import TARGETS, Variant, cuda_variants, triton_variants
 
 HEAD = ("variant", "target", "registers", "stack", "shared", "barriers", "warps", "per pair")
@@ -25,6 +27,17 @@ def cells(report: Report) -> tuple[str, ...]:
     numbers = (report.registers, report.stack, report.shared, report.barriers, report.warps)
     per_pair = "" if report.per_pair is None else f"{report.per_pair:.1f}"
     return (report.variant, report.target, *map(str, numbers), per_pair)
+
+
+def page(reports: list[Report]) -> str:
+    """A line per variant, a column per target."""
+    targets = list(dict.fromkeys(report.target for report in reports))
+    lines = [f"| variant | {' | '.join(targets)} |", "|---" * (len(targets) + 1) + "|"]
+    for variant in dict.fromkeys(report.variant for report in reports):
+        own = {report.target: report for report in reports if report.variant == variant}
+        numbers = [" · ".join(filter(None, cells(own[t])[2:])) if t in own else "" for t in targets]
+        lines.append(f"| {' | '.join((variant, *numbers))} |")
+    return "\n".join(lines) + "\n"
 
 
 def emit(folder: Path, variant: Variant, target: str, assembly: str, report: Report) -> None:
@@ -43,6 +56,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="variants whose names have one of these")
     parser.add_argument("--emit", type=Path, metavar="DIR", help="write PTX and launch data there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rows")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this page")
     arguments = parser.parse_args()
     cuda, reason = cuda_variants()
     if reason:
@@ -62,6 +76,8 @@ def main() -> None:
                 emit(arguments.emit, variant, target, binary.assembly, reports[-1])
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([asdict(report) for report in reports], indent=2) + "\n")
+    if arguments.write is not None:
+        replace_table(arguments.write, "aot.py", page(reports))
 
 
 if __name__ == "__main__":

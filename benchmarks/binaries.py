@@ -28,7 +28,8 @@ class Report:
     warps: int
     """Of a multiprocessor at once, as far as registers go."""
     per_pair: float | None
-    """Instructions of a lane in the scan's inner loop for each distance; None where there is no scan."""
+    """Instructions of a lane in the scan's inner loop for each distance; None where there is no scan, or
+    where the compiler laid its loops out so that they cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,13 @@ def _per_pair(lines: list[Line], constants: dict[str, int], width: int) -> float
     scans = [(a, b) for a, b in loops if any(root.search(line.text) for line in lines[a:b])]
     scans = [(a, b) for a, b in scans if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in scans)]
     pairs = constants["R"] * constants["C"] / width
-    return min(_executed(lines, scan, loops, constants["D"], pairs) for scan in scans) / pairs
+    counts = [_executed(lines, scan, loops, constants["D"], pairs) for scan in scans]
+    return min((count / pairs for count in counts if count is not None), default=None)
 
 
 def _executed(
     lines: list[Line], scan: tuple[int, int], loops: set[tuple[int, int]], D: int, pairs: float
-) -> float:
+) -> float | None:
     begin, end = scan
     inner = sorted((a, b) for a, b in loops if begin <= a and b <= end and (a, b) != scan)
     outer = end - begin - sum(b - a for a, b in inner)
@@ -143,7 +145,9 @@ def _executed(
     for coordinates, length in sorted(steps, reverse=True):
         times = int(left // coordinates) if coordinates else 1
         total, left = total + times * length, left - int(times * coordinates)
-    return total
+    own = [line for k, line in enumerate(lines[begin:end], begin) if not any(a <= k < b for a, b in inner)]
+    # the first square may be no multiply-add; more than that, and a loop over coordinates lies elsewhere
+    return total if left - sum(map(_multiply_adds, own)) / pairs <= 1 else None
 
 
 def _multiply_adds(line: Line) -> int:

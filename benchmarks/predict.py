@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from binaries import report_of
 from simulated import cover, cut, cut_kernels_of, simulator, ward, ward_kernel
 from variants import cuda_variants
 
@@ -30,7 +31,6 @@ SCHEDULERS, RATE = 4 * 132, 0.6 * 1.755e9  # warp instructions a second of each
 L2, L2_BYTES, MEMORY = 5.5e12, 50e6, 3.35e12
 LAUNCH = 3e-6
 SORT = 10 * 32 / 4  # warp instructions for 32 numbers: eight digits of four bits
-ROOM = 12 * 132  # programs of Ward that run at once, as their registers allow
 AIMS = {"resnet50": 4.5e-3, "vgg16": 7e-3, "2048x2048x3x3": 55e-3}
 
 
@@ -80,7 +80,7 @@ class Counter:
             binary = variant.compile("sm_90")
             loaded = loaded or self.ptxsim.Module(binary.assembly)
             self.modules.append((loaded, binary.kernel))
-        self.ward_kernels, self.found = {}, {}  # type: ignore[var-annotated]
+        self.ward_kernels, self.rooms, self.found = {}, {}, {}  # type: ignore[var-annotated]
 
     def layer(self, layer: Layer):  # type: ignore[no-untyped-def]
         """Of a channel: warp instructions and bytes of Ward, of each warp of the cut; of the layer: of every
@@ -90,7 +90,10 @@ class Counter:
             weight = self.draw((layer.O, layer.I, layer.d))
             channels = [weight[:, j] - weight[:, j].mean(axis=0) for j in range(min(2, layer.I))]
             if layer.d not in self.ward_kernels:
-                self.ward_kernels[layer.d] = ward_kernel(self.ptxsim, layer.d, self.dtype, points=np.float32)
+                kernel = ward_kernel(self.ptxsim, layer.d, self.dtype, points=np.float32)
+                self.ward_kernels[layer.d] = kernel
+                binary = kernel.variant.compile("sm_90")
+                self.rooms[layer.d] = 132 * report_of(kernel.variant, "sm_90", binary).warps
             stats, links = ward(self.ward_kernels[layer.d], channels)
             merges = layer.O - layer.keep
             cuts, heights, labels = cut(
@@ -129,7 +132,8 @@ def stages(layers: list[Layer], counter: Counter) -> dict[str, Load]:
         own = found.setdefault(f"ward d={layer.d}", Load(launches=2))  # and a table of the problems
         own.warps += [ward_work] * layer.I
         own.bytes += ward_bytes * layer.I
-        own.state = max(own.state, min(ROOM, layer.I) * layer.O * (layer.d + 9) * 4.0)
+        position = (layer.d + 4) * counter.dtype().itemsize + 20  # bytes
+        own.state = max(own.state, float(min(counter.rooms[layer.d], layer.I) * layer.O * position))
         if layer.d == 1:
             own = found.setdefault("sort", Load())
             own.warps += [SORT * layer.O / 32] * layer.I

@@ -54,7 +54,7 @@ class Kernel:
 
 def ward_kernel(ptxsim, d, dtype, target="sm_90", points=None):  # type: ignore[no-untyped-def]
     """Of a state of `dtype`, for points of the same type or another."""
-    variant = ward_variant(d, TYPES[dtype], DOUBLE=int((points or dtype) is np.float64))
+    variant = ward_variant(d, TYPES[dtype], target, DOUBLE=int((points or dtype) is np.float64))
     return Kernel(ptxsim, variant, target)
 
 

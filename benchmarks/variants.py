@@ -1,5 +1,6 @@
 """The kernels of the GPU path, compiled without a GPU, and how each is launched."""
 
+import itertools
 import re
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ TARGETS = {
 }
 CSRC = Path(__file__).parents[1] / "csrc"
 NVCC = ("-std=c++17", "-O3", "-fmad=false")  # as CMakeLists.txt says
-DEVICE = torch.device("cuda")
+CHIPS = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0), "gfx942": (0, 0)}
 
 SIZES = (
     64,
@@ -81,11 +82,13 @@ class Variant:
         }
 
 
-def ward_variant(d: int, dtype: torch.dtype, **changes: int) -> Variant:
-    """Ward linkage of float32 points of d coordinates, any number, with a state of ``dtype``."""
+def ward_variant(d: int, dtype: torch.dtype, target: str = "sm_90", **changes: int) -> Variant:
+    """Ward of float32 points of d coordinates, any number, with a state of ``dtype``, as on ``target``."""
     real = "*fp32" if dtype == torch.float32 else "*fp64"
     types = {"problems": "*i64", "points": real, "costs": "*fp64", "tops": "*fp64"}
-    shape = ward_shape(d, dtype, DEVICE) | changes
+    used = ward_shape(d, dtype, CHIPS[target])
+    same = tuple(name for name, chip in CHIPS.items() if ward_shape(d, dtype, chip) == used)
+    shape = used | changes
     warps = shape.pop("num_warps")
     constants = {"DOUBLE": False, "D": d, "LINE": d == 1, **shape}
     names = [name for name in ward_kernel.arg_names if name not in constants]
@@ -96,6 +99,7 @@ def ward_variant(d: int, dtype: torch.dtype, **changes: int) -> Variant:
         "problems",
         {name: types.get(name, "*i32") for name in names},
         constants,
+        tuple(TARGETS) if changes else same,
     )
 
 
@@ -117,7 +121,12 @@ def cut_variant(kernel: object, n: int) -> Variant:
 
 
 def triton_variants() -> list[Variant]:
-    ward = [ward_variant(d, dtype) for dtype in (torch.float32, torch.float64) for d in KERNEL_SIZES]
+    ward = []
+    for dtype, d in itertools.product((torch.float32, torch.float64), KERNEL_SIZES):
+        left = tuple(TARGETS)
+        while left:
+            ward.append(ward_variant(d, dtype, left[0]))
+            left = tuple(target for target in left if target not in ward[-1].targets)
     return ward + [cut_variant(kernel, n) for kernel in (height_kernel, label_kernel) for n in SIZES]
 
 

@@ -18,22 +18,33 @@ HALF_RATE = {(8, 0), (9, 0), (10, 0)}
 """Compute capabilities that add float64 at half the rate of float32."""
 
 
-def ward_shape(d: int, dtype: torch.dtype, device: torch.device) -> dict[str, int]:
+Chip = tuple[int, int] | None
+"""Compute capability of a GPU of NVIDIA, (0, 0) for one of AMD, None for Triton's interpreter."""
+
+
+def chip_of(device: torch.device) -> Chip:
+    if device.type == "cpu":
+        return None
+    return (0, 0) if torch.version.hip is not None else torch.cuda.get_device_capability(device)
+
+
+def ward_shape(d: int, dtype: torch.dtype, chip: Chip) -> dict[str, int]:
     """Rows and columns of a scan's tile, columns being positions of a tile of the state; one warp a problem.
 
     With one warp no barrier waits and nothing is computed four times. 8 x 32 keeps the accumulators of a scan
-    and the coordinates of eight rows in registers; in float64, for 5 to 9 coordinates, those of four.
+    and the coordinates of eight rows in registers; in float64, for 5 to 9 coordinates, the compiler manages
+    that on Hopper and spills elsewhere, where four rows read the state twice as often (benchmarks/tiles.py).
     """
-    if device.type == "cpu":  # the interpreter wants few large steps
+    if chip is None:  # the interpreter wants few large steps
         return {"R": 64, "C": 256, "num_warps": 1}
-    rows = 4 if dtype == torch.float64 and 4 < d <= 9 else 8
+    rows = 4 if dtype == torch.float64 and 4 < d <= 9 and chip != (9, 0) else 8
     return {"R": rows, "C": 32, "num_warps": 1}
 
 
 def cut_shape(n: int) -> dict[str, int]:
     """The kernels of kernels/cut.py hold n points at once."""
     N = max(32, 1 << (n - 1).bit_length())
-    return {"N": N, "num_warps": max(1, min(8, N // 512))}
+    return {"N": N, "num_warps": 16 if N > 2048 else max(1, N // 512)}
 
 
 def state_dtype(precision: str, tables: Sequence[Tensor]) -> torch.dtype:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .launch import SCRATCH, on, on_device, padded, state_dtype, ward_shape
+from .launch import SCRATCH, chip_of, on, on_device, padded, state_dtype, ward_shape
 from .ward import REALS, WORDS, ward_kernel
 
 
@@ -68,7 +68,7 @@ def link(tables: Sequence[Tensor], precision: str = "auto", scratch: int = SCRAT
         chunk: list[tuple[int, int, int]] = []  # (table, first problem, problems)
         bytes_of_position = (d + REALS) * dtype.itemsize + 4 * WORDS.value
         for k in same:
-            own = padded(sizes[k], ward_shape(d, dtype, device)["C"]) * bytes_of_position
+            own = padded(sizes[k], ward_shape(d, dtype, chip_of(device))["C"]) * bytes_of_position
             begin = 0
             while begin < counts[k]:
                 fit = min(counts[k] - begin, max(room // own, 0 if chunk else 1))
@@ -94,7 +94,7 @@ def _link_chunk(
     type."""
     first = tables[chunk[0][0]]
     device, d = first.device, first.shape[2]
-    how = ward_shape(d, dtype, device)
+    how = ward_shape(d, dtype, chip_of(device))
     parts = [tables[k][begin : begin + count] for k, begin, count in chunk]
     orders: list[Tensor | None] = [None] * len(parts)
     if d == 1:

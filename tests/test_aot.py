@@ -21,13 +21,20 @@ def report(variant, target):
     [(1, "sm_90"), (4, "sm_90"), (9, "sm_80"), (9, "sm_90"), (9, "sm_100"), (25, "sm_90"), (49, "sm_90")],
 )
 def test_ward_in_float32_spills_nothing(d, target):  # for any number of points: it is no constant
-    own = report(benchmarks()[0].ward_variant(d, torch.float32), target)
+    own = report(benchmarks()[0].ward_variant(d, torch.float32, target), target)
     assert own.stack == 0
     if d == 9:
         assert own.per_pair <= 34
         # else the count missed a part of the loop; Blackwell adds and multiplies two float32 at once
         assert own.per_pair >= (d if target == "sm_100" else 2 * d) + 8
     assert own.warps >= 12
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_eight_rows_of_float64_just_fit_on_hopper(double):
+    own = report(benchmarks()[0].ward_variant(9, torch.float64, "sm_90", DOUBLE=double), "sm_90")
+    assert own.stack == 0
+    assert own.warps == 8
 
 
 @pytest.mark.parametrize("n", [64, 512, 2048])
@@ -39,7 +46,7 @@ def test_the_cut_spills_nothing(name, n):
 
 
 def test_amd_compiles():
-    own = report(benchmarks()[0].ward_variant(9, torch.float32), "gfx942")
+    own = report(benchmarks()[0].ward_variant(9, torch.float32, "gfx942"), "gfx942")
     assert own.stack == 0
     assert own.per_pair <= 34
 
@@ -48,7 +55,9 @@ def test_amd_compiles():
 def test_the_table_and_what_it_leaves(tmp_path):
     script, out = ROOT / "benchmarks" / "aot.py", tmp_path / "rows.json"
     command = [sys.executable, str(script), "--target", "sm_90", "--only", "cover random", "height n=64"]
-    command += ["--json", str(out), "--emit", str(tmp_path)]
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- aot.py -->\nold\n<!-- end of aot.py -->\nafter\n")
+    command += ["--json", str(out), "--emit", str(tmp_path), "--write", str(page)]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     rows = json.loads(out.read_text())
@@ -60,3 +69,8 @@ def test_the_table_and_what_it_leaves(tmp_path):
         assert f".entry {launch['kernel']}(" in (tmp_path / f"{stem}.ptx").read_text()
         assert launch["threads"] == threads
         assert all(launch["arguments"].values())
+    before, _, *table, _, after = page.read_text().splitlines()
+    assert (before, after) == ("before", "after")
+    assert table[0] == "| variant | sm_90 |"
+    assert [line.split(" |")[0] for line in table[2:]] == ["| height n=64", "| cover random"]
+    assert f"| {rows[1]['registers']} · 0 · " in table[3]
