@@ -1,6 +1,6 @@
 """Ward in Triton under Triton's interpreter, against the reference and a greedy replay.
 
-The whole table takes about a quarter of an hour; tests/test_kernels.py runs a part of it:
+The whole table, 400 cases, takes about 20 minutes on one core; tests/test_kernels.py runs a part of it:
 
     TRITON_INTERPRET=1 python -P -m pytest -q tests/interpreted_kernels.py
 """

