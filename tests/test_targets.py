@@ -92,6 +92,15 @@ def test_the_fewest_channels_by_name():
     assert reprune.PruningPlan.from_json(plan.to_json()).settings["min_keep"] == bounds
 
 
+def test_channels_that_leave_in_fours_are_rounded_as_channels():
+    torch.manual_seed(0)
+    grouped = nn.Conv2d(24, 24, 3, groups=4)  # one place of each of the four groups at a time
+    model = nn.Sequential(nn.Conv2d(3, 24, 3), nn.ReLU(), grouped, nn.ReLU(), nn.Conv2d(24, 2, 1))
+    for round_to, left in ((1, 12), (8, 16), (12, 12), (16, 16), (32, 24)):
+        plan = reprune.make_plan(model, X, sparsity=0.5, rule="uniform", round_to=round_to)
+        assert {len(kept) for kept in plan.keep.values()} == {left}, round_to
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -205,6 +214,20 @@ def test_the_clock(monkeypatch):
     assert clock.FEWEST <= ratio.runs <= clock.MOST
     assert full.calls == small.calls == ratio.runs + clock.WARM_UP
     assert full.training
+
+
+def test_runs_go_on_until_the_median_is_known():
+    calm, wild = [(1.0, 2.0)] * 5, [(1.0 + k % 3, 2.0) for k in range(9)]
+    assert clock._enough(calm, 0.0)
+    assert not clock._enough(calm[: clock.FEWEST - 1], 2 * clock.SECONDS)
+    assert not clock._enough(wild, 0.0)
+    assert clock._enough(wild, 2 * clock.SECONDS)
+
+
+@pytest.mark.parametrize("threads, expected", [(1, time.thread_time), (2, time.perf_counter)])
+def test_the_clock_of_one_thread_stands_still_for_other_programs(monkeypatch, threads, expected):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert clock._clock(nn.Linear(1, 1)) is expected
 
 
 def test_a_real_latency():
