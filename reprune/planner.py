@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from .backend import resolve
 from .graph import LAYERS, ChannelGraph, ChannelGroup, build_graph, named_tensors
-from .kernels.launch import on_device
 from .plan import Ints, PruningPlan
 from .selection import LayerProblem, select_layers
 from .targets import (
@@ -27,7 +26,7 @@ from .targets import (
     target_of,
     without_ignored,
 )
-from .tensors import together
+from .tensors import placed, together
 
 Progress = Callable[[str, int, int], None]
 
@@ -297,9 +296,9 @@ def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
         if np.array_equal(row, np.arange(points.shape[1])):
             tables.append(points)
         else:
-            table = points[:, on_device(row, "int64", points.device)]
+            table = points[:, placed(row, points.device)]
             if (row < 0).any():  # an atom without a channel here
-                table.masked_fill_(on_device(row < 0, "bool", points.device)[None, :, None], 0)
+                table.masked_fill_(placed(row < 0, points.device)[None, :, None], 0)
             tables.append(table)
     return tables if backend == "triton" else [table.numpy() for table in tables]
 

@@ -60,6 +60,14 @@ def finite(x: torch.Tensor, name: str) -> None:
         raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
 
 
+def placed(x: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """A small array on ``device``; from pinned memory, for other copies wait for what runs there."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(x))
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
 def together(parts: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
     """Tensors as arrays of the same shape and dtype (one that numpy knows), each in memory of its own; one
     copy from a device brings all that lie there."""
