@@ -102,6 +102,25 @@ class RollByHalf(Toy):
         return torch.roll(x, 4, dims=1) * x
 
 
+class RollAndChoice(RollByHalf):
+    """The same where the data decide how much there is: calls and edges have no counterparts."""
+
+    def forward(self, x):
+        y = super().forward(x)
+        return y[y > -1e9]
+
+
+class Repeated(Toy):
+    """In training, as many operations as there are channels, after all others."""
+
+    def forward(self, x):
+        x = self.a(x)
+        y = self.c(torch.relu(self.b(x))).mean((2, 3))
+        for _ in range(x.shape[1] // 2 if self.training else 0):
+            y = y * 0.5
+        return y
+
+
 class ScaleBySize(Toy):
     def between(self, x):
         return x * x.shape[1] ** -0.5
@@ -188,6 +207,7 @@ FOOLING = [
     ConstantPermutation,
     Roll,
     RollByHalf,
+    Repeated,
     ScaleBySize,
     ScaleByCount,
     BranchOnWidth,
@@ -211,6 +231,16 @@ def test_fooled_by_none(toy):
     graph = exact(model, torch.randn(2, 3, 6, 6, dtype=torch.float64), seeds=range(3))
     assert graph.skipped["a"]
     assert [group.name for group in graph.groups] == ["b"]
+
+
+def test_channels_that_must_not_meet_where_the_data_decide():
+    torch.manual_seed(0)
+    graph = build_graph(RollAndChoice().double().eval(), torch.randn(2, 3, 6, 6, dtype=torch.float64))
+    group = next(group for group in graph.groups if group.name == "a")
+    kept = graph.everything()
+    kept[group.atoms[0]] = False  # six channels: the roll makes other pairs of them
+    assert graph.certify(graph.everything()) is None
+    assert graph.certify(kept) is not None
 
 
 def test_groups_of_a_group_norm():
