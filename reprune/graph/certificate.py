@@ -7,7 +7,7 @@ must run with the same scalars.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,13 @@ import numpy.typing as npt
 from torch import nn
 
 from .groups import ChannelGroup
-from .labels import FIXED, fixed
+from .labels import FIXED, Ints, fixed
 from .slicing import named_tensors, sliced_copy
 from .trace import Trace, run
 from .traced import Example, TracedModel, without_values
 
 Mask = npt.NDArray[np.bool_]
+Edge = tuple[Ints, Ints]
 
 
 @dataclass(frozen=True)
@@ -101,27 +102,41 @@ def _wrong_edges(trace: Trace, traced: TracedModel, stays: Mask) -> set[int]:
     """Atoms in which something else united than in the full model without what left.
 
     That each edge joins an atom to itself is not enough: a roll by half of the channels exchanges two
-    members of an atom, and with other channels gone it may exchange none.  Where the data decides how much
-    runs, edges have no counterparts and it must be enough.
+    members of an atom, and with other channels gone it may exchange none.
     """
     of = traced.atoms.of
     bad: set[int] = set()
-    free = np.ones(traced.atoms.count, dtype=bool)
-    free[list(traced.atoms.pinned)] = False
+    free = _may_leave(traced)
     for a, b in trace.known.ledger.edges:
         real = (a != FIXED) & (b != FIXED)
         x, y = of[a[real]], of[b[real]]
         apart = (x != y) & (free[x] | free[y])  # those that must live anyway may meet
         bad.update(x[apart].tolist(), y[apart].tolist())
-    if traced.data_dependent:
-        return bad
-    for before, after in zip(traced.edges, trace.known.ledger.edges, strict=False):
-        for old, new in zip(before, after, strict=True):
-            left = old[(old == FIXED) | stays[old]]
+    before, after = (_united(traced, edges, stays) for edges in (traced.edges, trace.known.ledger.edges))
+    for expected, found in zip(before, after, strict=False):
+        for left, new in zip(expected, found, strict=True):
             if not np.array_equal(left, new):
                 wrong = left[left != new] if left.shape == new.shape else left
                 bad.update(of[wrong[wrong != FIXED]].tolist())
     return bad
+
+
+def _may_leave(traced: TracedModel) -> Mask:
+    """[atoms + 1] which atoms are not pinned; the last entry is that of :data:`FIXED` positions."""
+    free = np.ones(traced.atoms.count + 1, dtype=bool)
+    free[list(traced.atoms.pinned)] = False
+    free[FIXED] = False
+    return free
+
+
+def _united(traced: TracedModel, edges: Iterable[Edge], stays: Mask) -> Iterator[Edge]:
+    """What is left of `edges` where the labels `stays` [labels] are; where the data decide how much runs,
+    only of those that touch channels which may leave, as the others have no counterparts in another run."""
+    free, of = _may_leave(traced), np.append(traced.atoms.of, fixed(1))
+    for edge in edges:
+        a, b = (line[(line == FIXED) | stays[line]] for line in edge)
+        if not traced.data_dependent or free[of[a]].any() or free[of[b]].any():
+            yield a, b
 
 
 def _new_pins(trace: Trace, traced: TracedModel) -> set[int]:
@@ -132,10 +147,7 @@ def _new_pins(trace: Trace, traced: TracedModel) -> set[int]:
 
 def _touching(traced: TracedModel, log: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """The calls of `log` that touch channels which may leave: how many boxes remain is up to the data."""
-    free = np.ones(traced.atoms.count + 1, dtype=bool)
-    free[list(traced.atoms.pinned)] = False
-    free[FIXED] = False
-    of = np.append(traced.atoms.of, fixed(1))
+    free, of = _may_leave(traced), np.append(traced.atoms.of, fixed(1))
     known: dict[int, bool] = {}
     for touched, *_ in log:
         for line in touched:
