@@ -7,6 +7,7 @@ import pytest
 import torch
 from random_networks import RandomNetwork
 from torch import nn
+from torchvision.ops import roi_align
 from zoo import difference, masked, randomize
 
 from reprune.graph import build_graph, cut_all, put
@@ -232,6 +233,29 @@ def test_fooled_by_none(toy):
     graph = exact(model, torch.randn(2, 3, 6, 6, dtype=torch.float64), seeds=range(3))
     assert graph.skipped["a"]
     assert [group.name for group in graph.groups] == ["b"]
+
+
+class NothingFound(Toy):
+    """No box was found, and goes through a BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+
+    def between(self, x):
+        chosen = self.norm(roi_align(x, x.new_zeros(0, 5), 6))
+        return x + chosen.sum(0)
+
+
+def test_batch_norm_of_nothing():
+    """PyTorch computes it from the first channel's numbers; it must follow the channels all the same."""
+    torch.manual_seed(0)
+    model = NothingFound().double().eval()
+    graph = exact(model, torch.randn(2, 3, 6, 6, dtype=torch.float64), seeds=range(3))
+    kept = graph.everything()
+    kept[next(group for group in graph.groups if group.name == "a").atoms[:3]] = False
+    slices = graph.traced.slices(kept)
+    assert [len(slices[name][0]) for name in ("a.weight", "norm.weight", "norm.running_var")] == [5, 5, 5]
 
 
 def test_groups_of_a_group_norm():

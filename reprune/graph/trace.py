@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -82,6 +84,32 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
+class _EmptyBatchNorm(TorchFunctionMode):
+    """PyTorch normalises an empty tensor by other operations, which take the numbers of the first channel:
+    whether a detector finds nothing in the example must not matter, so it gets the usual one."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """:func:`torch.nn.functional.batch_norm`; of an empty tensor by the operation of all others."""
+    if training or input.numel():
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return torch.native_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps)[0]
+
+
 def run(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Trace) -> str | None:
     """Trace `model` in evaluation mode, then in training mode (auxiliary heads), under one trace.
 
@@ -124,7 +152,7 @@ def _pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], trace
     torch.manual_seed(0)
     if (watch := current()) is not None:
         watch.begin_pass()
-    with trace:
+    with trace, _EmptyBatchNorm():
         output = model(*args, **kwargs)
     if not isinstance(output, (Tensor, tuple, list, dict)):
         output = getattr(output, "__dict__", output)
