@@ -93,7 +93,7 @@ Labels bind_cut(const Doubles& trees, const Doubles& heights, int threads) {  //
 std::tuple<Counts, Counts> bind_max_coverage(const Labels& labels, std::int32_t clusters, std::int64_t keep,
                                              std::uint64_t seed, const std::string& name,
                                              const std::optional<Doubles>& norms) {
-    const LabelTable table{labels.data(), labels.shape(1), 1, labels.shape(0), labels.shape(1), clusters};
+    const LabelTable<std::int32_t> table{labels.data(), labels.shape(1), 1, labels.shape(0), labels.shape(1), clusters};
     Counts order(keep), gains(keep);
     std::int64_t *picked = order.mutable_data(), *gained = gains.mutable_data();
     const double* norm = norms ? norms->data() : nullptr;

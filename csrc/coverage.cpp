@@ -18,8 +18,8 @@ REPRUNE_CLONES std::int32_t largest(const std::int32_t* x, std::size_t n) {
     return most;
 }
 
-template <class Gains>
-void greedy(Gains coverage, const LabelTable& table, std::int64_t keep, std::uint32_t key, const double* norms,
+template <class Gains, class Label>
+void greedy(Gains coverage, const LabelTable<Label>& table, std::int64_t keep, std::uint32_t key, const double* norms,
             std::int64_t* order, std::int64_t* gains) {
     const auto n = static_cast<std::size_t>(table.filters);
     // gain[i]: clusters that filter i would newly cover; -1 once picked
@@ -45,7 +45,8 @@ void greedy(Gains coverage, const LabelTable& table, std::int64_t keep, std::uin
 
 }  // namespace
 
-void max_coverage(const LabelTable& table, std::int64_t keep, std::uint32_t tie_key, const double* norms,
+template <class Label>
+void max_coverage(const LabelTable<Label>& table, std::int64_t keep, std::uint32_t tie_key, const double* norms,
                   std::int64_t* order, std::int64_t* gains) {
     if (keep < 640 && table.clusters < 640) {  // where comparing is faster, as measured
         Matches matches(table);
@@ -57,5 +58,10 @@ void max_coverage(const LabelTable& table, std::int64_t keep, std::uint32_t tie_
         greedy(Rings<std::uint32_t>(table), table, keep, tie_key, norms, order, gains);
     }
 }
+
+template void max_coverage(const LabelTable<std::int32_t>&, std::int64_t, std::uint32_t, const double*, std::int64_t*,
+                           std::int64_t*);
+template void max_coverage(const LabelTable<std::uint16_t>&, std::int64_t, std::uint32_t, const double*, std::int64_t*,
+                           std::int64_t*);
 
 }  // namespace reprune

@@ -6,8 +6,9 @@
 
 namespace reprune {
 
+template <class Label>  // std::int32_t, or std::uint16_t for at most 65,536 filters
 struct LabelTable {  // the cluster of kernel (i, j) within channel j: labels[i * stride_i + j * stride_j], 0 <= . < clusters
-    const std::int32_t* labels;
+    const Label* labels;
     std::ptrdiff_t stride_i, stride_j;
     std::int64_t filters, channels;  // O, I
     std::int32_t clusters;           // at most this many in any channel, at most O
@@ -15,7 +16,8 @@ struct LabelTable {  // the cluster of kernel (i, j) within channel j: labels[i 
 
 // table [O, I] -> order [keep] and gains [keep]. Ties: the larger norms[i] when norms is given, then the hash of ties.hpp
 // under `tie_key`.
-void max_coverage(const LabelTable& table, std::int64_t keep, std::uint32_t tie_key, const double* norms,
+template <class Label>
+void max_coverage(const LabelTable<Label>& table, std::int64_t keep, std::uint32_t tie_key, const double* norms,
                   std::int64_t* order, std::int64_t* gains);
 
 }  // namespace reprune

@@ -4,17 +4,6 @@
 
 namespace reprune {
 
-std::int32_t renumber(std::int32_t* labels, std::int64_t n) {
-    std::vector<std::int32_t> seen(static_cast<std::size_t>(n), -1);
-    std::int32_t next = 0;
-    for (std::int64_t i = 0; i < n; ++i) {
-        std::int32_t& name = seen[static_cast<std::size_t>(labels[i])];
-        if (name < 0) name = next++;
-        labels[i] = name;
-    }
-    return next;
-}
-
 std::int32_t cut(const double* z, std::int64_t n, double height, std::int32_t* labels) {
     // group[c]: a leaf that stands for cluster c while all merges below it count, else -1
     std::vector<std::int32_t> group(static_cast<std::size_t>(2 * n - 1), -1);

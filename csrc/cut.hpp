@@ -1,7 +1,9 @@
 // A dendrogram cut at a height: who is in which cluster.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace reprune {
 
@@ -10,6 +12,16 @@ namespace reprune {
 std::int32_t cut(const double* z, std::int64_t n, double height, std::int32_t* labels);
 
 // Renumbers labels [n] (any values in [0, n)) by first appearance; returns how many there are.
-std::int32_t renumber(std::int32_t* labels, std::int64_t n);
+template <class Label>
+std::int32_t renumber(Label* labels, std::int64_t n) {
+    std::vector<std::int32_t> seen(static_cast<std::size_t>(n), -1);
+    std::int32_t next = 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+        std::int32_t& name = seen[static_cast<std::size_t>(labels[i])];
+        if (name < 0) name = next++;
+        labels[i] = static_cast<Label>(name);
+    }
+    return next;
+}
 
 }  // namespace reprune

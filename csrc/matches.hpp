@@ -16,7 +16,8 @@ class Matches {
   public:
     static constexpr std::uint8_t nothing = 255, alone = 254;  // not a label; the label of every cluster of one
 
-    explicit Matches(const LabelTable& table)
+    template <class Label>
+    explicit Matches(const LabelTable<Label>& table)
         : channels_(static_cast<std::size_t>(table.channels)), width_((channels_ + 31) / 32 * 32),
           rows_(width_ * static_cast<std::size_t>(table.filters), alone), covered_(channels_ * 256, 0),
           row_(width_, nothing), left_(static_cast<std::size_t>(table.filters)) {
@@ -25,7 +26,7 @@ class Matches {
         std::vector<std::uint8_t> byte(tile * clusters);
         for (std::size_t j0 = 0; j0 < channels_ && fits_; j0 += tile) {
             const std::size_t columns = std::min(tile, channels_ - j0);
-            const std::int32_t* from = table.labels + static_cast<std::ptrdiff_t>(j0) * table.stride_j;
+            const Label* from = table.labels + static_cast<std::ptrdiff_t>(j0) * table.stride_j;
             for (std::size_t i = 0; i < n; ++i, from += table.stride_i)  // columns that lie far apart are read once
                 for (std::size_t c = 0; c < columns; ++c)
                     labels[i * tile + c] = static_cast<std::uint16_t>(from[static_cast<std::ptrdiff_t>(c) * table.stride_j]);

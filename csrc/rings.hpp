@@ -16,12 +16,13 @@ class Rings {
   public:
     static constexpr Id covered = static_cast<Id>(-1);
 
-    explicit Rings(const LabelTable& table)
+    template <class Label>
+    explicit Rings(const LabelTable<Label>& table)
         : width_(static_cast<std::size_t>(table.channels)), next_(width_ * static_cast<std::size_t>(table.filters)) {
         const auto n = static_cast<std::size_t>(table.filters), clusters = static_cast<std::size_t>(table.clusters);
         std::vector<Id> head(clusters), tail(clusters);
         for (std::size_t j = 0; j < width_; ++j) {
-            const std::int32_t* labels = table.labels + static_cast<std::ptrdiff_t>(j) * table.stride_j;
+            const Label* labels = table.labels + static_cast<std::ptrdiff_t>(j) * table.stride_j;
             std::fill(head.begin(), head.end(), covered);
             for (std::size_t i = n; i-- > 0;) {
                 const auto label = static_cast<std::size_t>(labels[static_cast<std::ptrdiff_t>(i) * table.stride_i]);

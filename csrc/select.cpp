@@ -26,27 +26,37 @@ std::vector<double> squared_norms(const LayerProblem& problem) {
     return norms;
 }
 
-void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, int threads) {
+template <class Label>
+void select_layer(LayerProblem& problem, Label* labels, std::int64_t channels, std::uint64_t seed, bool ties_by_norm,
+                  int threads) {
     std::int64_t first = 0;  // channel of the table's first column
-    std::vector<std::int32_t> own;
-    std::int32_t* all = problem.labels;
-    if (all == nullptr) {
-        std::int64_t channels = 0;
-        for (const Batch& table : problem.tables) channels += table.b;
-        own.resize(static_cast<std::size_t>(channels * problem.filters));
-        all = own.data();
-    }
     for (const Batch& table : problem.tables) {
-        std::int32_t *labels = all + first * problem.filters, *clusters = problem.clusters + first;
-        problem.heights.push_back(cut_table(table, problem.keep, threads, labels, clusters));
+        problem.heights.push_back(
+            cut_table(table, problem.keep, threads, labels + first * problem.filters, problem.clusters + first));
         first += table.b;
     }
     std::vector<double> norms;
     if (ties_by_norm) norms = squared_norms(problem);
-    const LabelTable table{all, 1, problem.filters, problem.filters, first,
-                           *std::max_element(problem.clusters, problem.clusters + first)};
+    const LabelTable<Label> table{labels, 1, problem.filters, problem.filters, channels,
+                                  *std::max_element(problem.clusters, problem.clusters + channels)};
     max_coverage(table, problem.keep, tie_key(seed, problem.name), ties_by_norm ? norms.data() : nullptr, problem.order,
                  problem.gains);
+}
+
+void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, int threads) {
+    std::int64_t channels = 0;
+    for (const Batch& table : problem.tables) channels += table.b;
+    const auto with_own = [&](auto zero) {
+        std::vector<decltype(zero)> labels(static_cast<std::size_t>(channels * problem.filters));
+        select_layer(problem, labels.data(), channels, seed, ties_by_norm, threads);
+    };
+    if (problem.labels != nullptr) {
+        select_layer(problem, problem.labels, channels, seed, ties_by_norm, threads);
+    } else if (problem.filters <= 65536) {
+        with_own(std::uint16_t{});
+    } else {
+        with_own(std::int32_t{});
+    }
 }
 
 // Roughly what a layer costs: pairs of points that a scan looks at, or points to sort.

@@ -31,9 +31,10 @@ Space& space() {
     return s;
 }
 
+template <class Label>
 class Table {
   public:
-    Table(const Batch& table, std::int64_t keep, int threads, std::int32_t* labels, std::int32_t* clusters)
+    Table(const Batch& table, std::int64_t keep, int threads, Label* labels, std::int32_t* clusters)
         : table_(table), n_(static_cast<std::int32_t>(table.first.n)), d_(static_cast<std::int32_t>(table.first.d)),
           merges_(static_cast<std::size_t>(n_ - keep)), threads_(threads), labels_(labels), clusters_(clusters),
           left_(at(table.b)), reached_(at(table.b), -1.0) {}
@@ -55,7 +56,8 @@ class Table {
     std::int32_t n_, d_;
     std::size_t merges_;  // that the channel which sets the cut makes
     int threads_;
-    std::int32_t *labels_, *clusters_;
+    Label* labels_;  // [I, O]; until a channel is cut, a forest over its filters
+    std::int32_t* clusters_;
     double factor_ = 1, unit_ = 1;  // values times factor are of order one; both powers of two
     double known_ = 0;              // a lower bound of the cut: joins of at most this cost are made
     std::vector<std::vector<Join>> left_;  // [I] joins beyond it that a channel has found
@@ -63,7 +65,8 @@ class Table {
 };
 
 // float64 squares of float32 neither overflow nor vanish
-void Table::scale() {
+template <class Label>
+void Table<Label>::scale() {
     if (!table_.first.is_double) return;
     double most = 0;
     for (std::int64_t j = 0; j < table_.b; ++j)
@@ -77,7 +80,8 @@ void Table::scale() {
 }
 
 // Channel j into the memory of this thread's Line or Ward.
-void Table::load(std::int64_t j) const {
+template <class Label>
+void Table<Label>::load(std::int64_t j) const {
     double* rows = d_ == 1 ? space().line.start(n_) : space().ward.start(n_, d_);
     const Points points = table_[j];
     const auto copy = [&](const auto* data) {
@@ -95,7 +99,8 @@ void Table::load(std::int64_t j) const {
 }
 
 // Lines of channels that are neighbours in memory: a cache line of the weight serves them all.
-void Table::load_lines(std::int64_t begin, std::int64_t end) const {
+template <class Label>
+void Table<Label>::load_lines(std::int64_t begin, std::int64_t end) const {
     std::vector<double>& values = space().block;
     values.resize(at(block * n_));
     const Points points = table_[begin];
@@ -112,7 +117,8 @@ void Table::load_lines(std::int64_t begin, std::int64_t end) const {
 }
 
 // An offset common to all points goes where that is exact (Sterbenz: all within a factor of two).
-void Table::centre(double* rows) const {
+template <class Label>
+void Table<Label>::centre(double* rows) const {
     for (std::int32_t k = 0; k < d_; ++k) {
         const double first = rows[k];
         double low = first, high = first;
@@ -130,7 +136,8 @@ void Table::centre(double* rows) const {
 
 // All channels: first those whose points lie furthest apart, as the differences of a few points tell, then the others as
 // they stand in memory, where neighbours share cache lines.
-std::vector<std::int64_t> Table::by_spread(std::int64_t first) const {
+template <class Label>
+std::vector<std::int64_t> Table<Label>::by_spread(std::int64_t first) const {
     std::vector<double> spread(at(table_.b));
     for (std::int64_t j = 0; j < table_.b; ++j) {
         const Points points = table_[j];
@@ -152,28 +159,30 @@ std::vector<std::int64_t> Table::by_spread(std::int64_t first) const {
 // What Line or Ward found of channel j up to `limit`: joins of at most the known bound into labels_, the others into left_.
 // Returns the cost of the merge that leaves `keep` clusters if it is among the others: 0 if it came before, infinity if it
 // comes later.
-double Table::collect(std::int64_t j, double limit) {
+template <class Label>
+double Table<Label>::collect(std::int64_t j, double limit) {
     Space& s = space();
-    std::int32_t* parent = labels_ + j * n_;
+    Label* parent = labels_ + j * n_;
     std::vector<Join>& left = left_[at(j)];
     left.clear();
     std::size_t made = 0;  // of those in labels_
     if (d_ == 1) {
         const std::int32_t* order = s.line.order();
         const double* cost = s.line.cost();
-        std::int32_t root = parent[order[0]] = order[0];
+        std::int32_t root = order[0];
+        parent[root] = static_cast<Label>(root);
         for (std::int32_t p = 1; p < n_; ++p) {
             const bool same = cost[p - 1] <= known_;
             root = same ? root : order[p];
             made += same;
-            parent[order[p]] = root;
+            parent[order[p]] = static_cast<Label>(root);
             if (!same && cost[p - 1] <= limit && cost[p - 1] < infinity) left.push_back({order[p - 1], order[p], cost[p - 1]});
         }
     } else {
-        std::iota(parent, parent + n_, 0);
+        std::iota(parent, parent + n_, Label{0});
         for (const Join& x : s.ward.joins()) {
             if (x.cost <= known_) {
-                parent[x.gone] = x.kept;
+                parent[x.gone] = static_cast<Label>(x.kept);
                 ++made;
             } else {
                 left.push_back(x);
@@ -190,7 +199,8 @@ double Table::collect(std::int64_t j, double limit) {
     return *nth;
 }
 
-double Table::cluster(std::int64_t j, double limit) {
+template <class Label>
+double Table<Label>::cluster(std::int64_t j, double limit) {
     load(j);
     if (d_ == 1) {
         space().line.run(limit);
@@ -201,7 +211,8 @@ double Table::cluster(std::int64_t j, double limit) {
 }
 
 // The same from `limit` on, as far as it takes.
-double Table::reach(std::int64_t j, double limit) {
+template <class Label>
+double Table<Label>::reach(std::int64_t j, double limit) {
     for (;;) {
         const double cost = cluster(j, limit);
         if (cost < infinity) return cost;
@@ -209,24 +220,26 @@ double Table::reach(std::int64_t j, double limit) {
     }
 }
 
-void Table::label(std::int64_t j, double height) {
-    std::int32_t* parent = labels_ + j * n_;
+template <class Label>
+void Table<Label>::label(std::int64_t j, double height) {
+    Label* parent = labels_ + j * n_;
     if (reached_[at(j)] < height) cluster(j, height);
-    const auto root = [&](std::int32_t x) {
+    const auto root = [&](Label x) {
         while (parent[x] != x) x = parent[x] = parent[parent[x]];
         return x;
     };
     for (const Join& x : left_[at(j)])
-        if (x.cost <= height) parent[root(x.gone)] = root(x.kept);
+        if (x.cost <= height) parent[root(static_cast<Label>(x.gone))] = root(static_cast<Label>(x.kept));
     for (std::int32_t i = 0; i < n_; ++i) {
-        const std::int32_t up = parent[i];
+        const Label up = parent[i];
         if (parent[up] != up) parent[i] = root(up);
     }
     clusters_[j] = renumber(parent, n_);
     std::vector<Join>().swap(left_[at(j)]);
 }
 
-double Table::cut() {
+template <class Label>
+double Table<Label>::cut() {
     scale();
     // A few channels first: the cut is at least the largest of theirs.
     const std::int64_t few = std::min(table_.b, std::max<std::int64_t>(2, std::min<std::int64_t>(6, table_.b / 64)));
@@ -284,8 +297,12 @@ double Table::cut() {
 
 }  // namespace
 
-double cut_table(const Batch& table, std::int64_t keep, int threads, std::int32_t* labels, std::int32_t* clusters) {
-    return Table(table, keep, threads, labels, clusters).cut();
+template <class Label>
+double cut_table(const Batch& table, std::int64_t keep, int threads, Label* labels, std::int32_t* clusters) {
+    return Table<Label>(table, keep, threads, labels, clusters).cut();
 }
+
+template double cut_table(const Batch&, std::int64_t, int, std::int32_t*, std::int32_t*);
+template double cut_table(const Batch&, std::int64_t, int, std::uint16_t*, std::int32_t*);
 
 }  // namespace reprune

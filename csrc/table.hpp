@@ -9,6 +9,8 @@ namespace reprune {
 
 // h = max over the channels of the height of the (O - keep)-th merge; every channel makes its merges of height <= h.
 // table [I, O, d], 1 <= keep < O -> labels [I, O], clusters [I]; returns h.
-double cut_table(const Batch& table, std::int64_t keep, int threads, std::int32_t* labels, std::int32_t* clusters);
+// Label: std::int32_t, or std::uint16_t for at most 65,536 filters.
+template <class Label>
+double cut_table(const Batch& table, std::int64_t keep, int threads, Label* labels, std::int32_t* clusters);
 
 }  // namespace reprune

@@ -189,10 +189,12 @@ def test_many_layers_on_any_number_of_threads(threads, monkeypatch):
         np.testing.assert_array_equal(one.order, other.order)
 
 
-def test_labels_are_left_out_on_request():
-    problems = [LayerProblem("a", (table_of(awkward("heavy", 40, 9, 9, seed=1)),) * 2, 17)]
+@pytest.mark.parametrize(("O", "I", "d", "keep"), [(40, 9, 9, 17), (65536, 1, 1, 700), (65537, 1, 1, 700)])
+def test_labels_are_left_out_on_request(O, I, d, keep):
+    """Labels of up to 65,536 filters are then kept in two bytes while they are needed."""
+    problems = [LayerProblem("a", (table_of(awkward("heavy", O, I, d, seed=1)),) * 2, keep)]
     (full,), (bare,) = select_layers(problems), select_layers(problems, labels=False)
-    assert full.labels.shape == (40, 18)
+    assert full.labels.shape == (O, 2 * I)
     assert bare.labels.size == 0
     np.testing.assert_array_equal(bare.order, full.order)
     np.testing.assert_array_equal(bare.clusters, full.clusters)
