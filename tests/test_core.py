@@ -189,7 +189,7 @@ def test_many_layers_on_any_number_of_threads(threads, monkeypatch):
         np.testing.assert_array_equal(one.order, other.order)
 
 
-@pytest.mark.parametrize(("O", "I", "d", "keep"), [(40, 9, 9, 17), (65536, 1, 1, 700), (65537, 1, 1, 700)])
+@pytest.mark.parametrize("O, I, d, keep", [(40, 9, 9, 17), (65536, 1, 1, 700), (65537, 1, 1, 700)])
 def test_labels_are_left_out_on_request(O, I, d, keep):
     """Labels of up to 65,536 filters are then kept in two bytes while they are needed."""
     problems = [LayerProblem("a", (table_of(awkward("heavy", O, I, d, seed=1)),) * 2, keep)]
