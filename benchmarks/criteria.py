@@ -86,7 +86,7 @@ def deciding(criterion: str, model: nn.Module, seed: int) -> Iterator[str]:
 
     with (
         mock.patch("reprune.pruner.decide.select_layers", select),
-        mock.patch("reprune.planner.select_layers", select),
+        mock.patch("reprune.tables.select_layers", select),
     ):
         yield "random"
 

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from .backend import resolve
-from .graph import LAYERS, ChannelGraph, ChannelGroup, build_graph, named_tensors
-from .plan import Ints, PruningPlan
-from .selection import LayerProblem, select_layers
+from .graph import LAYERS, ChannelGraph, build_graph, named_tensors
+from .plan import PruningPlan
+from .tables import Chosen, Progress, read, select_groups
 from .targets import (
-    Counts,
     check_bounds,
     choice,
     counts_of,
+    given,
     in_scope,
     ranked,
     target_of,
     without_ignored,
 )
-from .tensors import placed, together
-
-Progress = Callable[[str, int, int], None]
 
 _LAYER_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "conv": ("convolutions", (nn.modules.conv._ConvNd,)),
@@ -129,13 +124,13 @@ def make_plan(
     )
     while True:
         if target[0] == "keep":
-            counts, measured = _given(graph, target[1]), ""
+            counts, measured = given(graph, target[1]), ""
             rest = [group for group in graph.groups if group.name not in counts]
             graph = graph.without(rest, "not named in keep")
         else:
             graph = ranked(graph, rule)
             counts, measured = counts_of(graph, target, rule, round_to, min_keep, scales, progress=progress)
-        selections = _select(graph, counts, seed, ties, chosen, progress)
+        selections = select_groups(graph, counts, seed, ties, chosen, progress)
         kept = _kept(graph, selections)
         if progress is not None:
             progress("certify", 0, 1)
@@ -168,142 +163,7 @@ def _scales(graph: ChannelGraph) -> dict[str, Tensor]:
     return {name: tensors[name] for group in graph.groups for name, *_ in group.gammas}
 
 
-def read(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`scales`, float32 or float64 on the host; ``ValueError`` if a kernel is not finite.
-
-    One copy from each device brings all, before anything of the selection runs there.
-    """
-    # NaN passes through minima and maxima, which take no memory
-    finite = [torch.isfinite(torch.stack(torch.aminmax(kernel))).all() for kernel in kernels.values()]
-    given = [scale if scale.dtype == torch.float64 else scale.float() for scale in scales.values()]
-    found = together([*finite, *given])
-    for name, flag in zip(kernels, found, strict=False):
-        if not flag:
-            raise ValueError(
-                f"model: the weight of {name} has NaN or infinite values; it cannot be clustered"
-            )
-    return {name: torch.from_numpy(x) for name, x in zip(scales, found[len(finite) :], strict=True)}
-
-
-def _given(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
-    """`keep` in atoms of groups."""
-    group_of = {p.name: (group, p) for group in graph.groups for p in group.producers}
-    counts: Counts = {}
-    for name, channels in keep.items():
-        if name in graph.skipped:
-            raise ValueError(f"keep: {name} must stay whole: {graph.skipped[name]}")
-        if name not in group_of:
-            near = difflib.get_close_matches(name, group_of, n=3) or list(group_of)[:3]
-            raise ValueError(
-                f"keep: no layer that may lose channels is named {name!r}; "
-                f"did you mean one of {', '.join(near)}?"
-            )
-        group, producer = group_of[name]
-        size, width = graph.channels[name].size, producer.rows.shape[1]
-        fixed = size - group.atoms.size * width
-        atoms, odd = divmod(channels - fixed, width)
-        if not 1 <= channels <= size or odd or atoms < 1:
-            step = f" in steps of {width}" if width > 1 else ""
-            raise ValueError(
-                f"keep: {name} can keep {fixed + width} to {size} channels{step}, got {channels}"
-            )
-        if counts.setdefault(group.name, atoms) != atoms:
-            raise ValueError(f"keep: {name} shares its channels with {group.name}; give both the same number")
-    if not counts:
-        raise ValueError("keep: expected at least one layer, got an empty dictionary")
-    return counts
-
-
-class _Chosen(NamedTuple):
-    """What a plan needs of a selection; its labels are as large as the weights of a Linear layer."""
-
-    keep: Ints
-    coverage: float
-
-
-BATCH_BYTES = 2**24
-"""Copied kernels of layers that are selected together on the host."""
-
-
-def _select(
-    graph: ChannelGraph, counts: Counts, seed: int, ties: str, backend: str, progress: Progress | None
-) -> list[_Chosen]:
-    """Steps 2 and 3 for every group."""
-    chosen: list[_Chosen] = []
-    for groups in _batches(graph, together=backend == "triton"):
-        before = len(chosen)
-
-        def report(done: int, before: int = before) -> None:
-            if progress is not None:
-                progress("select", before + done, len(graph.groups))
-
-        problems = [
-            LayerProblem(
-                group.name,
-                tuple(t for p in group.producers for t in tables_of(p.kernel, p.rows, backend)),
-                counts[group.name],
-            )
-            for group in groups
-        ]
-        found = select_layers(
-            problems,
-            seed=seed,
-            ties=ties,
-            backend=backend,
-            labels=False,
-            progress=report if progress else None,
-        )
-        chosen += [_Chosen(selection.keep, selection.coverage) for selection in found]
-    return chosen
-
-
-def _batches(graph: ChannelGraph, together: bool) -> Iterator[list[ChannelGroup]]:
-    """The groups, as many at a time as need little memory, or all `together`."""
-    batch: list[ChannelGroup] = []
-    size = 0
-    for group in graph.groups:
-        need = sum(p.kernel.nbytes for p in group.producers if not _as_it_is(p.kernel, p.rows))
-        if batch and not together and size + need > BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(group)
-        size += need
-    if batch:
-        yield batch
-
-
-def _as_it_is(kernel: Tensor, rows: Ints) -> bool:
-    """The table of `rows` is the weight itself, not a copy."""
-    native = kernel.device.type == "cpu" and kernel.dtype in (torch.float32, torch.float64)
-    return native and rows.shape[1] == 1 and np.array_equal(rows[:, 0], np.arange(len(kernel)))
-
-
-def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
-    """[I, A, d] for each of the w channels of an atom: I clustering problems of A kernels.
-
-    `kernel` [O, I, ...], `rows` [A, w] the output channels of each atom (-1: it has none here).
-
-    On the host, but for the backend "triton", which takes them where they are.
-    """
-    kernel = kernel.flatten(2)
-    if kernel.dtype not in (torch.float32, torch.float64):
-        kernel = kernel.float()
-    if backend != "triton":
-        kernel = kernel.cpu()
-    points = kernel.transpose(0, 1)  # [I, O, d]
-    tables = []
-    for row in rows.T:
-        if np.array_equal(row, np.arange(points.shape[1])):
-            tables.append(points)
-        else:
-            table = points[:, placed(row, points.device)]
-            if (row < 0).any():  # an atom without a channel here
-                table.masked_fill_(placed(row < 0, points.device)[None, :, None], 0)
-            tables.append(table)
-    return tables if backend == "triton" else [table.numpy() for table in tables]
-
-
-def _kept(graph: ChannelGraph, selections: list[_Chosen]) -> npt.NDArray[np.bool_]:
+def _kept(graph: ChannelGraph, selections: list[Chosen]) -> npt.NDArray[np.bool_]:
     kept = graph.everything()
     for group, selection in zip(graph.groups, selections, strict=True):
         kept[group.atoms] = False

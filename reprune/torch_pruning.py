@@ -18,8 +18,8 @@ except ImportError as error:
 
 from .backend import resolve
 from .graph import output_first
-from .planner import tables_of
 from .selection import LayerProblem, select_layers
+from .tables import tables_of
 from .targets import choice
 
 __all__ = ["REPruneImportance"]

@@ -17,7 +17,7 @@ ROWS = (
     {"reference", "kernels", "_core"},
     {"linkage", "cut", "coverage", "sparsity", "graph", "gpu"},
     {"selection", "targets", "hierarchy"},
-    {"plan"},
+    {"plan", "tables"},
     {"planner"},
     {"surgery"},
     {"checkpoint", "distributed"},

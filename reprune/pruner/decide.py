@@ -12,8 +12,8 @@ from torch import Tensor
 from ..distributed import gathered, owners, rank_and_size
 from ..graph import ChannelGraph, ChannelGroup, Mask, Producer
 from ..plan import Ints
-from ..planner import read, tables_of
 from ..selection import LayerProblem, select_layers
+from ..tables import read, tables_of
 from ..targets import MinKeep, Target, counts_of
 from .regrowth import draw, residual_norms
 

@@ -3,6 +3,7 @@
 from .bounds import MinKeep, check_bounds, without_ignored
 from .budget import Counts
 from .counts import counts_of, in_scope, ranked
+from .given import given
 from .target import Target, choice, target_of
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "check_bounds",
     "choice",
     "counts_of",
+    "given",
     "in_scope",
     "ranked",
     "target_of",

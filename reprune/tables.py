@@ -1,0 +1,126 @@
+"""The kernels of a model's groups as tables to cluster, and what is chosen of each group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .graph import ChannelGraph, ChannelGroup
+from .selection import LayerProblem, select_layers
+from .targets import Counts
+from .tensors import placed, together
+
+Ints = npt.NDArray[np.int64]
+Progress = Callable[[str, int, int], None]
+"""``progress(stage, done, total)``."""
+
+
+def read(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`scales`, float32 or float64 on the host; ``ValueError`` if a kernel is not finite.
+
+    One copy from each device brings all, before anything of the selection runs there.
+    """
+    # NaN passes through minima and maxima, which take no memory
+    finite = [torch.isfinite(torch.stack(torch.aminmax(kernel))).all() for kernel in kernels.values()]
+    given = [scale if scale.dtype == torch.float64 else scale.float() for scale in scales.values()]
+    found = together([*finite, *given])
+    for name, flag in zip(kernels, found, strict=False):
+        if not flag:
+            raise ValueError(
+                f"model: the weight of {name} has NaN or infinite values; it cannot be clustered"
+            )
+    return {name: torch.from_numpy(x) for name, x in zip(scales, found[len(finite) :], strict=True)}
+
+
+class Chosen(NamedTuple):
+    """What a plan needs of a selection; its labels are as large as the weights of a Linear layer."""
+
+    keep: Ints
+    coverage: float
+
+
+BATCH_BYTES = 2**24
+"""Copied kernels of layers that are selected together on the host."""
+
+
+def select_groups(
+    graph: ChannelGraph, counts: Counts, seed: int, ties: str, backend: str, progress: Progress | None
+) -> list[Chosen]:
+    """Steps 2 and 3 for every group."""
+    chosen: list[Chosen] = []
+    for groups in _batches(graph, together=backend == "triton"):
+        before = len(chosen)
+
+        def report(done: int, before: int = before) -> None:
+            if progress is not None:
+                progress("select", before + done, len(graph.groups))
+
+        problems = [
+            LayerProblem(
+                group.name,
+                tuple(t for p in group.producers for t in tables_of(p.kernel, p.rows, backend)),
+                counts[group.name],
+            )
+            for group in groups
+        ]
+        found = select_layers(
+            problems,
+            seed=seed,
+            ties=ties,
+            backend=backend,
+            labels=False,
+            progress=report if progress else None,
+        )
+        chosen += [Chosen(selection.keep, selection.coverage) for selection in found]
+    return chosen
+
+
+def _batches(graph: ChannelGraph, together: bool) -> Iterator[list[ChannelGroup]]:
+    """The groups, as many at a time as need little memory, or all `together`."""
+    batch: list[ChannelGroup] = []
+    size = 0
+    for group in graph.groups:
+        need = sum(p.kernel.nbytes for p in group.producers if not _as_it_is(p.kernel, p.rows))
+        if batch and not together and size + need > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(group)
+        size += need
+    if batch:
+        yield batch
+
+
+def _as_it_is(kernel: Tensor, rows: Ints) -> bool:
+    """The table of `rows` is the weight itself, not a copy."""
+    native = kernel.device.type == "cpu" and kernel.dtype in (torch.float32, torch.float64)
+    return native and rows.shape[1] == 1 and np.array_equal(rows[:, 0], np.arange(len(kernel)))
+
+
+def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
+    """[I, A, d] for each of the w channels of an atom: I clustering problems of A kernels.
+
+    `kernel` [O, I, ...], `rows` [A, w] the output channels of each atom (-1: it has none here).
+
+    On the host, but for the backend "triton", which takes them where they are.
+    """
+    kernel = kernel.flatten(2)
+    if kernel.dtype not in (torch.float32, torch.float64):
+        kernel = kernel.float()
+    if backend != "triton":
+        kernel = kernel.cpu()
+    points = kernel.transpose(0, 1)  # [I, O, d]
+    tables = []
+    for row in rows.T:
+        if np.array_equal(row, np.arange(points.shape[1])):
+            tables.append(points)
+        else:
+            table = points[:, placed(row, points.device)]
+            if (row < 0).any():  # an atom without a channel here
+                table.masked_fill_(placed(row < 0, points.device)[None, :, None], 0)
+            tables.append(table)
+    return tables if backend == "triton" else [table.numpy() for table in tables]

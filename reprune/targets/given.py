@@ -1,0 +1,38 @@
+"""Counts that the user gives, layer by layer."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from ..graph import ChannelGraph
+from .budget import Counts
+
+
+def given(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
+    """`keep` in atoms of groups."""
+    group_of = {p.name: (group, p) for group in graph.groups for p in group.producers}
+    counts: Counts = {}
+    for name, channels in keep.items():
+        if name in graph.skipped:
+            raise ValueError(f"keep: {name} must stay whole: {graph.skipped[name]}")
+        if name not in group_of:
+            near = difflib.get_close_matches(name, group_of, n=3) or list(group_of)[:3]
+            raise ValueError(
+                f"keep: no layer that may lose channels is named {name!r}; "
+                f"did you mean one of {', '.join(near)}?"
+            )
+        group, producer = group_of[name]
+        size, width = graph.channels[name].size, producer.rows.shape[1]
+        fixed = size - group.atoms.size * width
+        atoms, odd = divmod(channels - fixed, width)
+        if not 1 <= channels <= size or odd or atoms < 1:
+            step = f" in steps of {width}" if width > 1 else ""
+            raise ValueError(
+                f"keep: {name} can keep {fixed + width} to {size} channels{step}, got {channels}"
+            )
+        if counts.setdefault(group.name, atoms) != atoms:
+            raise ValueError(f"keep: {name} shares its channels with {group.name}; give both the same number")
+    if not counts:
+        raise ValueError("keep: expected at least one layer, got an empty dictionary")
+    return counts
