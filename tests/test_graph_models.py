@@ -87,6 +87,8 @@ class Boxes(nn.Module):
         x = torch.relu(self.a(x))
         points = x.permute(0, 2, 3, 1)[self.score(x)[:, 0] > 0]
         found = self.c(torch.relu(self.b(points)))
+        for _ in range(len(points)):  # as many statements about channels that stay
+            found = found + self.c.bias
         return found if not len(found) else found - found.mean(0) * len(found)
 
 
