@@ -58,6 +58,7 @@ def options_of(
     options = parser.parse_args(arguments)
     if (options.data is None) != options.smoke:
         parser.error("give --data DIR or --smoke")
+    options.out.mkdir(parents=True, exist_ok=True)  # before hours of training, not after
     return options
 
 

@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where files are left")
     parser.add_argument("--smoke", action="store_true", help="a small network, generated images")
     options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)  # before the training, not after
     torch.manual_seed(0)
     (images, labels), (test, truth) = generated() if options.smoke else digits(options)
     model: nn.Module = (
