@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec
 
 import torch
 from torch import Tensor, nn
 
 from .graph import cut, cut_all, named_tensors, put
+from .optimizers import Keeper, check_parameters, check_references, check_states
 from .plan import PruningPlan, remember_plan
 from .planner import make_plan
 
@@ -22,17 +23,36 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
     `optimizer` then holds these, with its state (momentum, moments) sliced alike, so that training goes on.
 
     Raises ``ValueError`` if the plan was not made for this model, if the optimizer holds none of the model's
-    parameters, or if it keeps a state that cannot be sliced.  After an error model and optimizer are as
-    they were.
+    parameters, keeps a state that cannot be sliced or refers to parameters by other ways than its groups, or
+    if a parameter has hooks.  After an error model and optimizer are as they were.
     """
     tensors = named_tensors(model)
     plan.check(tensors)
+    parameters = {name: t for name in plan.slices if isinstance(t := tensors[name], nn.Parameter)}
+    check_parameters(parameters)
+    keeper = None if optimizer is None else _checked(optimizer, tensors, parameters)
     new = cut_all(model, plan.slices)
-    state = {} if optimizer is None else _sliced_state(plan, tensors, optimizer)
+    carried = (
+        keeper.carried(parameters, lambda entry: cut(entry.value, plan.slices[entry.name])) if keeper else []
+    )
     put(model, new)
-    if optimizer is not None:
-        replace_parameters(optimizer, new, state)
+    if keeper:
+        keeper.replace(new, carried)
     remember_plan(model, plan)
+
+
+def _checked(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
+) -> Keeper:
+    keeper = Keeper(optimizer)
+    if not any(id(t) in keeper.held() for t in tensors.values()):
+        raise ValueError(
+            "optimizer: expected one that holds parameters of the model, got one that holds none of them; "
+            "make it from model.parameters() of the same model"
+        )
+    check_references(keeper, parameters)
+    check_states(keeper, parameters)
+    return keeper
 
 
 Arguments = ParamSpec("Arguments")
@@ -60,60 +80,3 @@ def _on_a_copy(
 
 
 prune = _on_a_copy(make_plan)
-
-
-def _sliced_state(
-    plan: PruningPlan, tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
-) -> dict[Tensor, dict[str, Any]]:
-    """{parameter that is cut: its state, cut}; the optimizer is not changed."""
-    held = held_by(optimizer)
-    if not any(id(t) in held for t in tensors.values()):
-        raise ValueError(
-            "optimizer: expected one that holds parameters of the model, got one that holds none of "
-            "them; make it from "
-            "model.parameters() of the same model"
-        )
-    states: dict[Tensor, dict[str, Any]] = {}
-    for name, kept in plan.slices.items():
-        parameter = tensors[name]
-        if parameter in optimizer.state:
-            states[parameter] = {
-                key: _sliced_value(name, key, value, parameter, kept)
-                for key, value in optimizer.state[parameter].items()
-            }
-    return states
-
-
-def held_by(optimizer: torch.optim.Optimizer) -> set[int]:
-    """The ids of the parameters that `optimizer` holds."""
-    return {id(p) for group in optimizer.param_groups for p in group["params"]}
-
-
-def _sliced_value(name: str, key: str, value: Any, parameter: Tensor, kept: Mapping[int, Any]) -> Any:
-    return cut(value, kept) if can_be_sliced(name, key, value, parameter) else value
-
-
-def can_be_sliced(name: str, key: str, value: Any, parameter: Tensor) -> bool:
-    """Is state `key` of parameter `name` a tensor of its shape?  ``ValueError`` if it is one of another."""
-    if not isinstance(value, Tensor) or (value.numel() == 1 and value.shape != parameter.shape):
-        return False
-    if value.shape != parameter.shape:
-        raise ValueError(
-            f"optimizer: state {key!r} of {name} has shape {tuple(value.shape)}; only states of the "
-            f"parameter's shape "
-            f"{tuple(parameter.shape)} and single numbers can be sliced.  Prune first and make the "
-            f"optimizer afterwards"
-        )
-    return True
-
-
-def replace_parameters(
-    optimizer: torch.optim.Optimizer, new: Mapping[Tensor, Tensor], state: Mapping[Tensor, dict[str, Any]]
-) -> None:
-    """Let `optimizer` hold `new` {old: new} in place of the old, each with the `state` {old: state}."""
-    for group in optimizer.param_groups:
-        group["params"] = [new.get(p, p) for p in group["params"]]
-    for old in new:
-        optimizer.state.pop(old, None)
-    for old, values in state.items():
-        optimizer.state[new[old]] = values

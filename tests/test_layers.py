@@ -18,7 +18,7 @@ ROWS = (
     {"linkage", "cut", "coverage", "sparsity", "graph", "gpu"},
     {"selection", "targets", "hierarchy"},
     {"plan", "tables"},
-    {"planner"},
+    {"planner", "optimizers"},
     {"surgery"},
     {"checkpoint", "distributed"},
     {"pruner"},

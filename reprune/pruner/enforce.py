@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..graph import cut, named_tensors, put, successor
-from ..surgery import replace_parameters
+from ..optimizers import Keeper
 from .members import Members, shape_of
 from .store import Positions, Store, write
 
@@ -38,9 +38,15 @@ class Enforcement(Protocol):
 
 
 class Shrink:
-    """Tensors hold what is there and nothing else."""
+    """Tensors hold what is there and nothing else.
+
+    With ``restart`` the optimizer's state is not cut: it starts anew.
+    """
 
     every = True
+
+    def __init__(self, restart: bool = False) -> None:
+        self.restart = restart
 
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
         return shape_of(full, where)
@@ -58,17 +64,14 @@ class Shrink:
                 value = store.take(f"{prefix}/{name}", where, old.device)
                 new[old] = successor(old, value, _moved(old.grad, members.sizes[name], before[name], where))
             news.append(new)
-        own = named_tensors(members.model)
-        states: dict[Tensor, dict[str, Any]] = {
-            own[name]: dict(members.optimizer.state[own[name]])
-            for name in after
-            if own[name] in members.optimizer.state
-        }
-        for key, name, value in list(members.states(list(after), every=True)):
-            states[own[name]][key.split("/")[1]] = store.take(key, after[name], value.device)
+        keeper = Keeper(members.optimizer)
+        parameters = {} if self.restart else members.parameters(after)
+        carried = keeper.carried(parameters, lambda e: store.take(e.key, after[e.name], e.value.device))
         for (_, model), new in zip(members.models(), news, strict=True):
             put(model, new)
-        replace_parameters(members.optimizer, news[0], states)
+        keeper.replace(news[0], carried)
+        if self.restart:
+            keeper.restart()
 
 
 class Mask:
@@ -96,8 +99,8 @@ class Mask:
                 fill(tensor, f"{prefix}/{name}", where)
                 if tensor.grad is not None:
                     tensor.grad.copy_(zeroed(zeroed(tensor.grad, before[name]), where))
-        for key, name, value in members.states(list(after), every=False):
-            fill(value, key, after[name])
+        for entry in members.states(after, every=False):
+            fill(entry.value, entry.key, after[entry.name])
 
 
 def holder(members: Members, layout: Layout) -> Callable[[], None]:

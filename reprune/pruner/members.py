@@ -3,14 +3,14 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..graph import named_tensors
-from ..surgery import can_be_sliced, held_by
+from ..optimizers import Entry, Keeper, check_parameters, check_references, check_states, state_obstacle
 
 WRAPPERS = ("DistributedDataParallel", "DataParallel", "OptimizedModule", "AveragedModel")
 
@@ -57,17 +57,34 @@ class Members:
         """[(prefix of its keys, model or copy)]."""
         return [("model", self.model), *((f"copy{k}", copy) for k, copy in enumerate(self.copies))]
 
-    def states(self, names: Sequence[str], every: bool) -> Iterator[tuple[str, str, Tensor]]:
-        """(key, name, tensor) of the optimizer's states of the shapes of the parameters `names`.
+    def parameters(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """The model's parameters among the tensors `names`."""
+        own = dict(self.model.named_parameters())
+        return {name: own[name] for name in names if name in own}
 
-        ``every``: raise ``ValueError`` for a state of another shape, which cannot be cut.
+    def states(self, names: Iterable[str], every: bool) -> list[Entry]:
+        """The optimizer's states of the tensors `names` that have one number for each of theirs.
+
+        Without `every`, only those in which a zero is zero: not the codes of 8-bit states.
         """
-        tensors = named_tensors(self.model)
-        for name in names:
-            for kind, value in self.optimizer.state.get(tensors[name], {}).items():
-                fits = isinstance(value, Tensor) and value.shape == tensors[name].shape
-                if can_be_sliced(name, kind, value, tensors[name]) if every else fits:
-                    yield f"state/{kind}/{name}", name, value
+        entries = Keeper(self.optimizer).entries(self.parameters(names))
+        return [e for e in entries if every or e.value.is_floating_point() or e.value.is_complex()]
+
+    def check_references(self, names: Iterable[str]) -> None:
+        """Raise ``ValueError`` if the optimizer could never train smaller parameters in place of `names`."""
+        check_references(Keeper(self.optimizer), self.parameters(names))
+
+    def check_hooks(self, names: Iterable[str]) -> None:
+        """Raise ``ValueError`` if something hangs on the parameters `names` that cannot follow."""
+        check_parameters(self.parameters(names))
+
+    def check_states(self, names: Iterable[str]) -> None:
+        """Raise ``ValueError`` if the optimizer's state of the parameters `names` cannot be cut."""
+        check_states(Keeper(self.optimizer), self.parameters(names))
+
+    def state_obstacle(self, names: Iterable[str]) -> str:
+        """Why it cannot; "" if it can."""
+        return state_obstacle(Keeper(self.optimizer), self.parameters(names))
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Raise ``ValueError`` unless every model has tensors of these shapes and the optimizer holds those
@@ -82,7 +99,7 @@ class Members:
                         f"{shapes.get(name, 'none: it was not there')} and has "
                         f"{found.get(name, 'none: it is gone')}; undo that, or make a new Pruner"
                     )
-        held = held_by(self.optimizer)
+        held = Keeper(self.optimizer).held()
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad and id(parameter) not in held:
                 raise ValueError(

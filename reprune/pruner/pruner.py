@@ -15,12 +15,13 @@ from ..arrays import seed_of
 from ..backend import resolve
 from ..graph import LAYERS, copy_with, named_tensors, successor
 from ..graph import Mask as Atoms
+from ..optimizers import Keeper
 from ..plan import PruningPlan, plan_of, set_plan
 from ..planner import plan_of_atoms
 from ..targets import MinKeep, check_bounds, choice, target_of
 from . import state
 from .decide import Found, Rules, decide
-from .enforce import Enforcement, Layout, Mask, Shrink, holder, missing
+from .enforce import Enforcement, Mask, Shrink, holder, missing
 from .history import Event, History
 from .members import Members, bare
 from .schedule import Schedule
@@ -126,7 +127,8 @@ class Pruner:
         self._store = Store()
         self._enforcement: Enforcement = Shrink() if mode == "shrink" else Mask()
         self._hold = holder(self._members, {})
-        self._hook = optimizer.register_step_post_hook(lambda *_: self._hold())
+        self._check()
+        self._unhook = Keeper(optimizer).after_each_step(lambda: self._hold())
         self.epoch = 0
         """Epochs done."""
         self.history = History()
@@ -174,12 +176,8 @@ class Pruner:
                 )
                 self._event(max(self.epoch, 1), final=True)
             if self.mode == "mask":
-                self._absorb()
-                layout = self._structure.layout(self._alive)
-                whole: Layout = {name: {} for name in layout}
-                Shrink().exchange(self._members, self._store, whole, layout)
-                self._enforcement = Shrink()
-            self._hook.remove()
+                self._leave_mask(self._alive)
+            self._unhook()
             self._tell_plan()
             self._store = Store()
             self.finished = True
@@ -213,12 +211,16 @@ class Pruner:
                 for name, size in self._members.sizes.items()
             }
         )
+        self._members.check_references(layout)
+        if self._enforcement.every:
+            self._members.check_hooks(layout)
+            self._members.check_states(layout)
 
     def _event(self, epoch: int, final: bool) -> None:
         start = time.perf_counter()
         if self.mode == "mask":
             self._still_zero()
-        self._absorb()
+        self._absorb(self._enforcement.every)
         number = len(self.history)
         share = 0.0 if final else self.schedule.share(epoch)
         found = decide(
@@ -244,17 +246,33 @@ class Pruner:
         self._tell_plan()
         self.history.add(self._record(epoch, found, kept, grown, time.perf_counter() - start))
 
-    def _absorb(self) -> None:
+    def _leave_mask(self, alive: Atoms) -> None:
+        """Cut model, copies and optimizer to `alive`."""
+        layout = self._structure.layout(alive)
+        self._members.check_hooks(layout)
+        obstacle = self._members.state_obstacle(layout)
+        if obstacle:
+            warnings.warn(
+                f"finalize: the optimizer's state could not be cut ({obstacle}); it starts anew", stacklevel=3
+            )
+        self._absorb(every=True)
+        small = Shrink(restart=bool(obstacle))
+        small.exchange(self._members, self._store, {name: {} for name in layout}, layout)
+        self._enforcement = Shrink()
+        self._alive = alive
+
+    def _absorb(self, every: bool) -> None:
         """Bring the store up to date with what is there."""
         layout = self._structure.layout(self._alive)
         take, live = self._store.absorb, self._enforcement.live
-        states = list(self._members.states(list(layout), self._enforcement.every))
+        states = self._members.states(layout, every)
         for prefix, model in self._members.models():
             tensors = named_tensors(model)
             for name, where in layout.items():
                 take(f"{prefix}/{name}", live(tensors[name], where), self._members.sizes[name], where)
-        for key, name, value in states:
-            take(key, live(value, layout[name]), self._members.sizes[name], layout[name])
+        for entry in states:
+            where = layout[entry.name]
+            take(entry.key, live(entry.value, where), self._members.sizes[entry.name], where)
 
     def _whole(self) -> nn.Module:
         """A copy of the model at full size, with values of the store: for a look, not for training."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from .enforce import Shrink
 from .history import History
 
 if TYPE_CHECKING:
@@ -50,13 +49,10 @@ def load(pruner: Pruner, saved: Mapping[str, Any]) -> None:
     _check(pruner, saved)
     pruner._check()
     alive = saved["alive"].numpy().astype(bool)
-    pruner._absorb()
     if saved["finished"] and pruner.mode == "mask" and not pruner.finished:
-        layout = pruner._structure.layout(alive)
-        Shrink().exchange(pruner._members, pruner._store, {name: {} for name in layout}, layout)
-        pruner._enforcement = Shrink()
-        pruner._alive = alive
+        pruner._leave_mask(alive)
     else:
+        pruner._absorb(pruner._enforcement.every)
         pruner._move(alive)
     pruner._store.restore(saved["store"])
     pruner._coverage = dict(saved["coverage"])
@@ -64,7 +60,7 @@ def load(pruner: Pruner, saved: Mapping[str, Any]) -> None:
     pruner.epoch = int(saved["epoch"])
     pruner.finished = bool(saved["finished"])
     if pruner.finished:
-        pruner._hook.remove()
+        pruner._unhook()
     if len(pruner.history):
         pruner._tell_plan()
 
@@ -98,7 +94,7 @@ def widen(pruner: Pruner, model_state: dict[str, Any], optimizer_state: dict[str
 
     A full-size model and optimizer that are given these go on with ``pruner.load_state_dict``.
     """
-    pruner._absorb()
+    pruner._absorb(pruner._enforcement.every)
     full = pruner._store.full
     for name in model_state:
         if f"model/{name}" in full:
