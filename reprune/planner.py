@@ -134,12 +134,12 @@ def make_plan(
         kept = _kept(graph, selections)
         if progress is not None:
             progress("certify", 0, 1)
-        failure = graph.certify(kept)
+        certified = graph.certified(kept)
         if progress is not None:
             progress("certify", 1, 1)
-        if failure is None:
+        if certified is graph:
             break
-        graph = graph.without_fault(kept, failure)
+        graph = certified
     settings = {
         target[0]: target[1],
         "rule": rule,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from .blame import find_guilty
 from .certificate import Failure, Mask, certify
 from .custom import register_rule
 from .groups import LAYERS, ChannelGroup, Producer, find_groups, has_gamma, mean_gamma, output_first
@@ -72,36 +73,16 @@ class ChannelGraph:
         left = tuple(group for group in self.groups if group.name not in out)
         return replace(self, groups=left, skipped={**self.skipped, **skipped})
 
-    def without_fault(self, kept: Mask, failure: Failure) -> ChannelGraph:
-        """The graph without the groups to which `failure`, the answer to ``certify(kept)``, is due."""
-        bad = self._with_any(failure.atoms)
-        if not bad:
-            cut = [group for group in self._with_any(failure.suspects) if not kept[group.atoms].all()]
-            bad = [group for group in cut if self.certify(self._only(kept, [group])) is not None]
-        return self.without(bad or self._bisect(kept), failure.reason)
-
-    def _with_any(self, atoms: frozenset[int]) -> list[ChannelGroup]:
-        return [group for group in self.groups if not atoms.isdisjoint(group.atoms.tolist())]
-
-    def _bisect(self, kept: Mask) -> list[ChannelGroup]:
-        """A smallest part of the groups in which `kept` fails by itself."""
-        groups = [group for group in self.groups if not kept[group.atoms].all()]
-        while len(groups) > 1:
-            half = len(groups) // 2
-            for part in (groups[:half], groups[half:]):
-                if self.certify(self._only(kept, part)) is not None:
-                    groups = part
-                    break
-            else:
-                break  # each half is right by itself, only together they are not
-        return groups
-
-    def _only(self, kept: Mask, groups: Sequence[ChannelGroup]) -> Mask:
-        """`kept` in `groups`, everything elsewhere."""
-        only = self.everything()
-        for group in groups:
-            only[group.atoms] = kept[group.atoms]
-        return self.traced.filled(only)
+    def certified(self, kept: Mask) -> ChannelGraph:
+        """The graph without the groups in which `kept` fails to be certified; itself if it does not."""
+        if not self.groups:
+            return self
+        guilty = find_guilty(self.groups, kept, lambda mask: self.certify(self.traced.filled(mask)))
+        graph = self
+        for group in self.groups:
+            if group.name in guilty:
+                graph = graph.without([group], guilty[group.name])
+        return graph
 
 
 def build_graph(
@@ -128,11 +109,7 @@ def build_graph(
         traced, trace = trace_model(model, example)
         groups, skipped, channels = find_groups(model, trace, traced.labels, traced.atoms, layers)
         graph = ChannelGraph(model, example, traced, tuple(groups), skipped, channels)
-        kept = _probe(graph)
-        while graph.groups and (failure := graph.certify(kept)) is not None:
-            graph = graph.without_fault(kept, failure)
-            kept = _probe(graph)
-    return graph
+        return graph.certified(_probe(graph))
 
 
 def _probe(graph: ChannelGraph) -> Mask:

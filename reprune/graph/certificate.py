@@ -7,9 +7,8 @@ must run with the same scalars.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,21 +17,33 @@ from torch import nn
 from .groups import ChannelGroup
 from .labels import FIXED, Ints, fixed
 from .slicing import named_tensors, sliced_copy
+from .steps import Edge, Step, partings
 from .trace import Trace, run
 from .traced import Example, TracedModel, without_values
 
 Mask = npt.NDArray[np.bool_]
-Edge = tuple[Ints, Ints]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One place at which a sliced model is not the network that was traced."""
+
+    reason: str
+    atoms: frozenset[int] = frozenset()
+    """Those that were at hand there."""
+    place: int | None = None
+    """The stretch of steps, if it is known."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a sliced model is not the network that was traced, and the atoms at fault where they are known."""
+    """Why a sliced model is not the network that was traced."""
 
-    reason: str
-    atoms: frozenset[int] = frozenset()
-    suspects: frozenset[int] = frozenset()
-    """Where they are not: those in the activations at which the model failed."""
+    faults: tuple[Fault, ...]
+
+    @property
+    def reason(self) -> str:
+        return self.faults[0].reason
 
 
 def certify(
@@ -48,13 +59,13 @@ def certify(
         if kept[group.atoms].sum() < 2:
             wide[group.atoms[:2]] = True
     wide = traced.filled(wide, least=2)
-    failure = _looked_at(model, example, traced, wide, follow=True)
+    failure = _check_slice(model, example, traced, wide, follow=True)
     if failure is None and not np.array_equal(wide, kept):
-        failure = _looked_at(model, example, traced, kept, follow=False)
+        failure = _check_slice(model, example, traced, kept, follow=False)
     return failure
 
 
-def _looked_at(
+def _check_slice(
     model: nn.Module, example: Example, traced: TracedModel, kept: Mask, follow: bool
 ) -> Failure | None:
     """Trace the slice again, without values if the model was traced so: code that reads a value would have
@@ -62,63 +73,66 @@ def _looked_at(
     stays = kept[traced.atoms.of]
     labels = {key: line[stays[line]] for key, line in traced.labels.items()} if follow else {}
     trace: Trace | None = None
+    failed = ""
     try:
         small = sliced_copy(model, traced.slices(kept), traced.shapes)
         trace = Trace(named_tensors(small), labels, traced.choices)
         if traced.shapes:
             example = without_values(example)
         problem = run(small, example, trace)
+        if _kind(problem) != _kind(traced.training_problem):
+            failed = f"the sliced model fails in training mode with {problem}"
     except TimeoutError:
         raise
     except Exception as error:  # whatever user code raises when its channels are gone
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error
         first = (str(error).splitlines() or [""])[0]
-        reason = f"the sliced model fails with {type(error).__name__}: {first}"
-        if trace is None or not follow:
-            return Failure(reason)
-        bad = _wrong_edges(trace, traced, stays) | _new_pins(trace, traced)  # on the way there
-        return Failure(reason, frozenset(bad), _at_hand(trace, traced))
-    if problem != traced.training_problem:
-        return Failure(f"the sliced model fails in training mode with {problem}")
-    if follow:
-        bad = _wrong_edges(trace, traced, stays) | _new_pins(trace, traced)
-        if bad:
-            return Failure(
-                "channels are taken by their number or by a fixed size (the certificate)", frozenset(bad)
-            )
-    if traced.data_dependent and not follow:
-        return None  # which calls touch channels is not known without labels
-    return _other_calls(trace, traced)
+        failed = f"the sliced model fails with {type(error).__name__}: {first}"
+    if trace is None:
+        return Failure((Fault(failed),))
+    if traced.data_dependent and not follow:  # which calls touch channels is not known without labels
+        faults = []
+    else:
+        faults = [*_apart(trace, traced), *_new_pins(trace, traced)]
+        faults += _partings(trace, traced, stays if follow else None, complete=not failed)
+    if failed and not faults:  # else that is why it failed
+        faults.append(_failure_at(trace, traced, failed))
+    return Failure(tuple(faults)) if faults else None
 
 
-def _at_hand(trace: Trace, traced: TracedModel) -> frozenset[int]:
-    """The atoms in the activations that the last operation of `trace` was given."""
-    states = [trace.known.state(x) for x in trace.at]
-    lines = [d for state in states if state.flows for d in state.dims if isinstance(d, np.ndarray)]
+def _kind(problem: str | None) -> str | None:
+    """The type of an error; its message may speak of sizes."""
+    return None if problem is None else problem.partition(":")[0]
+
+
+def _atoms(traced: TracedModel, lines: Sequence[Ints]) -> frozenset[int]:
     return frozenset(atom for line in lines for atom in traced.atoms.of[line[line != FIXED]].tolist())
 
 
-def _wrong_edges(trace: Trace, traced: TracedModel, stays: Mask) -> set[int]:
-    """Atoms in which something else united than in the full model without what left.
+def _failure_at(trace: Trace, traced: TracedModel, reason: str) -> Fault:
+    """Where the model failed: at the activations of the operation that ran last."""
+    lines = [d for state in trace.at if state.flows for d in state.dims if isinstance(d, np.ndarray)]
+    return Fault(reason, _atoms(traced, lines), sum(bool(step.reads) for step in trace.steps))
 
-    That each edge joins an atom to itself is not enough: a roll by half of the channels exchanges two
-    members of an atom, and with other channels gone it may exchange none.
-    """
-    of = traced.atoms.of
-    bad: set[int] = set()
-    free = _may_leave(traced)
-    for a, b in trace.known.ledger.edges:
-        real = (a != FIXED) & (b != FIXED)
-        x, y = of[a[real]], of[b[real]]
-        apart = (x != y) & (free[x] | free[y])  # those that must live anyway may meet
-        bad.update(x[apart].tolist(), y[apart].tolist())
-    before, after = (_united(traced, edges, stays) for edges in (traced.edges, trace.known.ledger.edges))
-    for expected, found in zip(before, after, strict=False):
-        for left, new in zip(expected, found, strict=True):
-            if not np.array_equal(left, new):
-                wrong = left[left != new] if left.shape == new.shape else left
-                bad.update(of[wrong[wrong != FIXED]].tolist())
-    return bad
+
+def _apart(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
+    """Positions of different atoms that unite in the slice; those that must live anyway may."""
+    of, free = traced.atoms.of, _may_leave(traced)
+    for step in trace.steps:
+        for a, b in step.edges:
+            real = (a != FIXED) & (b != FIXED)
+            x, y = of[a[real]], of[b[real]]
+            apart = (x != y) & (free[x] | free[y])
+            if apart.any():
+                atoms = frozenset([*x[apart].tolist(), *y[apart].tolist()])
+                yield Fault(f"other channels meet in {step.operation} when some are gone", atoms)
+
+
+def _new_pins(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
+    for line, why in trace.known.ledger.pins:
+        atoms = _atoms(traced, [line]) - traced.atoms.pinned.keys()
+        if atoms:
+            yield Fault(why, atoms)
 
 
 def _may_leave(traced: TracedModel) -> Mask:
@@ -129,41 +143,53 @@ def _may_leave(traced: TracedModel) -> Mask:
     return free
 
 
-def _united(traced: TracedModel, edges: Iterable[Edge], stays: Mask) -> Iterator[Edge]:
-    """What is left of `edges` where the labels `stays` [labels] are; where the data decide how much runs,
-    only of those that touch channels which may leave, as the others have no counterparts in another run."""
-    free, of = _may_leave(traced), np.append(traced.atoms.of, fixed(1))
-    for edge in edges:
-        a, b = (line[(line == FIXED) | stays[line]] for line in edge)
-        if not traced.data_dependent or free[of[a]].any() or free[of[b]].any():
-            yield a, b
+def _partings(trace: Trace, traced: TracedModel, stays: Mask | None, complete: bool) -> Iterator[Fault]:
+    """Where the slice runs otherwise.
+
+    That each edge joins an atom to itself is not enough: a roll by half of the channels exchanges two
+    members of an atom, and with other channels gone it may exchange none.  So the edges must be those of the
+    full model without what left.
+    """
+
+    def shown(steps: list[Step], there: Mask | None) -> Iterator[Step]:
+        """The steps that both runs must have, with what is left in them of the labels `there` [labels]."""
+        for step in steps:
+            if counterparts.of_step(step):
+                edges = [] if stays is None else [_left(edge, there) for edge in step.edges]
+                yield replace(step, edges=[edge for edge in edges if counterparts.of_edge(edge)])
+
+    counterparts = _Counterparts(traced)
+    before, after = list(shown(traced.steps, stays)), list(shown(trace.steps, None))
+    for parting in partings(before, after, complete):
+        yield Fault(parting.reason, _atoms(traced, parting.labels), parting.stretch)
 
 
-def _new_pins(trace: Trace, traced: TracedModel) -> set[int]:
-    pins = [labels[labels != FIXED] for labels, _ in trace.known.ledger.pins]
-    pinned = {atom for labels in pins for atom in traced.atoms.of[labels].tolist()}
-    return pinned - traced.atoms.pinned.keys()
+def _left(edge: Edge, there: Mask | None) -> Edge:
+    if there is None:
+        return edge
+    a, b = (line[(line == FIXED) | there[line]] for line in edge)
+    return a, b
 
 
-def _touching(traced: TracedModel, log: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The calls of `log` that touch channels which may leave: how many boxes remain is up to the data."""
-    free, of = _may_leave(traced), np.append(traced.atoms.of, fixed(1))
-    known: dict[int, bool] = {}
-    for touched, *_ in log:
-        for line in touched:
-            if id(line) not in known:
-                known[id(line)] = bool(free[of[line]].any())
-    return [call for call in log if any(known[id(line)] for line in call[0])]
+class _Counterparts:
+    """What has a counterpart in another run: all, or, where the data decide how much runs (how many boxes
+    remain), only what touches channels which may leave."""
 
+    def __init__(self, traced: TracedModel) -> None:
+        self._all = not traced.data_dependent
+        self._free, self._of = _may_leave(traced), np.append(traced.atoms.of, fixed(1))
+        self._known: dict[int, bool] = {}
 
-def _other_calls(trace: Trace, traced: TracedModel) -> Failure | None:
-    """Compare what ran; where the data decides how much runs, only what touches channels."""
-    old, new = traced.log, trace.log
-    if traced.data_dependent:
-        old, new = (_touching(traced, log) for log in (old, new))
-    for before, after in zip(old, new, strict=False):
-        if before[1:] != after[1:]:
-            return Failure(f"its calls depend on the number of channels: {before[1:]} becomes {after[1:]}")
-    if len(old) != len(new):
-        return Failure(f"it runs {len(new)} operations instead of {len(old)} when channels are gone")
-    return None
+    def of_edge(self, edge: Edge) -> bool:
+        return self._all or any(self._is_free(line) for line in edge)
+
+    def of_step(self, step: Step) -> bool:
+        if self._all:
+            return True
+        for line in step.touched:  # the same few lines in many steps
+            if id(line) not in self._known:
+                self._known[id(line)] = self._is_free(line)
+        return any(self._known[id(line)] for line in step.touched)
+
+    def _is_free(self, line: Ints) -> bool:
+        return bool(self._free[self._of[line]].any())

@@ -18,7 +18,8 @@ from .known import Key, Known
 from .labels import LABEL, Ints
 from .rules import rule_of
 from .signature import signature
-from .state import Call
+from .state import Call, State
+from .steps import Step
 from .watch import current
 
 
@@ -38,16 +39,17 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.known = Known(tensors, labels, choices)
-        self.log: list[tuple[Any, ...]] = []
-        """What ran, with the labels that it touched and its scalars: a sliced model must run the same."""
+        self.steps: list[Step] = []
+        """What ran: a sliced model must run the same."""
         self.costs: list[tuple[int, list[Ints]]] = []
         """FLOPs of each counted operation, and the dimensions that they are proportional to."""
         self.data_dependent = False
         self.counting = True
         self.reached: Any = None
-        """The operation that ran last, and its tensors."""
-        self.at: list[Tensor] = []
-        self._own = frozenset(id(x) for x in tensors.values())
+        """The operation that ran last."""
+        self.at: list[State] = []
+        """What is known of the tensors of the last call on activations; of its outputs too, once it ran."""
+        self._own = {id(x): name for name, x in tensors.items()}
         self._watch = current()
         # Imported here, as it imports Triton.
         from torch.utils.flop_counter import flop_registry
@@ -59,16 +61,17 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         self.reached = func
-        self.at = [x for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)]
+        tensors = [x for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)]
+        states = [self.known.state(x) for x in tensors]
+        flows = any(state.flows for state in states)
+        if flows:
+            self.at = states
         out = func(*args, **kwargs)
         call = Call(func, args, kwargs, out)
-        states = [self.known.state(x) for x in call.tensors()]
-        flows = any(state.flows for state in states)
         if torch.Tag.dynamic_output_shape in func.tags and any(state.flows for state in states[-1:]):
             self.data_dependent = True  # its last tensor, for a gather the last index, comes from the data
-        if (what := signature(call, self.known)) is not None:
-            touched = [dim for state in states for dim in state.dims if isinstance(dim, np.ndarray)]
-            self.log.append((touched, *what))
+        touched = [(dim, s.flows) for s in states for dim in s.dims if isinstance(dim, np.ndarray)]
+        what, united = signature(call, self.known), len(self.known.ledger.edges)
         try:
             scale = rule_of(call)(self.known, call, flows) or []
         except Exception as error:
@@ -76,8 +79,20 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"model: channels cannot be followed through {func}: its rule fails with "
                 f"{type(error).__name__}: {error}.  reprune.graph.register_rule can give it another"
             ) from error
+        self.steps.append(
+            Step(
+                operation=str(func),
+                what=what,
+                reads=tuple(self._own[id(x)] for x in tensors if id(x) in self._own),
+                touched=[dim for dim, _ in touched],
+                flowing=[dim for dim, flows in touched if flows],
+                edges=self.known.ledger.edges[united:],
+            )
+        )
+        if flows:
+            self.at = states + [self.known.state(x) for x in call.outputs()]
         if self._watch is not None:
-            self._watch.call(func, call.tensors(), self._own)
+            self._watch.call(func, tensors, self._own.keys())
         count = self._flops.get(getattr(func, "_overloadpacket", None))
         if count is not None and self.counting:
             self.costs.append((int(count(*args, **kwargs, out_val=out)), scale))

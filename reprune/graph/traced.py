@@ -15,6 +15,7 @@ from .cost import Cost, cost_of, parameter_cost
 from .known import Key
 from .labels import Atoms, Ints, solve
 from .slicing import named_tensors, sliced_copy
+from .steps import Step
 from .trace import Trace, fresh_labels, run
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
@@ -30,10 +31,9 @@ class TracedModel:
     atoms: Atoms
     flops: Cost
     params: Cost
-    edges: list[tuple[Ints, Ints]]
-    """What united, in order."""
     choices: list[int]
-    log: list[tuple[Any, ...]]
+    steps: list[Step]
+    """What ran."""
     data_dependent: bool
     training_problem: str | None
     """Why the model could not be traced in training mode too."""
@@ -106,9 +106,8 @@ def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedMod
         atoms=atoms,
         flops=cost_of(trace.costs, atoms),
         params=parameter_cost(model, labels, atoms),
-        edges=trace.known.ledger.edges,
         choices=trace.known.choices,
-        log=trace.log,
+        steps=trace.steps,
         data_dependent=trace.data_dependent,
         training_problem=problem,
         shapes=shapes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextvars import ContextVar
 from typing import Any
 
@@ -31,9 +31,9 @@ class Watch:
         self._reached.clear()
         self._tell(0)
 
-    def call(self, func: Any, tensors: Sequence[Tensor], own: frozenset[int]) -> None:
+    def call(self, func: Any, tensors: Sequence[Tensor], own: Set[int]) -> None:
         """`func` has run on `tensors`; `own`: the ids of the model's."""
-        new = {id(x) for x in tensors} & own - self._reached
+        new = ({id(x) for x in tensors} & own) - self._reached
         if new:
             self._reached |= new
             self._tell(len(self._reached))

@@ -93,7 +93,7 @@ def _light(graph: ChannelGraph) -> ChannelGraph:
         replace(group, producers=tuple(replace(p, kernel=p.kernel.to("meta")) for p in group.producers))
         for group in graph.groups
     )
-    return replace(graph, example=((), {}), groups=groups, traced=replace(graph.traced, edges=[], log=[]))
+    return replace(graph, example=((), {}), groups=groups, traced=replace(graph.traced, steps=[]))
 
 
 def _computed(graph: ChannelGraph, producers: list[Producer]) -> dict[str, str]:

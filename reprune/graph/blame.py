@@ -1,0 +1,70 @@
+"""Which groups a failed certificate is due to: those, and no others, are skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from .certificate import Failure, Fault, Mask
+from .groups import ChannelGroup
+
+Certify = Callable[[Mask], Failure | None]
+
+
+def find_guilty(groups: Sequence[ChannelGroup], kept: Mask, certify: Certify) -> dict[str, str]:
+    """{group: why it must stay whole}; with these whole, what `kept` [atoms] keeps of the others is right.
+
+    A fault shows the channels that were at hand where the slice ran otherwise.  Where these are of one group,
+    it is to blame; of several, or if none of them was cut (the branch over there asked how wide a layer over
+    here is), parts of the groups are tried alone.  If the model fails unsliced, no group can be tried.
+    """
+    guilty: dict[str, Fault] = {}
+    cleared: set[int | None] = {None}
+    trial = kept
+    while (failure := certify(trial)) is not None:
+        cut = [group for group in groups if not trial[group.atoms].all()]
+        if trial is kept and (unsliced := certify(np.ones_like(kept))) is not None:
+            return {group.name: unsliced.reason for group in groups}
+        for fault in failure.faults:
+            at_hand = [group for group in cut if not fault.atoms.isdisjoint(group.atoms.tolist())]
+            if any(group.name in guilty for group in at_hand):
+                continue
+            if not (at_hand or fault.place in cleared):  # it fails there without those that were blamed
+                cleared.add(fault.place)
+                guilty = {name: other for name, other in guilty.items() if other.place != fault.place}
+            if len(at_hand) > 1 and certify(_only(kept, at_hand)) is None:
+                at_hand = []
+            for group in _fewest(at_hand or cut, trial, certify):
+                guilty[group.name] = fault
+        trial = _whole(kept, [group for group in groups if group.name in guilty])
+    return {name: fault.reason for name, fault in guilty.items()}
+
+
+def _fewest(groups: list[ChannelGroup], kept: Mask, certify: Certify) -> list[ChannelGroup]:
+    """The smallest part of `groups` in which `kept` fails by itself, by halves."""
+    while len(groups) > 1:
+        half = len(groups) // 2
+        for part in (groups[:half], groups[half:]):
+            if certify(_only(kept, part)) is not None:
+                groups = part
+                break
+        else:
+            break  # each half is right by itself, only together they are not
+    return groups
+
+
+def _only(kept: Mask, groups: Sequence[ChannelGroup]) -> Mask:
+    """`kept` in `groups`, everything elsewhere."""
+    only = np.ones_like(kept)
+    for group in groups:
+        only[group.atoms] = kept[group.atoms]
+    return only
+
+
+def _whole(kept: Mask, groups: Sequence[ChannelGroup]) -> Mask:
+    """`kept`, but everything in `groups`."""
+    whole = np.copy(kept)
+    for group in groups:
+        whole[group.atoms] = True
+    return whole

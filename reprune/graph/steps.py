@@ -1,0 +1,108 @@
+"""What ran in a trace, step by step, and where the runs of a model and of its slice part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .labels import Ints
+
+Edge = tuple[Ints, Ints]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of an operation."""
+
+    operation: str
+    what: tuple[Any, ...] | None
+    """The operation and its scalars, which must stay the same when channels leave; None for a call that only
+    moves values."""
+    reads: tuple[str, ...]
+    """The model's own tensors among its arguments."""
+    touched: list[Ints]
+    """The labels of its arguments."""
+    flowing: list[Ints]
+    """Those of activations among them."""
+    edges: list[Edge]
+    """What united in it."""
+
+
+@dataclass(frozen=True)
+class Parting:
+    """The first difference between two runs in a stretch of steps."""
+
+    stretch: int
+    reason: str
+    labels: list[Ints]
+    """Those of the activations there."""
+
+
+def stretches(steps: Sequence[Step]) -> list[list[Step]]:
+    """`steps`, cut before each that reads tensors of the model.
+
+    Both runs read the same, so where they part in one stretch, they can still be compared in all others.
+    """
+    found: list[list[Step]] = [[]]
+    for step in steps:
+        if step.reads:
+            found.append([])
+        found[-1].append(step)
+    return found
+
+
+def partings(before: Sequence[Step], after: Sequence[Step], complete: bool) -> Iterator[Parting]:
+    """Where the run of a slice, `after`, parts from that of its model; `complete`: it ran to its end."""
+    old, new = stretches(before), stretches(after)
+    for k, (mine, other) in enumerate(zip(old, new, strict=False)):
+        if k and mine[0].reads != other[0].reads:
+            yield _parting(k, mine[0], other[0])
+            return
+        ended = complete or k < len(new) - 1
+        edge = _other_edge(mine, other)
+        if edge is not None:
+            yield Parting(k, *edge)
+        elif (calls := _other_call(mine, other, ended)) is not None:
+            yield _parting(k, *calls)
+    if complete and len(old) != len(new):
+        k = min(len(old), len(new))
+        yield _parting(k, old[k][0] if len(old) > k else None, new[k][0] if len(new) > k else None)
+
+
+def _other_edge(mine: list[Step], other: list[Step]) -> tuple[str, list[Ints]] | None:
+    """The first positions that unite otherwise: what is wrong, and those positions."""
+    left = [(step.operation, *edge) for step in mine for edge in step.edges]
+    right = [edge for step in other for edge in step.edges]
+    for (name, *pair), found in zip(left, right, strict=False):
+        wrong = [
+            line[line != new] if line.shape == new.shape else line
+            for line, new in zip(pair, found, strict=True)
+            if not np.array_equal(line, new)
+        ]
+        if wrong:
+            return f"{name} takes channels by their number or by a fixed size (the certificate)", wrong
+    return None
+
+
+def _other_call(mine: list[Step], other: list[Step], ended: bool) -> tuple[Step | None, Step | None] | None:
+    """The first calls that differ; `ended`: no more calls would have come to the `other` ones."""
+    left, right = ([step for step in steps if step.what is not None] for steps in (mine, other))
+    for a, b in zip(left, right, strict=False):
+        if a.what != b.what:
+            return a, b
+    if len(left) > len(right) and ended:
+        return left[len(right)], None
+    return (None, right[len(left)]) if len(right) > len(left) else None
+
+
+def _parting(stretch: int, mine: Step | None, other: Step | None) -> Parting:
+    before, after = ("nothing" if s is None else str(s.what or s.operation) for s in (mine, other))
+    lines = [line for step in (mine, other) if step is not None for line in step.flowing]
+    return Parting(
+        stretch,
+        f"its calls depend on the number of channels: {before} becomes {after} (the certificate)",
+        lines,
+    )
