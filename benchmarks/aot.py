@@ -20,6 +20,8 @@ from binaries import Report, report_of
 from pages import replace_table
 from variants import TARGETS, Variant, cuda_variants, triton_variants
 
+from reprune.atomic import write_text
+
 HEAD = ("variant", "target", "registers", "stack", "shared", "barriers", "warps", "per pair")
 
 
@@ -45,9 +47,9 @@ def emit(folder: Path, variant: Variant, target: str, assembly: str, report: Rep
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{variant.name}-{target}".replace(" ", "-")
     suffix = "ptx" if target.startswith("sm_") else "amdgcn"
-    (folder / f"{name}.{suffix}").write_text(assembly)
+    write_text(folder / f"{name}.{suffix}", assembly)
     launch = {"kernel": report.kernel, "target": target, **variant.launch(target), "report": asdict(report)}
-    (folder / f"{name}.json").write_text(json.dumps(launch, indent=2) + "\n")
+    write_text(folder / f"{name}.json", json.dumps(launch, indent=2) + "\n")
 
 
 def main() -> None:
@@ -75,7 +77,7 @@ def main() -> None:
             if arguments.emit is not None:
                 emit(arguments.emit, variant, target, binary.assembly, reports[-1])
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps([asdict(report) for report in reports], indent=2) + "\n")
+        write_text(arguments.json, json.dumps([asdict(report) for report in reports], indent=2) + "\n")
     if arguments.write is not None:
         replace_table(arguments.write, "aot.py", page(reports))
 

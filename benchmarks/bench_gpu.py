@@ -17,6 +17,7 @@ import numpy as np
 
 import reprune
 from reprune import backend
+from reprune.atomic import write_text
 from reprune.bench import machine, selection, shapes
 from reprune.bench.report import GPU
 from reprune.bench.shapes import Layer
@@ -78,7 +79,7 @@ def main():
             print(f"{line}  {row.checked}")
         rows += [vars(row) for row in measured]
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps({"facts": facts, "rate": rate, "rows": rows}, indent=2))
+        write_text(arguments.json, json.dumps({"facts": facts, "rate": rate, "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":

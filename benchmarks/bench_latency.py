@@ -19,6 +19,7 @@ from torch import nn
 from torchvision import models
 
 import reprune
+from reprune.atomic import write_text
 from reprune.targets.clock import compare
 
 MODELS = ("resnet50", "vgg16_bn", "mobilenet_v2", "densenet121")
@@ -53,7 +54,7 @@ def main() -> None:
             rows.append(measured(name, model, x, target, arguments.scope))
             print(" | ".join(rows[-1]), flush=True)
     if arguments.markdown is not None:
-        arguments.markdown.write_text(table(rows), encoding="utf-8")
+        write_text(arguments.markdown, table(rows))
 
 
 def measured(

@@ -32,6 +32,7 @@ import torch
 from criteria import OTHERS, OURS, deciding, recompute_statistics
 
 import reprune
+from reprune.atomic import write_text
 
 TRAINED = (*OURS, "random", "L1 (Torch-Pruning)", "BN gamma")
 IN_ONE_SHOT = (*OURS, *OTHERS)
@@ -210,11 +211,11 @@ def main() -> None:
                 file.write(json.dumps({"run": run, "budget": str(data), "result": result}) + "\n")
             print(run, result, flush=True)
             if options.markdown is not None:
-                options.markdown.write_text(page(records, str(data)), encoding="utf-8")
+                write_text(options.markdown, page(records, str(data)))
     if options.markdown is None:
         print(page(records, str(data)))
     else:
-        options.markdown.write_text(page(records, str(data)), encoding="utf-8")
+        write_text(options.markdown, page(records, str(data)))
 
 
 if __name__ == "__main__":

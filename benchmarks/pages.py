@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from reprune.atomic import write_text
+
 
 def replace_table(path: Path, script: str, table: str) -> None:
     """What stands between the marks ``<!-- script -->`` and ``<!-- end of script -->`` becomes ``table``."""
@@ -10,4 +12,4 @@ def replace_table(path: Path, script: str, table: str) -> None:
     _, closed, after = rest.partition(end)
     if not (found and closed):
         raise ValueError(f"{path}: expected the marks {begin.strip()} and {end}")
-    path.write_text(f"{before}{begin}{table}{end}{after}")
+    write_text(path, f"{before}{begin}{table}{end}{after}")

@@ -23,6 +23,7 @@ from binaries import report_of
 from simulated import cover, cut, cut_kernels_of, simulator, ward, ward_kernel
 from variants import cuda_variants
 
+from reprune.atomic import write_text
 from reprune.bench import shapes
 from reprune.bench.shapes import Layer
 from reprune.selection import LayerProblem, select_layers
@@ -178,7 +179,7 @@ def main() -> None:
         print(f"  {'all':10} {total * 1e3:40.3f} ms{aim}")
         rows[name] = {stage: asdict(load) for stage, load in loads.items()} | {"seconds": total}
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(rows))
+        write_text(arguments.json, json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ from typing import Any
 
 import zoo_networks
 
+from reprune.atomic import write_text
+
 ROOT = Path(__file__).parents[1]
 HEADS = {
     "classifier": "Classifiers of torchvision",
@@ -115,7 +117,7 @@ def main() -> None:
         with arguments.rows.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(network.name, cells(row), *row["problems"].items(), flush=True)
-    arguments.markdown.write_text(table(rows_of(arguments.rows)))
+    write_text(arguments.markdown, table(rows_of(arguments.rows)))
 
 
 def cells(row: dict[str, Any]) -> list[str]:

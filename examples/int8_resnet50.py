@@ -26,6 +26,7 @@ from torchvision.models import resnet50
 from torchvision.models.resnet import BasicBlock, ResNet
 
 import reprune
+from reprune.atomic import atomic_write
 from reprune.demo import data
 
 
@@ -67,7 +68,9 @@ def compare(
     program = torch.export.export(
         int8, (test[:2],), dynamic_shapes=({0: torch.export.Dim("batch", max=1024)},)
     )
-    torch.onnx.export(program, dynamo=True, verbose=False).save(file)
+    onnx = torch.onnx.export(program, dynamo=True, verbose=False)
+    with atomic_write(file) as out:
+        out.write(onnx.model_proto.SerializeToString())
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     forms: dict[str, Callable[[Tensor], Tensor]] = {

@@ -5,6 +5,7 @@ killed (SIGKILL) at KILLS random moments, then again with kills in the middle of
 prints the three digests.
 """
 
+import contextlib
 import hashlib
 import os
 import random
@@ -20,7 +21,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import reprune
-from reprune.training import files
+from reprune import tensor_file
+from reprune.atomic import atomic_write
 
 EPOCHS = 8
 
@@ -94,16 +96,17 @@ def complete(mode, folder):
 
 def dies_while_saving(mode, folder, after):
     """Train; the save with this number writes half of the file and is killed."""
-    save, count = files.save_file, iter(range(EPOCHS))
+    count = iter(range(EPOCHS))
 
-    def half(tensors, path, metadata):
-        save(tensors, path, metadata=metadata)
-        if next(count) == after:
-            whole = path.read_bytes()
-            path.write_bytes(whole[: len(whole) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
+    @contextlib.contextmanager
+    def half(path):
+        with atomic_write(path) as file:
+            yield file
+            if next(count) == after:
+                file.truncate(file.seek(0, os.SEEK_END) // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
 
-    files.save_file = half
+    tensor_file.atomic_write = half
     train(mode, folder)
 
 
@@ -128,7 +131,7 @@ def main(mode, kills, seed):
     for after in (0, 4, EPOCHS - 1)[: kills // 2]:
         folder = Path(tempfile.mkdtemp())
         assert os.waitpid(started(dies_while_saving, mode, folder, after), 0)[1] == signal.SIGKILL
-        assert len(list(folder.glob("*.tmp"))) == 1  # half a file, which the next save removes
+        assert len(list(folder.glob(".*.tmp"))) == 1  # half a file, which the next save removes
         print(complete(mode, folder)[0])
         assert {path.name for path in folder.iterdir()} == {"training.safetensors", "digest"}
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..atomic import atomic_write
 from .markdown import TITLES
 from .report import ONE, Report, Row
 
@@ -43,7 +44,8 @@ def draw(report: Report, path: Path, count: Callable[[float], str]) -> None:
         x=0.01,
         ha="left",
     )
-    figure.savefig(path, dpi=130, format=path.suffix.removeprefix(".") or "png")
+    with atomic_write(path) as file:
+        figure.savefig(file, dpi=130, format=path.suffix.removeprefix(".") or "png")
 
 
 def _panel(axes: Axes, rows: list[Row], count: Callable[[float], str]) -> None:

@@ -7,9 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .. import bench, reference
+from ..atomic import write_text
 from ..bench import DEVICES, Report, Settings, markdown
 from . import tables
 from .errors import UserError
+from .outputs import check_output
 from .progress import Stages
 
 COLUMNS = ("", "time", "problems/s", "kernels/s", "times", "run")
@@ -65,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
         show_report(report)
     if arguments.markdown is not None:
         page = markdown.page(report, command(arguments), tables.duration, tables.count)
-        arguments.markdown.write_text(page, encoding="utf-8")
+        write_text(arguments.markdown, page)
     if arguments.plot is not None:
         from ..bench import picture  # needs matplotlib, which is an extra
 
@@ -110,10 +112,10 @@ def command(arguments: argparse.Namespace) -> str:
 
 def _check_files(arguments: argparse.Namespace) -> None:
     """Before anything long begins."""
-    for option, path in (("--plot", arguments.plot), ("--markdown", arguments.markdown)):
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise UserError(f"{option} {path}: expected the name of a file in a folder that exists")
+    if arguments.markdown is not None:
+        check_output("--markdown", arguments.markdown)
     if arguments.plot is not None:
+        check_output("--plot", arguments.plot, {"--markdown": arguments.markdown})
         if arguments.plot.suffix not in {"", ".png", ".svg", ".pdf"}:
             raise UserError(f"--plot {arguments.plot}: expected a name that ends in .png, .svg or .pdf")
         if find_spec("matplotlib") is None:

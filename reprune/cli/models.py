@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -33,6 +34,13 @@ def build(name: str, seed: int) -> nn.Module:
     """
     torch.manual_seed(seed)
     return _from_function(name) if ":" in name else _from_torchvision(name)
+
+
+def source(name: str) -> Path | None:
+    """The file of Python code that :func:`build` has imported for ``name``, if it is the user's."""
+    module = sys.modules.get(name.partition(":")[0]) if ":" in name else None
+    file = getattr(module, "__file__", None)
+    return None if file is None else Path(file)
 
 
 def example(name: str, size: tuple[int, ...] | None, batch: int = 1) -> torch.Tensor:

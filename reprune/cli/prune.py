@@ -16,7 +16,7 @@ import reprune
 
 from ..plan import PruningPlan
 from . import models, tables, weights
-from .errors import UserError
+from .outputs import check_output
 from .progress import Stages
 from .show import plan_as_dict
 
@@ -47,7 +47,12 @@ def add(
         help="a network of torchvision (resnet50), or package.module:function, a function that returns one",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="where the small network goes"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="where the small network goes (/dev/null: nowhere, to see what would be done)",
     )
     parser.add_argument(
         "--weights",
@@ -131,11 +136,13 @@ def add(
 
 def run(arguments: argparse.Namespace) -> None:
     """Build, fill, plan, cut, save and report."""
-    _check_output(arguments.output)
+    output = arguments.output
+    check_output("--output", output, {"--weights": arguments.weights})
     start = time.perf_counter()
     with Stages() as stages:
         stages("build")
         model = models.build(arguments.model, arguments.seed)
+        check_output("--output", output, {"MODEL": models.source(arguments.model)})
         if arguments.weights is not None:
             stages("weights")
             weights.load(model, arguments.weights)
@@ -149,8 +156,9 @@ def run(arguments: argparse.Namespace) -> None:
         plan, rule, reason = _plan(model, inputs, arguments, stages)
         reprune.apply(plan, model)
         stages("save")
-        reprune.save(model, arguments.output)
-    result = Result(plan, rule, reason, bytes_before, time.perf_counter() - start)
+        reprune.save(model, output)
+        bytes_after = output.stat().st_size if output.is_file() else _tensor_bytes(model)
+    result = Result(plan, rule, reason, bytes_before, bytes_after, time.perf_counter() - start)
     _print_json(arguments, result) if arguments.json else _print_tables(arguments, result)
 
 
@@ -162,6 +170,7 @@ class Result:
     rule: str
     reason: str  # why this rule
     bytes_before: int  # of the tensors of the full network
+    bytes_after: int  # of the file, or what would be in it
     seconds: float
 
 
@@ -222,14 +231,6 @@ def _has_gamma(module: nn.Module) -> TypeGuard[_BatchNorm]:
     return isinstance(module, _BatchNorm) and module.weight is not None
 
 
-def _check_output(path: Path) -> None:
-    """Before anything long begins."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; --output takes the name of a file")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"the folder of {path} does not exist")
-
-
 def _tensor_bytes(model: nn.Module) -> int:
     """Tied tensors count once, as in the file."""
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}.values())
@@ -240,7 +241,7 @@ def _print_json(arguments: argparse.Namespace, result: Result) -> None:
         "model": arguments.model,
         "weights": None if arguments.weights is None else str(arguments.weights),
         "file": str(arguments.output),
-        "bytes": {"before": result.bytes_before, "after": arguments.output.stat().st_size},
+        "bytes": {"before": result.bytes_before, "after": result.bytes_after},
         "rule": result.rule,
         "rule_reason": result.reason,
         "scope": arguments.scope,
@@ -258,7 +259,7 @@ def _print_tables(arguments: argparse.Namespace, result: Result) -> None:
     rows = [
         tables.before_after("FLOPs", *plan.flops, tables.count),
         tables.before_after("parameters", *plan.params, tables.count),
-        tables.before_after("file size", result.bytes_before, arguments.output.stat().st_size, tables.memory),
+        tables.before_after("file size", result.bytes_before, result.bytes_after, tables.memory),
     ]
     tables.show(f"{arguments.model}, {result.seconds:.1f} s", ("", "before", "after", "left"), rows)
     tables.say(f"Channels per layer: rule {result.rule} ({result.reason}).")

@@ -1,18 +1,17 @@
 """The demo from end to end: train dense, train again and prune meanwhile, measure, write."""
 
 import copy
-import os
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 import reprune
 
+from ..atomic import atomic_write, write_text
 from ..plan import PruningPlan
 from ..pruner import History
 from . import data, measure, network, train
@@ -138,21 +137,12 @@ def _write(
         "dense network": out / "dense.safetensors",
     }
     reprune.save(small, files["small network"])
-    _in_one_piece(files["plan"], lambda path: path.write_text(plan.to_json()))
-    _in_one_piece(files["picture"], lambda path: picture.draw(plan, path))
-    _in_one_piece(files["history of the training"], lambda path: history.plot().savefig(path, format="png"))
-    _in_one_piece(files["dense network"], lambda path: save_file(dense.state_dict(), path))
+    write_text(files["plan"], plan.to_json())
+    picture.draw(plan, files["picture"])
+    with atomic_write(files["history of the training"]) as file:
+        history.plot().savefig(file, format="png")
+    reprune.save(dense, files["dense network"])
     return files
-
-
-def _in_one_piece(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a file beside ``path``, then move it there: nothing is ever half-written."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _parameters(model: nn.Module) -> int:

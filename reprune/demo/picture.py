@@ -8,6 +8,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from ..atomic import atomic_write
 from ..plan import PruningPlan
 
 KEPT, REMOVED, INK, FAINT = "#0f766e", "#f1d9cf", "#1f2937", "#6b7280"
@@ -75,4 +76,5 @@ def draw(plan: PruningPlan, path: Path) -> None:
         fontsize=9,
         va="center",
     )
-    figure.savefig(path, format="png")
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")

@@ -13,7 +13,17 @@ from .blame import find_guilty
 from .certificate import Failure, Mask, certify
 from .custom import register_rule
 from .groups import LAYERS, ChannelGroup, Producer, find_groups, has_gamma, mean_gamma, output_first
-from .slicing import Slices, copy_with, cut, cut_all, named_tensors, put, sliced_copy, successor
+from .slicing import (
+    Slices,
+    copy_with,
+    cut,
+    cut_all,
+    named_tensors,
+    put,
+    sliced_copy,
+    sliced_shape,
+    successor,
+)
 from .trace import left_as_it_was
 from .traced import Example, TracedModel, as_example, trace_model
 from .watch import Watch, watching
@@ -37,6 +47,7 @@ __all__ = [
     "put",
     "register_rule",
     "sliced_copy",
+    "sliced_shape",
     "successor",
 ]
 

@@ -7,7 +7,7 @@ model as it was.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,11 @@ def cut(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
         if tensor.dim() == ndim and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=layout):
             out = out.contiguous(memory_format=layout)
     return out
+
+
+def sliced_shape(shape: Sequence[int], kept: Mapping[int, Ints]) -> tuple[int, ...]:
+    """The shape of the kept positions of a tensor of `shape`."""
+    return tuple(kept[dim].size if dim in kept else size for dim, size in enumerate(shape))
 
 
 def cut_all(model: nn.Module, slices: Slices) -> dict[Tensor, Tensor]:
@@ -90,8 +95,9 @@ def copy_with(model: nn.Module, new: Mapping[str, Tensor]) -> nn.Module:
 def _shape(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
     if not tensor.is_floating_point():
         return cut(tensor, kept)  # an index, or a count: its values matter
-    size = [kept[dim].size if dim in kept else size for dim, size in enumerate(tensor.shape)]
-    return successor(tensor, torch.empty(size, dtype=tensor.dtype, device="meta"), None)
+    return successor(
+        tensor, torch.empty(sliced_shape(tensor.shape, kept), dtype=tensor.dtype, device="meta"), None
+    )
 
 
 def remember_sizes(module: nn.Module) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..graph import cut, named_tensors, put, successor
+from ..graph import cut, named_tensors, put, sliced_shape, successor
 from ..optimizers import Keeper
-from .members import Members, shape_of
+from .members import Members
 from .store import Positions, Store, write
 
 Layout = Mapping[str, Positions]
@@ -49,7 +49,7 @@ class Shrink:
         self.restart = restart
 
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
-        return shape_of(full, where)
+        return sliced_shape(full, where)
 
     def live(self, tensor: Tensor, where: Positions) -> Tensor:
         return tensor

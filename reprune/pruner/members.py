@@ -4,7 +4,6 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,8 +106,3 @@ class Members:
                     f"{name} is not "
                     "among its own; make it from model.parameters() before the pruner, and make no other"
                 )
-
-
-def shape_of(full: tuple[int, ...], where: Mapping[int, Any]) -> tuple[int, ...]:
-    """The shape of the positions `where` of a tensor of shape `full`."""
-    return tuple(where[dim].size if dim in where else size for dim, size in enumerate(full))

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 
@@ -55,8 +54,3 @@ def decode(value: Any, tensors: Sequence[Tensor]) -> Any:
     kind = Counter if "counter" in value else dict
     pairs = value["counter"] if "counter" in value else value["dict"]
     return kind({decode(k, tensors): decode(v, tensors) for k, v in pairs})
-
-
-def as_stored(tensor: Tensor) -> Tensor:
-    """A tensor that a file can hold: dense, contiguous, memory of its own, in its values the same."""
-    return tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from ..checkpoint import in_place_of
+from .. import tensor_file
 from ..pruner import Pruner
 from ..pruner.members import bare
 from . import rng
-from .codec import as_stored, decode, encode
+from .codec import decode, encode
 
+KEY = "reprune_training"
+"""Where the head stands in the metadata."""
 FORMAT = 1
 """Version of the file's form."""
 
@@ -50,10 +48,8 @@ def save_training(
         "random": rng.generators(),
     }
     tensors: list[torch.Tensor] = []
-    head = json.dumps({"format": FORMAT, "content": encode(content, tensors, "state")})
-    numbered = {str(k): as_stored(tensor) for k, tensor in enumerate(tensors)}
-    with in_place_of(Path(path)) as temporary:
-        save_file(numbered, temporary, metadata={"reprune_training": head})
+    head = {"format": FORMAT, "content": encode(content, tensors, "state")}
+    tensor_file.write(path, KEY, head, {str(k): tensor for k, tensor in enumerate(tensors)})
 
 
 def load_training(
@@ -119,27 +115,19 @@ def _listed(names: Mapping[str, Any]) -> str:
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such file")
-    expected = f"{path}: expected a file that reprune.save_training wrote, got"
-    try:
-        with safe_open(path, framework="pt") as file:
-            head = (file.metadata() or {}).get("reprune_training")
-            # Clones have aligned memory of their own: the same arithmetic as before saving.
-            tensors = {int(key): file.get_tensor(key).clone() for key in file.keys()} if head else {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{expected} one that is damaged or no safetensors file ({error})") from None
-    if head is None:
-        raise ValueError(f"{expected} another safetensors file")
-    try:
-        raw = json.loads(head)
-        if raw["format"] != FORMAT:
+    with tensor_file.opened(path, KEY, "reprune.save_training") as file:
+        try:
+            version, content = file.head["format"], file.head.get("content")
+        except (LookupError, TypeError, AttributeError):
+            raise ValueError(f"{path}: the header is damaged") from None
+        if version != FORMAT:
             raise ValueError(
-                f"{path}: this version of reprune reads trainings of format {FORMAT}, got format "
-                f"{raw['format']!r}"
+                f"{path}: this version of reprune reads trainings of format {FORMAT}, got format {version!r}"
             )
-        content = decode(raw["content"], [tensors[k] for k in range(len(tensors))])
-    except (json.JSONDecodeError, LookupError, TypeError) as error:
-        raise ValueError(f"{expected} one with a damaged header ({error!r})") from None
-    assert isinstance(content, dict)
-    return content
+        tensors = file.tensors()
+    try:
+        found = decode(content, [tensors[str(k)] for k in range(len(tensors))])
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"{path}: the header is damaged ({error!r})") from None
+    assert isinstance(found, dict)
+    return found
