@@ -17,6 +17,7 @@
 #include "cut.hpp"
 #include "linkage.hpp"
 #include "pool.hpp"
+#include "python_call.hpp"
 #include "scan.hpp"
 #include "select.hpp"
 #include "ties.hpp"
@@ -41,14 +42,20 @@ Batch batch(const py::array& a) {  // [b, n, d]
     return {first, a.shape(0), a.strides(0) / (first.is_double ? 8 : 4)};
 }
 
+// What a MemoryError says, of problems of at most n points.
+std::string no_memory(std::int64_t problems, std::int64_t n, int threads) {
+    return "the C++ core ran out of memory on " + std::to_string(problems) + " problems of up to " + std::to_string(n) +
+           " points each, on up to " + std::to_string(threads) + " threads; fewer threads (REPRUNE_NUM_THREADS), fewer problems"
+           " in a call or fewer points need less";
+}
+
 Doubles bind_linkage(const py::array& points, int method, int threads) {  // [b, n, d] -> [b, n-1, 4]
     const Batch problems = batch(points);
     const std::int64_t n = problems.first.n;
     Doubles result({problems.b, n - 1, std::int64_t{4}});
     double* z = result.mutable_data();
-    const py::gil_scoped_release release;
-    parallel_for(problems.b, threads,
-                 [&](std::int64_t i) { linkage(problems[i], static_cast<Method>(method), z + i * (n - 1) * 4); });
+    const auto link = [&](std::int64_t i) { linkage(problems[i], static_cast<Method>(method), z + i * (n - 1) * 4); };
+    call_core([&] { return no_memory(problems.b, n, threads); }, [&] { parallel_for(problems.b, threads, link); });
     return result;
 }
 
@@ -62,11 +69,14 @@ py::list bind_linkage_ragged(const std::vector<py::array>& points, int method, i
         z.push_back(result.mutable_data());
         results.append(std::move(result));
     }
-    const py::gil_scoped_release release;
-    parallel_for(static_cast<std::int64_t>(problems.size()), threads, [&](std::int64_t i) {
+    const auto count = static_cast<std::int64_t>(problems.size());
+    const auto link = [&](std::int64_t i) {
         const auto k = static_cast<std::size_t>(i);
         linkage(problems[k], static_cast<Method>(method), z[k]);
-    });
+    };
+    std::int64_t most = 0;
+    for (const Points& p : problems) most = std::max(most, p.n);
+    call_core([&] { return no_memory(count, most, threads); }, [&] { parallel_for(count, threads, link); });
     return results;
 }
 
@@ -74,8 +84,7 @@ Doubles bind_linkage_condensed(const Doubles& distances, std::int64_t n, int met
     Doubles result({n - 1, std::int64_t{4}});
     const double* d = distances.data();
     double* z = result.mutable_data();
-    const py::gil_scoped_release release;
-    linkage_condensed(d, n, static_cast<Method>(method), z);
+    call_core([&] { return no_memory(1, n, 1); }, [&] { linkage_condensed(d, n, static_cast<Method>(method), z); });
     return result;
 }
 
@@ -84,8 +93,8 @@ Labels bind_cut(const Doubles& trees, const Doubles& heights, int threads) {  //
     Labels labels({b, n});
     const double *z = trees.data(), *h = heights.data();
     std::int32_t* out = labels.mutable_data();
-    const py::gil_scoped_release release;
-    parallel_for(b, threads, [&](std::int64_t i) { cut(z + i * (n - 1) * 4, n, h[i], out + i * n); });
+    const auto one = [&](std::int64_t i) { cut(z + i * (n - 1) * 4, n, h[i], out + i * n); };
+    call_core([&] { return no_memory(b, n, threads); }, [&] { parallel_for(b, threads, one); });
     return labels;
 }
 
@@ -97,10 +106,8 @@ std::tuple<Counts, Counts> bind_max_coverage(const Labels& labels, std::int32_t 
     Counts order(keep), gains(keep);
     std::int64_t *picked = order.mutable_data(), *gained = gains.mutable_data();
     const double* norm = norms ? norms->data() : nullptr;
-    {
-        const py::gil_scoped_release release;
-        max_coverage(table, keep, tie_key(seed, name), norm, picked, gained);
-    }
+    call_core([&] { return no_memory(table.channels, table.filters, 1); },
+              [&] { max_coverage(table, keep, tie_key(seed, name), norm, picked, gained); });
     return {order, gains};
 }
 
@@ -132,14 +139,17 @@ std::vector<Chosen> bind_select_layers(const std::vector<std::tuple<std::string,
     }
     std::int64_t told = 0;
     const auto tell = [&](std::int64_t done) {
+        if (!progress || done <= told) return;
         const py::gil_scoped_acquire acquire;
-        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-        if (progress && done > told) progress(told = done);
+        progress(told = done);
     };
-    {
-        const py::gil_scoped_release release;
-        select_layers(problems, seed, ties_by_norm, threads, tell);
+    std::int64_t channels = 0, most = 0;
+    for (const LayerProblem& problem : problems) {
+        for (const Batch& table : problem.tables) channels += table.b;
+        most = std::max(most, problem.filters);
     }
+    call_core([&] { return no_memory(channels, most, threads); },
+              [&] { select_layers(problems, seed, ties_by_norm, threads, tell); });
     tell(static_cast<std::int64_t>(problems.size()));
     for (std::size_t k = 0; k < problems.size(); ++k) std::get<2>(results[k]) = problems[k].heights;
     return results;

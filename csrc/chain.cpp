@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "call.hpp"
+
 namespace reprune {
 namespace {
 
@@ -204,7 +206,10 @@ void Chain::run(Clusters& clusters, double limit) {
     units();
     std::copy(clusters.live.begin(), clusters.live.end(), id_.begin());
     pack();
-    for (bool more = count_ > 1; more; more = decide()) look();
+    for (bool more = count_ > 1; more; more = decide()) {
+        hear(static_cast<std::int64_t>(count_) * (d + 8) / 8);
+        look();
+    }
     clusters.coarse = !fixed_;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "call.hpp"
 #include "clones.hpp"
 
 namespace reprune {
@@ -82,8 +83,11 @@ void Line::sort() {
     }
     if (moves <= 32 * n_) return;
     for (std::int32_t i = 0; i < n_; ++i) order_[at(i)] = i;
-    std::stable_sort(order_.begin(), order_.begin() + n_,
-                     [&](std::int32_t a, std::int32_t b) { return values_[at(a)] < values_[at(b)]; });
+    Ticks tick;
+    std::stable_sort(order_.begin(), order_.begin() + n_, [&](std::int32_t a, std::int32_t b) {
+        tick();
+        return values_[at(a)] < values_[at(b)];
+    });
     for (std::int32_t i = 0; i < n_; ++i) mean_[at(i)] = values_[at(order_[at(i)])];
 }
 
@@ -110,6 +114,7 @@ void Line::rounds(double limit) {
     std::int32_t* boundary = boundary_.data();
     std::int64_t* join = join_.data();
     while (live_ > 1) {
+        hear(10LL * live_);
         gaps(live_, mean, size, share, gap);  // gap[i]: to the left of cluster i
         gap[0] = gap[live_] = gap[live_ + 1] = infinity;
         share[live_] = 0;
@@ -140,7 +145,9 @@ void Line::chain(double limit) {
     double *mean = mean_.data(), *size = size_.data(), *gap = gap_.data();
     std::int32_t *stack = stack_.data(), *waiting = waiting_.data();
     std::int32_t top = -1, waits = 0;
+    Ticks tick;
     for (std::int32_t i = 0;;) {
+        tick();
         std::int32_t next = -1;  // the end: as if a cluster came that is infinitely far
         if (waits > 0) {
             next = waiting[--waits];

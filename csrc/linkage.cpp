@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "call.hpp"
 #include "clones.hpp"
 #include "dendrogram.hpp"
 #include "line.hpp"
@@ -81,7 +82,10 @@ struct Square {
     Pages<double> values;
 
     explicit Square(std::size_t points) : n(points), stride(8 * ((points + 7) / 8 | 1)), values(n * stride) {
-        for (std::size_t i = 0; i < n; ++i) row(i)[i] = infinity;
+        for (std::size_t i = 0; i < n; ++i) {
+            hear(static_cast<std::int64_t>(4 * n));  // the first touch of a page is slow
+            row(i)[i] = infinity;
+        }
     }
     double* row(std::size_t i) { return values.data() + i * stride; }
 };
@@ -93,18 +97,21 @@ void distances(const Rows& rows, Square& square) {
     for (std::size_t i = 0; i < n; ++i)
         for (std::size_t k = 0; k < d; ++k) turned[k * n + i] = rows.values[i * d + k];
     for (std::size_t a = 0; a < n; ++a) {
+        hear(static_cast<std::int64_t>(a * (d + 4)));
         std::fill_n(square.row(a), a, 0.0);
         for (std::size_t k = 0; k < d; ++k) add_squares(turned[k * n + a], turned.data() + k * n, a, square.row(a));
         roots(square.row(a), a);
     }
-    for (std::size_t a = 0; a < n; a += 16)  // the other half, in tiles
+    for (std::size_t a = 0; a < n; a += 16) {  // the other half, in tiles
+        hear(static_cast<std::int64_t>(16 * a));
         for (std::size_t b = 0; b <= a; b += 16)
             for (std::size_t i = a; i < std::min(a + 16, n); ++i)
                 for (std::size_t j = b; j < std::min(b + 16, i); ++j) square.row(j)[i] = square.row(i)[j];
+    }
 }
 
 std::vector<Merge> ward(const Points& points) {
-    thread_local Ward space;
+    Ward& space = kept<Ward>();
     Rows rows(points);
     std::copy(rows.values.begin(), rows.values.end(),
               space.start(static_cast<std::int32_t>(rows.n), static_cast<std::int32_t>(rows.d)));
@@ -116,7 +123,7 @@ std::vector<Merge> ward(const Points& points) {
 }
 
 std::vector<Merge> ward_on_a_line(const Points& points) {
-    thread_local Line space;
+    Line& space = kept<Line>();
     Rows rows(points);
     std::copy(rows.values.begin(), rows.values.end(), space.start(static_cast<std::int32_t>(rows.n)));
     space.run(infinity);
@@ -143,6 +150,7 @@ std::vector<Merge> agglomerate(Square& square, Method method, double unit) {
             if (away[k] == 0) old.push_back(k);
         for (std::size_t i = 0; i < live; ++i) {
             const double* from = square.row(old[i]);
+            hear(static_cast<std::int64_t>(live));
             for (std::size_t j = 0; j < live; ++j) square.row(i)[j] = from[old[j]];
             id[i] = id[old[i]];
             size[i] = size[old[i]];
@@ -154,6 +162,7 @@ std::vector<Merge> agglomerate(Square& square, Method method, double unit) {
     };
     std::size_t start = places;
     while (live > 1) {
+        hear(static_cast<std::int64_t>(4 * places));
         if (path.empty()) {
             start = std::min(start, places);
             while (away[--start] != 0) {}
@@ -198,6 +207,7 @@ std::vector<Merge> spanning_tree(const Points& points) {
     merges.reserve(n);
     std::size_t next = n - 1;  // enters the tree
     for (std::size_t left = n - 1; left > 0; --left) {
+        hear(static_cast<std::int64_t>(left * (d + 4)));
         const std::int32_t entered = id[next];
         id[next] = id[left];  // the last point outside fills the hole
         nearest[next] = nearest[left];
@@ -229,12 +239,17 @@ void linkage_condensed(const double* distances, std::int64_t points, Method meth
     const auto n = static_cast<std::size_t>(points);
     Square square(n);
     double largest = 0;
-    for (std::size_t k = 0; k < n * (n - 1) / 2; ++k) largest = std::max(largest, std::abs(distances[k]));
+    for (std::size_t i = 1, k = 0; i < n; ++i) {
+        hear(static_cast<std::int64_t>(i));
+        for (std::size_t end = k + i; k < end; ++k) largest = std::max(largest, std::abs(distances[k]));
+    }
     int exponent = 0;  // squares must neither overflow nor vanish
     std::frexp(largest, &exponent);
     const double unit = std::ldexp(1.0, std::clamp(exponent, -1000, 1000));
-    for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t i = 0; i < n; ++i) {
+        hear(static_cast<std::int64_t>(8 * n));  // a column is slow
         for (std::size_t j = i + 1; j < n; ++j) square.row(i)[j] = square.row(j)[i] = *distances++ / unit;
+    }
     std::vector<Merge> merges = agglomerate(square, method, unit);
     to_scipy(merges, points, z);
 }

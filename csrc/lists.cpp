@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "call.hpp"
+
 namespace reprune {
 namespace {
 
@@ -74,6 +76,7 @@ bool Lists::screen(std::int32_t most) {
     std::int32_t total = 0;
     double pairs = 0;  // seen, each from both sides
     for (std::int32_t row = 0; row < count; row += 2) {
+        hear(static_cast<std::int64_t>(count) * (c.pairs + 8) / 8);
         if (near_.size() < at(total + 2 * count + 3)) near_.resize(at(2 * total + 2 * count + 64));
         const std::int32_t other = std::min(row + 1, count - 1), first = row / lanes;
         std::uint64_t* hits[2] = {hits_.data(), hits_.data() + words};
@@ -114,6 +117,7 @@ void Lists::link() {
     if (entries_.size() < at(sum)) entries_.resize(at(sum));
     for (std::int32_t s = 0, k = 0; s < count; ++s) {
         const std::int32_t id = c.live[at(s)], few = end_[at(s)] - k;
+        hear(static_cast<std::int64_t>(few) * c.stride);
         for (std::int32_t f = 0; f < few; ++f) found_[at(f)] = id_of_[at(near_[at(k + f)])];
         scan_->squares(c.words.data(), c.stride, c.fixed(id), found_.data(), few, squares_.data());
         List& own = list_[at(id)];
@@ -237,6 +241,7 @@ bool Lists::run(Clusters& clusters, double limit, std::int32_t most, bool fresh)
         if (id_of_[node] < 0) continue;
         path_.push_back(id_of_[node]);
         while (!path_.empty()) {
+            hear(100 + 8 * clusters.stride);
             const std::int32_t tip = path_.back(), before = path_.size() > 1 ? path_[path_.size() - 2] : -1;
             double reached = 0;
             const std::int32_t next = nearest(tip, before < 0, &reached);

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "call.hpp"
 #include "coverage.hpp"
 #include "scan.hpp"
 
@@ -26,6 +27,7 @@ class Matches {
         std::vector<std::uint8_t> byte(tile * clusters);
         for (std::size_t j0 = 0; j0 < channels_ && fits_; j0 += tile) {
             const std::size_t columns = std::min(tile, channels_ - j0);
+            hear(static_cast<std::int64_t>(8 * tile * n));
             const Label* from = table.labels + static_cast<std::ptrdiff_t>(j0) * table.stride_j;
             for (std::size_t i = 0; i < n; ++i, from += table.stride_i)  // columns that lie far apart are read once
                 for (std::size_t c = 0; c < columns; ++c)

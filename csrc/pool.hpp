@@ -7,7 +7,8 @@
 namespace reprune {
 
 // Calls body(item) for item in [0, items) on the calling thread and at most threads - 1 others, and returns when all are
-// done. The first exception stops the rest and is thrown here. Calls from several threads take turns item by item.
+// done. The first exception ends the call (call.hpp) that the calling thread works for, and with it all of its loops. Loops of
+// several threads take turns item by item.
 void parallel_for(std::int64_t items, int threads, const std::function<void(std::int64_t)>& body);
 
 }  // namespace reprune

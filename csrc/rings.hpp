@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "call.hpp"
 #include "coverage.hpp"
 
 namespace reprune {
@@ -23,6 +24,7 @@ class Rings {
         std::vector<Id> head(clusters), tail(clusters);
         for (std::size_t j = 0; j < width_; ++j) {
             const Label* labels = table.labels + static_cast<std::ptrdiff_t>(j) * table.stride_j;
+            hear(static_cast<std::int64_t>(8 * n));
             std::fill(head.begin(), head.end(), covered);
             for (std::size_t i = n; i-- > 0;) {
                 const auto label = static_cast<std::size_t>(labels[static_cast<std::ptrdiff_t>(i) * table.stride_i]);
@@ -43,12 +45,14 @@ class Rings {
             std::size_t i = row[j];
             if (i == covered) continue;
             row[j] = covered;
-            while (i != pick) {
+            std::int64_t members = 1;
+            for (; i != pick; ++members) {
                 Id& next = next_[i * width_ + j];
                 --gain[i];
                 i = next;
                 next = covered;
             }
+            hear(8 * members);
         }
     }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "call.hpp"
 #include "points.hpp"
 
 namespace reprune {
@@ -17,11 +18,16 @@ struct Rows {
 
     explicit Rows(const Points& points) : n(points.n), d(points.d), values(static_cast<std::size_t>(n * d)) {
         double largest = 0;
-        for (std::int64_t i = 0; i < n; ++i)
+        for (std::int64_t i = 0; i < n; ++i) {
+            if (i % 1024 == 0) hear(2048 * d);
             for (std::int64_t k = 0; k < d; ++k) largest = std::max(largest, std::abs(row(i)[k] = points.at(i, k)));
+        }
         scale(largest);
         largest = 0;
-        for (std::int64_t k = 0; k < d; ++k) largest = std::max(largest, centre(k));
+        for (std::int64_t k = 0; k < d; ++k) {
+            hear(4 * n);
+            largest = std::max(largest, centre(k));
+        }
         scale(largest);
     }
 

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <thread>
 
+#include "call.hpp"
 #include "coverage.hpp"
 #include "pool.hpp"
 #include "table.hpp"
@@ -19,6 +20,7 @@ std::vector<double> squared_norms(const LayerProblem& problem) {
     for (const Batch& table : problem.tables)
         for (std::int64_t j = 0; j < table.b; ++j) {
             const Points points = table[j];
+            hear(2 * points.n * points.d);
             for (std::int64_t k = 0; k < points.d; ++k)
                 for (std::int64_t i = 0; i < points.n; ++i)
                     norms[static_cast<std::size_t>(i)] += points.at(i, k) * points.at(i, k);

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "call.hpp"
 #include "cut.hpp"
 #include "line.hpp"
 #include "pool.hpp"
@@ -26,10 +27,7 @@ struct Space {  // per thread
     std::vector<double> costs, block;
 };
 
-Space& space() {
-    thread_local Space s;
-    return s;
-}
+Space& space() { return kept<Space>(); }
 
 template <class Label>
 class Table {
@@ -69,9 +67,11 @@ template <class Label>
 void Table<Label>::scale() {
     if (!table_.first.is_double) return;
     double most = 0;
-    for (std::int64_t j = 0; j < table_.b; ++j)
+    for (std::int64_t j = 0; j < table_.b; ++j) {
+        hear(std::int64_t{n_} * d_);
         for (std::int64_t i = 0; i < n_; ++i)
             for (std::int64_t k = 0; k < d_; ++k) most = std::max(most, std::abs(table_[j].at(i, k)));
+    }
     int exponent = 0;
     std::frexp(most, &exponent);
     if (most == 0 || std::abs(exponent) < 200) return;
