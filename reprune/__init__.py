@@ -1,8 +1,6 @@
 """Channel pruning by kernel clustering (REPrune), on an exact, batched clustering core."""
 
-from importlib.metadata import version
-
-from .backend import BackendUnavailable
+from .backend import BackendUnavailable, installed_version
 from .checkpoint import load, read_plan, save
 from .coverage import max_coverage
 from .cut import cut
@@ -15,7 +13,7 @@ from .sparsity import keep_counts
 from .surgery import apply, prune
 from .training import load_training, save_training
 
-__version__ = version("reprune")
+__version__ = installed_version()
 
 __all__ = [
     "BackendUnavailable",

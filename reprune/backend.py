@@ -17,16 +17,14 @@ import importlib
 import importlib.util
 import os
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from types import ModuleType
 
 NAMES = ("reference", "cpp", "triton")
 CHOICES = ("auto", *NAMES)
 
-_BUILD = (
-    "the C++ core reprune._core is not built; run 'pip install .' in the source folder with a C++17 compiler "
-    "at hand, or 'pip install reprune'"
-)
+_HERE = Path(__file__).resolve().parent  # where this package lies
 
 
 class BackendUnavailable(RuntimeError):  # noqa: N818
@@ -41,8 +39,8 @@ def core() -> ModuleType:
     try:
         built = importlib.import_module("reprune._core")
     except ImportError as error:
-        raise BackendUnavailable(f"backend 'cpp': {_BUILD} ({error})") from error
-    expected = version("reprune")
+        raise BackendUnavailable(f"backend 'cpp': {_why_no_core(error)}") from error
+    expected = installed_version()
     if built.__version__ != expected:  # of another installation, or left over from one
         sys.modules.pop("reprune._core", None)
         raise BackendUnavailable(
@@ -50,6 +48,36 @@ def core() -> ModuleType:
             f"reprune {expected}; install reprune again"
         )
     return built
+
+
+def installed_version() -> str:
+    """The version of the reprune that is installed, whether or not this is it.
+
+    Raises ImportError where none is: then this is its source folder.
+    """
+    try:
+        return distribution("reprune").version
+    except PackageNotFoundError as error:
+        raise ImportError(f"reprune is not installed; {_to_install()}") from error
+
+
+def _why_no_core(error: ImportError) -> str:
+    if not isinstance(error, ModuleNotFoundError):
+        return f"the C++ core reprune._core cannot be loaded ({error}); {_to_install()}"
+    installed = Path(str(distribution("reprune").locate_file("reprune"))).resolve()
+    if installed != _HERE and (installed / "__init__.py").is_file():
+        return (
+            f"Python took reprune from the source folder {_HERE.parent}, where there is no compiled core, "
+            f"instead of the one that is installed in {installed.parent}; start Python in another folder, or "
+            "as 'python -P' (3.11 or newer), or run 'pip install -e .' in the source folder"
+        )
+    return f"the C++ core reprune._core is not built; {_to_install()}"
+
+
+def _to_install() -> str:
+    source = (_HERE.parent / "pyproject.toml").is_file()
+    folder = _HERE.parent if source else "the source folder of reprune"
+    return f"run 'pip install -e .' in {folder}, with a C++17 compiler at hand"
 
 
 def unavailable(name: str) -> str | None:
@@ -80,8 +108,8 @@ def _no_triton() -> str | None:
         return f"no GPU: torch.cuda.is_available() is False (torch {torch.__version__}, built for {built})"
     if not core().has_cuda:
         return (
-            "the C++ core was built without CUDA; install nvcc and run 'pip install . -C "
-            "cmake.define.REPRUNE_CUDA=ON' in the source folder"
+            "the C++ core was built without CUDA; install nvcc and run 'pip install -e . "
+            "-C cmake.define.REPRUNE_CUDA=ON' in the source folder"
         )
     capability = torch.cuda.get_device_capability()
     if capability < (8, 0):

@@ -120,7 +120,8 @@ assert "pip install" in backend.unavailable("cpp")
 try:
     reprune.linkage(numpy.eye(3))
 except reprune.BackendUnavailable as error:
-    assert "backend 'cpp': the C++ core reprune._core is not built; run 'pip install .'" in str(error), error
+    expected = "backend 'cpp': the C++ core reprune._core is not built; run 'pip install -e .'"
+    assert expected in str(error), error
 else:
     raise AssertionError
 """
