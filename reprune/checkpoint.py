@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from . import tensor_file
-from .graph import cut_all, named_tensors, put, sliced_shape, successor
-from .plan import PruningPlan, plan_of, remember_plan
+from .contents import contents
+from .graph import cut_all, in_format_of, named_tensors, put, sliced_shape, successor
+from .origin import plan_of, remember_plan
+from .plan import PruningPlan
 from .tensor_file import TensorFile
+from .wrappers import bare, changeable
 
 KEY = "reprune"
 """Where the head stands in the metadata."""
@@ -25,25 +28,31 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write `model` and the plan that pruned it (none if it is whole) to a safetensors file.
 
     The file is complete or not there, see :func:`reprune.atomic.atomic_write`; its head carries a checksum of
-    everything in it.  The same model gives the same bytes.
-    Raises ``ValueError`` if the model has state that is not tensors.
+    everything in it.  The same model gives the same bytes.  Of a model in torch.compile,
+    DistributedDataParallel or AveragedModel it is the network inside, and so for its parts; of a part of a
+    pruned network it is that part.
+
+    Raises ``ValueError`` that names a state that a file cannot hold or :func:`load` could not put back.
     """
-    plan = plan_of(model)
+    plan = plan_of(bare(model)[0])
     head = {"format": FORMAT, "plan": None if plan is None else json.loads(plan.to_json())}
-    tensor_file.write(path, KEY, head, _stored(model))
+    tensor_file.write(path, KEY, head, contents(model))
 
 
 def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     """Make `model`, freshly built at full size, the network in the file at `path`, in place; returns it.
 
+    A model in torch.compile, DataParallel or AveragedModel is changed inside.
+
     Raises ``FileNotFoundError``; ``ValueError`` for a file that is damaged, from a newer version, not
     reprune's or of another model.  After an error the model is as it was.
     """
+    inner = changeable(model)
     with _opened(path) as file:
         plan = _plan_in(file, path)
-        own = _stored(model)
+        own = contents(inner)
         _same_names(own, file.shapes, path)
-        tensors = named_tensors(model)
+        tensors = named_tensors(inner)
         if plan is not None:
             plan.check(tensors)
         slices = {} if plan is None else {tensors[name]: kept for name, kept in plan.slices.items()}
@@ -54,13 +63,15 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
             if not _alike(file.dtypes[name], old.dtype):
                 raise ValueError(f"{path}: {name} is {file.dtypes[name]}, this model needs {old.dtype}")
         stored = file.tensors()
-    new = {old: successor(old, stored[name].to(old.device), None) for name, old in own.items()}
+    new = {
+        old: successor(old, in_format_of(old, stored[name].to(old.device)), None) for name, old in own.items()
+    }
     left = (
         {} if plan is None else {name: kept for name, kept in plan.slices.items() if tensors[name] not in new}
     )
-    put(model, cut_all(model, left) | new)  # what is cut and not in the file: buffers that are not persistent
+    put(inner, cut_all(inner, left) | new)  # what is cut and not in the file: buffers that are not persistent
     if plan is not None:
-        remember_plan(model, plan)
+        remember_plan(inner, plan, None)
     return model
 
 
@@ -72,20 +83,6 @@ def read_plan(path: str | os.PathLike[str]) -> PruningPlan:
     if plan is None:
         raise ValueError(f"{path}: the model in it was not pruned, so there is no plan")
     return plan
-
-
-def _stored(model: nn.Module) -> dict[str, Tensor]:
-    """What a file holds: the model's state, tied tensors once."""
-    unique: dict[int, str] = {}
-    stored: dict[str, Tensor] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        if not isinstance(value, Tensor):
-            raise ValueError(
-                f"model: its state {name!r} is a {type(value).__name__}; only tensors can be saved"
-            )
-        if unique.setdefault(id(value), name) == name:
-            stored[name] = value
-    return stored
 
 
 def _opened(path: str | os.PathLike[str]) -> AbstractContextManager[TensorFile]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+from torch import Tensor
 
 Ints = npt.NDArray[np.int64]
 
@@ -171,19 +171,3 @@ class PruningPlan:
 def _pair(values: Any) -> tuple[int, int]:
     before, after = values
     return int(before), int(after)
-
-
-def remember_plan(model: nn.Module, plan: PruningPlan) -> None:
-    """Leave the plan on the model that it was applied to, so that a file of it can carry the plan."""
-    set_plan(model, plan, plan_of(model))
-
-
-def set_plan(model: nn.Module, plan: PruningPlan, first: PruningPlan | None) -> None:
-    """Say that `plan`, after `first` if there was one, made `model` from the full model."""
-    model.__dict__["_reprune_plan"] = plan if first is None else plan.after(first)
-
-
-def plan_of(model: nn.Module) -> PruningPlan | None:
-    """The plan that made `model` from the full model, if one did."""
-    plan: PruningPlan | None = model.__dict__.get("_reprune_plan")
-    return plan

@@ -24,6 +24,7 @@ from .targets import (
     target_of,
     without_ignored,
 )
+from .wrappers import bare
 
 _LAYER_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "conv": ("convolutions", (nn.modules.conv._ConvNd,)),
@@ -73,7 +74,8 @@ def make_plan(
         ``{layer: output channels to keep}``; the other layers stay whole.
 
     Args:
-        model: any eager model; it is run, in evaluation and training mode, and left as it was.
+        model: any eager model; it is run, in evaluation and training mode, and left as it was.  Inside
+            torch.compile, DistributedDataParallel and the like it is that inside, under its own names.
         example_inputs: a tensor, a tuple of positional or a dictionary of keyword arguments of the model,
             on its device.
         rule: how the share of each layer is found: ``"bn"`` by the BatchNorm scales of all layers (Eq. 8-9),
@@ -100,6 +102,7 @@ def make_plan(
         TimeoutError: tracing took longer than `time_limit`.
         BackendUnavailable: `backend` cannot run here.
     """
+    model = bare(model)[0]
     target = target_of(sparsity, flops, params, keep, latency, size_mb)
     choice("rule", rule, ("bn", "uniform"))
     choice("scope", scope, ("internal", "all"))

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from .graph import cut, cut_all, named_tensors, put
+from .memory import check_apart
 from .optimizers import Keeper, check_parameters, check_references, check_states
-from .plan import PruningPlan, remember_plan
+from .origin import plan_of, remember_plan
+from .plan import PruningPlan
 from .planner import make_plan
+from .wrappers import bare, changeable
 
 
 def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -21,16 +24,21 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
 
     Parameters that lose channels are replaced by new, smaller ones with the same values (and gradients).  An
     `optimizer` then holds these, with its state (momentum, moments) sliced alike, so that training goes on.
+    A model in torch.compile, DataParallel or AveragedModel is changed inside.
 
     Raises ``ValueError`` if the plan was not made for this model, if the optimizer holds none of the model's
-    parameters, keeps a state that cannot be sliced or refers to parameters by other ways than its groups, or
-    if a parameter has hooks.  After an error model and optimizer are as they were.
+    parameters, keeps a state that cannot be sliced or refers to parameters by other ways than its groups, if
+    a parameter has hooks, or if the model is in DistributedDataParallel.  After an error model and optimizer
+    are as they were.
     """
+    model = changeable(model)
     tensors = named_tensors(model)
     plan.check(tensors)
+    check_apart(tensors, plan.slices, "surgery")
     parameters = {name: t for name in plan.slices if isinstance(t := tensors[name], nn.Parameter)}
     check_parameters(parameters)
     keeper = None if optimizer is None else _checked(optimizer, tensors, parameters)
+    first = plan_of(model)
     new = cut_all(model, plan.slices)
     carried = (
         keeper.carried(parameters, lambda entry: cut(entry.value, plan.slices[entry.name])) if keeper else []
@@ -38,7 +46,7 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
     put(model, new)
     if keeper:
         keeper.replace(new, carried)
-    remember_plan(model, plan)
+    remember_plan(model, plan, first)
 
 
 def _checked(
@@ -66,10 +74,10 @@ def _on_a_copy(
     def prune(
         model: nn.Module, *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> tuple[nn.Module, PruningPlan]:
-        """A smaller copy of `model`, and the plan that made it; :func:`make_plan` describes the arguments and
-        errors."""
+        """A smaller copy of `model`, without the wrappers around it, and the plan that made it;
+        :func:`make_plan` describes the arguments and errors."""
         plan = make(model, *args, **kwargs)
-        small = copy.deepcopy(model)
+        small = copy.deepcopy(bare(model)[0])
         apply(plan, small)
         return small, plan
 

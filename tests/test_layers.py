@@ -12,14 +12,14 @@ ROOT = Path(__file__).parents[1]
 
 # A row imports only from the rows above it; the members of a row do not know each other.
 ROWS = (
-    {"arrays", "backend", "atomic", "strict_json"},
+    {"arrays", "backend", "atomic", "memory", "strict_json", "wrappers"},
     {"tensors", "tensor_file"},
     {"reference", "kernels", "_core"},
     {"linkage", "cut", "coverage", "sparsity", "graph", "gpu"},
     {"selection", "targets", "hierarchy"},
     {"plan", "tables"},
-    {"planner", "optimizers"},
-    {"surgery"},
+    {"planner", "optimizers", "origin"},
+    {"surgery", "contents"},
     {"checkpoint", "distributed"},
     {"pruner"},
     {"training"},

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from ..wrappers import named_parameters
 from .known import Key
 from .labels import Atoms, Ints, fixed
+from .slicing import named_tensors
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def parameter_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -
     """The number of parameters, in atoms."""
     terms = [
         (p.numel(), [labels[name, dim] for dim in range(p.dim()) if (name, dim) in labels])
-        for name, p in model.named_parameters()
+        for name, p in named_parameters(model).items()
     ]
     return cost_of(terms, atoms)
 
@@ -61,7 +63,7 @@ def size_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> Cos
     stored = {id(t) for t in model.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
     terms = [
         (t.nbytes, [labels[name, dim] for dim in range(t.dim()) if (name, dim) in labels])
-        for name, t in {**dict(model.named_parameters()), **dict(model.named_buffers())}.items()
+        for name, t in named_tensors(model).items()
         if id(t) in stored
     ]
     return cost_of(terms, atoms)

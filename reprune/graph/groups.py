@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ..wrappers import named_modules
 from .known import Key
 from .labels import FIXED, Atoms, Ints, components, fixed
 from .state import Convolution
@@ -62,7 +63,7 @@ def find_groups(
     called = _called(trace, labels)
     wanted = {
         name: module
-        for name, module in model.named_modules()
+        for name, module in named_modules(model).items()
         if (layers != "linear" and isinstance(module, nn.modules.conv._ConvNd))
         or (layers != "conv" and isinstance(module, nn.Linear))
     }
@@ -111,7 +112,7 @@ def _called(trace: Trace, labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
 def _convolved(model: nn.Module, called: Mapping[str, Convolution], atoms: Atoms) -> npt.NDArray[np.bool_]:
     """[atoms] those that convolutions produce."""
     mask = np.zeros(atoms.count, dtype=bool)
-    for name, module in model.named_modules():
+    for name, module in named_modules(model).items():
         if isinstance(module, nn.modules.conv._ConvNd) and name in called:
             mask[atoms.of[called[name].channels]] = True
     return mask
@@ -163,7 +164,7 @@ def _scales(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> dict[
     """{weight of a BatchNorm: the atom of each channel}."""
     weights = [
         f"{name}.weight" if name else "weight"
-        for name, module in model.named_modules()
+        for name, module in named_modules(model).items()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
     ]
     return {weight: atoms.of[labels[weight, 0]] for weight in weights if (weight, 0) in labels}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..wrappers import named_parameters, plain_names
 from .labels import Ints
 
 Slices = Mapping[str, Mapping[int, Ints]]
@@ -20,8 +21,10 @@ Slices = Mapping[str, Mapping[int, Ints]]
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name; a tied one under its first name only."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """Parameters and buffers by their plain names; a tied one under its first name only."""
+    plain = plain_names(model)
+    buffers = {plain(name): buffer for name, buffer in model.named_buffers()}
+    return {**named_parameters(model), **buffers}
 
 
 def cut(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
@@ -29,6 +32,11 @@ def cut(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
     out = tensor.detach()
     for dim, positions in kept.items():
         out = out.index_select(dim, torch.from_numpy(positions).to(out.device))
+    return in_format_of(tensor, out)
+
+
+def in_format_of(tensor: Tensor, out: Tensor) -> Tensor:
+    """`out` in the memory format of `tensor`."""
     for ndim, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
         if tensor.dim() == ndim and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=layout):
             out = out.contiguous(memory_format=layout)

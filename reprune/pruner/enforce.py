@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..graph import cut, named_tensors, put, sliced_shape, successor
 from ..optimizers import Keeper
+from ..wrappers import named_parameters
 from .members import Members
 from .store import Positions, Store, write
 
@@ -105,7 +106,7 @@ class Mask:
 
 def holder(members: Members, layout: Layout) -> Callable[[], None]:
     """A function that sets to zero what is not there, in the model's parameters."""
-    parameters = dict(members.model.named_parameters())
+    parameters = named_parameters(members.model)
     work = [
         (parameters[name], dim, torch.from_numpy(gone).to(parameters[name].device))
         for name, where in layout.items()

@@ -10,20 +10,7 @@ from torch import Tensor, nn
 
 from ..graph import named_tensors
 from ..optimizers import Entry, Keeper, check_parameters, check_references, check_states, state_obstacle
-
-WRAPPERS = ("DistributedDataParallel", "DataParallel", "OptimizedModule", "AveragedModel")
-
-
-def bare(model: nn.Module) -> tuple[nn.Module, set[str]]:
-    """The user's own module inside DDP, torch.compile and AveragedModel, and the names of what was around
-    it."""
-    around: set[str] = set()
-    while (kind := type(model).__name__) in WRAPPERS:
-        around.add(kind)
-        inner = model._orig_mod if kind == "OptimizedModule" else model.module
-        assert isinstance(inner, nn.Module)
-        model = inner
-    return model, around
+from ..wrappers import named_parameters
 
 
 class Members:
@@ -37,7 +24,7 @@ class Members:
         self.copies = tuple(copies)
         self.sizes = {name: tuple(t.shape) for name, t in named_tensors(model).items()}
         """{tensor: its full shape}."""
-        for name, parameter in model.named_parameters():
+        for name, parameter in named_parameters(model).items():
             if type(parameter.data).__name__ == "DTensor" or type(parameter).__name__ == "FlatParameter":
                 raise TypeError(
                     f"model: {name} is sharded over processes (FSDP), which Pruner cannot cut or mask; "
@@ -58,7 +45,7 @@ class Members:
 
     def parameters(self, names: Iterable[str]) -> dict[str, Tensor]:
         """The model's parameters among the tensors `names`."""
-        own = dict(self.model.named_parameters())
+        own = named_parameters(self.model)
         return {name: own[name] for name in names if name in own}
 
     def states(self, names: Iterable[str], every: bool) -> list[Entry]:
@@ -99,7 +86,7 @@ class Members:
                         f"{found.get(name, 'none: it is gone')}; undo that, or make a new Pruner"
                     )
         held = Keeper(self.optimizer).held()
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in named_parameters(self.model).items():
             if parameter.requires_grad and id(parameter) not in held:
                 raise ValueError(
                     f"optimizer: expected one that holds the parameters of the model that learn, and "

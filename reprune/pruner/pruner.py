@@ -16,14 +16,16 @@ from ..backend import resolve
 from ..graph import LAYERS, copy_with, named_tensors, successor
 from ..graph import Mask as Atoms
 from ..optimizers import Keeper
-from ..plan import PruningPlan, plan_of, set_plan
+from ..origin import plan_of, remember_plan
+from ..plan import PruningPlan
 from ..planner import plan_of_atoms
 from ..targets import MinKeep, check_bounds, choice, target_of
+from ..wrappers import bare, named_parameters
 from . import state
 from .decide import Found, Rules, decide
 from .enforce import Enforcement, Mask, Shrink, holder, missing
 from .history import Event, History
-from .members import Members, bare
+from .members import Members
 from .schedule import Schedule
 from .store import Store
 from .structure import Structure
@@ -297,7 +299,7 @@ class Pruner:
 
     def _still_zero(self) -> None:
         """In mask mode, raise ``ValueError`` if a dropped channel is not zero."""
-        parameters = dict(self.model.named_parameters())
+        parameters = named_parameters(self.model)
         for name, where in self._structure.layout(self._alive).items():
             if name in parameters:
                 for dim, gone in missing(parameters[name].shape, where):
@@ -314,7 +316,7 @@ class Pruner:
         if isinstance(self._enforcement, Shrink):
             plan = self.plan
             for _, model in self._members.models():
-                set_plan(model, plan, self._first)
+                remember_plan(model, plan, self._first)
 
     def _record(
         self, epoch: int, found: Mapping[str, Found], kept: Atoms, grown: Atoms, seconds: float

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..wrappers import named_parameters
 from .history import History
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def widen(pruner: Pruner, model_state: dict[str, Any], optimizer_state: dict[str
     for name in model_state:
         if f"model/{name}" in full:
             model_state[name] = full[f"model/{name}"].clone()
-    names = {id(parameter): name for name, parameter in pruner.model.named_parameters()}
+    names = {id(parameter): name for name, parameter in named_parameters(pruner.model).items()}
     held = [names.get(id(p), "") for group in pruner.optimizer.param_groups for p in group["params"]]
     states = optimizer_state["state"]
     optimizer_state["state"] = {

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from ..graph import ChannelGraph, Mask, Producer, build_graph, named_tensors, output_first
 from ..plan import Ints
 from ..targets import in_scope, ranked, without_ignored
+from ..wrappers import named_modules
 from .decide import Source
 
 
@@ -78,7 +79,7 @@ class Structure:
             if computed is None:
                 weight = values[f"{producer.name}.weight"]
             else:
-                module = model.get_submodule(computed)
+                module = named_modules(model)[computed]
                 inside = {name: values[f"{computed}.{name}"] for name in named_tensors(module)}
                 weight = functional_call(module, inside, ())
             return output_first(weight.detach().to(device), producer.transposed, producer.groups)
@@ -99,7 +100,7 @@ def _light(graph: ChannelGraph) -> ChannelGraph:
 def _computed(graph: ChannelGraph, producers: list[Producer]) -> dict[str, str]:
     """{convolution: the module that computes its weight}, where that is no parameter of its own."""
     tensors = named_tensors(graph.model)
-    modules = dict(graph.model.named_modules())
+    modules = named_modules(graph.model)
     found = {}
     for producer in producers:
         if f"{producer.name}.weight" not in tensors:
@@ -119,7 +120,7 @@ def _inputs(graph: ChannelGraph, producer: Producer) -> Ints:
     if producer.transposed and producer.groups > 1:  # every group has input channels of its own
         return np.full(channels, -1)
     dim = 0 if producer.transposed else 1
-    linear = isinstance(graph.model.get_submodule(producer.name), nn.Linear)
+    linear = isinstance(named_modules(graph.model)[producer.name], nn.Linear)
     for name, tensor in named_tensors(graph.model).items():
         line = graph.traced.labels.get((name, dim))
         if name.startswith(f"{producer.name}.") and tensor.dim() > (1 if linear else 2) and line is not None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from .. import tensor_file
 from ..pruner import Pruner
-from ..pruner.members import bare
+from ..wrappers import load_plain_state, plain_state
 from . import rng
 from .codec import decode, encode
 
@@ -41,7 +41,7 @@ def save_training(
     """
     given = dict(others or {})
     content = {
-        "model": bare(model)[0].state_dict(),
+        "model": plain_state(model),
         "optimizer": optimizer.state_dict(),
         "pruner": pruner.state_dict(),
         "others": {name: _state_of(other, name) for name, other in given.items()},
@@ -89,7 +89,7 @@ def load_training(
             f"built then"
         )
     pruner.load_state_dict(content["pruner"])
-    bare(model)[0].load_state_dict(content["model"])
+    load_plain_state(model, content["model"])
     optimizer.load_state_dict(content["optimizer"])
     for name, other in given.items():
         if isinstance(other, torch.Generator):

@@ -1,0 +1,50 @@
+"""What a file of a model holds: its own tensors, tied ones once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from .graph import named_tensors
+from .memory import check_apart
+from .wrappers import bare, plain_names
+
+
+def contents(model: nn.Module) -> dict[str, Tensor]:
+    """The state of the network inside all wrappers of `model`, by its plain names; tied tensors once.
+
+    ``ValueError`` that names what is in the state and cannot be written and put back.
+    """
+    model = bare(model)[0]
+    plain = plain_names(model)
+    own = {id(tensor) for tensor in named_tensors(model).values()}
+    first: dict[int, str] = {}
+    found: dict[str, Tensor] = {}
+    for raw, value in model.state_dict(keep_vars=True).items():
+        name = plain(raw)
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"model: its state {name!r} is a {type(value).__name__}; only tensors can be saved"
+            )
+        if id(value) not in own:
+            raise ValueError(
+                f"model: its state {name!r} is neither a parameter nor a buffer, but made by "
+                "get_extra_state() or a hook, so it could not be put back; register it as a buffer"
+            )
+        if first.setdefault(id(value), name) == name:
+            found[name] = value
+    _check_kinds(found)
+    check_apart(found, found.keys(), "a file")
+    return found
+
+
+def _check_kinds(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if is_lazy(tensor):
+            raise ValueError(f"model: {name} is not initialised yet; run the model once")
+        if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+            raise ValueError(f"model: {name} is a {type(tensor).__name__}; only plain tensors can be in a file")
+        if tensor.is_meta:
+            raise ValueError(f"model: {name} is on the device 'meta' and has no values; build it on another")

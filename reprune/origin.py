@@ -1,0 +1,125 @@
+"""Where a network comes from: every module remembers the plan that cut it, and its own name in that plan.
+
+So a file can be written of whatever network a pruned module is a part of by then, and of a part alone.  What
+is remembered is text, and goes along with copies and pickles, which need no reprune.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from .graph import named_tensors
+from .plan import PruningPlan
+from .wrappers import named_modules
+
+_MARK = "_reprune_plan"
+
+
+def remember_plan(model: nn.Module, plan: PruningPlan, first: PruningPlan | None) -> None:
+    """Leave on every module that `plan`, after `first` if there was one, made `model` from the full model."""
+    text = (plan if first is None else plan.after(first)).to_json()
+    cut = {id(tensor): name for name, tensor in named_tensors(model).items()}
+    for name, module in named_modules(model).items():
+        own = {**module._parameters, **module._buffers}
+        tensors = {local: cut[id(tensor)] for local, tensor in own.items() if id(tensor) in cut}
+        module.__dict__[_MARK] = {"plan": text, "name": name, "tensors": tensors}
+
+
+def plan_of(model: nn.Module) -> PruningPlan | None:
+    """The plan that made `model` from the full model, if one did; put together from those of its parts, and
+    the part of a larger network's that is its own.
+
+    ``ValueError`` if a tensor is no longer of the size that its plan gave it.
+    """
+    places: dict[str, list[_Place]] = {}
+    for name, module in named_modules(model).items():
+        mark = module.__dict__.get(_MARK)
+        if mark is not None:
+            places.setdefault(mark["plan"], []).append(_Place(name, mark["name"], mark["tensors"]))
+    if not places:
+        return None
+    tensors = named_tensors(model)
+    plans = {text: PruningPlan.from_json(text) for text in places}
+    (text, plan), *others = plans.items()
+    if others or not _is_whole(plan, places[text]):
+        plan = _together([_part(plans[text], places[text], tensors) for text in places], tensors)
+    _check_sizes(plan, tensors)
+    return plan
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A module: its name here, its name in its plan, and {a tensor of its own: the name in the plan}."""
+
+    here: str
+    there: str
+    tensors: Mapping[str, str]
+
+    def tensor(self, local: str) -> str:
+        """The name of a tensor of its own here."""
+        return f"{self.here}.{local}" if self.here else local
+
+
+def _is_whole(plan: PruningPlan, places: Sequence[_Place]) -> bool:
+    """Are `places` all that `plan` cut, under the same names?"""
+    there = {name for place in places for name in place.tensors.values()}
+    return plan.slices.keys() <= there and all(place.here == place.there for place in places)
+
+
+def _part(plan: PruningPlan, places: Sequence[_Place], tensors: Mapping[str, Tensor]) -> PruningPlan:
+    """What `plan` says of the modules in `places`, under their names here."""
+    of = {
+        place.tensor(local): there
+        for place in places
+        for local, there in place.tensors.items()
+        if place.tensor(local) in tensors and there in plan.slices
+    }
+    return replace(
+        plan,
+        keep={place.here: plan.keep[place.there] for place in places if place.there in plan.keep},
+        channels={place.here: plan.channels[place.there] for place in places if place.there in plan.channels},
+        skipped={place.here: plan.skipped[place.there] for place in places if place.there in plan.skipped},
+        coverage={place.here: plan.coverage[place.there] for place in places if place.there in plan.coverage},
+        slices={here: plan.slices[there] for here, there in of.items()},
+        shapes={here: plan.shapes[there] for here, there in of.items()},
+    )
+
+
+def _together(plans: list[PruningPlan], tensors: Mapping[str, Tensor]) -> PruningPlan:
+    """One plan of a network with `tensors` from those of its parts."""
+    slices = {name: dims for plan in plans for name, dims in plan.slices.items()}
+    shapes = {name: shape for plan in plans for name, shape in plan.shapes.items()}
+    after = sum(t.numel() for t in tensors.values() if isinstance(t, nn.Parameter))
+    gone = sum(
+        math.prod(shapes[name]) - t.numel()
+        for name, t in tensors.items()
+        if name in slices and isinstance(t, nn.Parameter)
+    )
+    note = "put together from the plans of parts, or a part of one: FLOPs are those of the pruned networks"
+    return PruningPlan(
+        keep={name: kept for plan in plans for name, kept in plan.keep.items()},
+        channels={name: count for plan in plans for name, count in plan.channels.items()},
+        skipped={name: why for plan in plans for name, why in plan.skipped.items()},
+        flops=(sum(plan.flops[0] for plan in plans), sum(plan.flops[1] for plan in plans)),
+        params=(after + gone, after),
+        slices=slices,
+        shapes=shapes,
+        coverage={name: share for plan in plans for name, share in plan.coverage.items()},
+        settings=plans[0].settings if len(plans) == 1 else {},
+        notes=tuple(dict.fromkeys((*(note for plan in plans for note in plan.notes), note))),
+    )
+
+
+def _check_sizes(plan: PruningPlan, tensors: Mapping[str, Tensor]) -> None:
+    for name, dims in plan.slices.items():
+        size = tuple(len(dims[k]) if k in dims else full for k, full in enumerate(plan.shapes[name]))
+        if tuple(tensors[name].shape) != size:
+            raise ValueError(
+                f"model: {name} was cut to {size} by its plan and now has shape "
+                f"{tuple(tensors[name].shape)}, so it is not known what it was cut from; put a new layer "
+                "there instead of a new tensor"
+            )
