@@ -45,6 +45,8 @@ def _check_kinds(tensors: Mapping[str, Tensor]) -> None:
         if is_lazy(tensor):
             raise ValueError(f"model: {name} is not initialised yet; run the model once")
         if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
-            raise ValueError(f"model: {name} is a {type(tensor).__name__}; only plain tensors can be in a file")
+            raise ValueError(
+                f"model: {name} is a {type(tensor).__name__}; only plain tensors can be in a file"
+            )
         if tensor.is_meta:
             raise ValueError(f"model: {name} is on the device 'meta' and has no values; build it on another")

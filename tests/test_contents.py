@@ -75,32 +75,41 @@ def shared(view):
 
 
 BAD = {
-    "a view of a parameter": (lambda: shared(lambda x: x), "x and y share memory"),
-    "a slice of a parameter": (lambda: shared(lambda x: x[1:, 2]), "x and y share memory"),
-    "in another type": (lambda: shared(lambda x: x.view(torch.int32)[:, 5:]), "x and y share memory"),
-    "sparse": (lambda: {"x": torch.eye(3).to_sparse()}, r"x is torch\.sparse_coo"),
-    "csr": (lambda: {"x": torch.eye(3).to_sparse_csr()}, r"x is torch\.sparse_csr"),
-    "meta": (lambda: {"x": torch.empty(3, device="meta")}, "x is on the device 'meta' and has no values"),
+    "a view of a parameter": (lambda: shared(lambda x: x), "model: x and y share memory"),
+    "a slice of a parameter": (lambda: shared(lambda x: x[1:, 2]), "model: x and y share memory"),
+    "in another type": (lambda: shared(lambda x: x.view(torch.int32)[:, 5:]), "model: x and y share memory"),
+    "sparse": (lambda: {"x": torch.eye(3).to_sparse()}, "x: expected a dense tensor, got a sparse"),
+    "csr": (lambda: {"x": torch.eye(3).to_sparse_csr()}, "x: expected a dense tensor, got a sparse"),
+    "meta": (
+        lambda: {"x": torch.empty(3, device="meta")},
+        "model: x is on the device 'meta'",
+    ),
     "quantised": (
         lambda: {"x": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)},
-        r"x is torch\.qint8",
+        "x: expected a dense tensor, got a sparse, quantized",
     ),
-    "complex128": (lambda: {"x": torch.ones(2, dtype=torch.complex128)}, r"x has the type torch\.complex128"),
-    "lazy": (lambda: {"x": nn.parameter.UninitializedParameter()}, "x is not initialised yet"),
-    "nested": (lambda: {"x": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, "x is nested"),
+    "complex128": (
+        lambda: {"x": torch.ones(2, dtype=torch.complex128)},
+        r"x: tensors of .*complex128",
+    ),
+    "lazy": (lambda: {"x": nn.parameter.UninitializedParameter()}, "model: x is not initialised yet"),
+    "nested": (
+        lambda: {"x": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])},
+        "x: expected a dense tensor",
+    ),
 }
 
 
 @pytest.mark.filterwarnings("ignore:.*")  # of prototypes
 @pytest.mark.parametrize("tensors,message", BAD.values(), ids=BAD)
 def test_what_a_file_cannot_hold_is_refused_by_name(tensors, message, tmp_path):
-    with pytest.raises(ValueError, match=f"model: {message}"):
+    with pytest.raises(ValueError, match=message):
         reprune.save(Holder(**tensors()), tmp_path / "file")
     assert not list(tmp_path.iterdir())
-    if message.startswith("x and y"):  # in the model that is loaded into, it is the same
+    if message.startswith("model: x and y"):  # in the model that is loaded into, it is the same
         whole = Holder(**{name: t.detach().clone() for name, t in tensors().items()})
         reprune.save(whole, tmp_path / "file")
-        with pytest.raises(ValueError, match=f"model: {message}"):
+        with pytest.raises(ValueError, match=message):
             reprune.load(tmp_path / "file", Holder(**tensors()))
 
 

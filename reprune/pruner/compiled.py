@@ -1,14 +1,18 @@
 """Code that torch.compile made for shapes which an event has changed.
 
-Every event makes the model compile anew, and after `recompile_limit` (8) versions of a function dynamo gives
-up and runs it uncompiled for good.  So what an event has made stale is dropped, and events do not count.
+Every event makes the model compile anew, and at `recompile_limit` (8) versions of a function dynamo gives up
+and runs it uncompiled for good.  So what an event has made stale is dropped, and events do not count.
 """
 
 from __future__ import annotations
 
+import sys
 import warnings
+from typing import Any
 
 from torch import nn
+
+from ..wrappers import inside
 
 
 class CompiledCode:
@@ -19,13 +23,12 @@ class CompiledCode:
     that is not known yet, and only those are dropped of which another round would come up to the limit.
     """
 
-    def __init__(self, model: nn.Module, events: int) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self._seen: dict[int, int] = {}
         if _is_compiled(model) and _dynamo() is None:
             warnings.warn(
-                "model: this version of PyTorch does not let compiled code be dropped, so after several events "
-                "training would go on uncompiled; set torch._dynamo.config.recompile_limit to "
-                f"{events + 8} or more",
+                "model: this version of PyTorch does not let compiled code be dropped, so after some events "
+                "it would run uncompiled; set torch._dynamo.config.recompile_limit to their number + 8",
                 stacklevel=3,
             )
 
@@ -34,10 +37,32 @@ class CompiledCode:
         dynamo = _dynamo()
         if dynamo is None:
             return
-        for code in _codes(dynamo):
-            versions = len(dynamo.eval_frame._debug_get_cache_entry_list(code))
+        frames, config = dynamo.eval_frame, dynamo.config
+        limit = config.recompile_limit if hasattr(config, "recompile_limit") else config.cache_size_limit
+        for code in [reference() for reference in dynamo.convert_frame.input_codes.seen]:
+            if code is None:
+                continue
+            versions = len(frames._debug_get_cache_entry_list(code))
             before = self._seen.get(id(code))
-            if versions > before if before is not None else 2 * versions > dynamo.config.recompile_limit:
-                dynamo.eval_frame.reset_code(code)
+            if 2 * versions > limit if before is None else versions > before:
+                frames.reset_code(code)
                 versions = 0
             self._seen[id(code)] = versions
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    return any(
+        inside(module) == "_orig_mod" or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+
+
+def _dynamo() -> Any:
+    """torch._dynamo, where something was compiled and its code can be dropped; else None."""
+    dynamo: Any = sys.modules.get("torch._dynamo")
+    try:
+        dynamo.convert_frame.input_codes.seen, dynamo.eval_frame.reset_code  # noqa: B018  (are they there?)
+        dynamo.eval_frame._debug_get_cache_entry_list  # noqa: B018
+    except AttributeError:
+        return None
+    return dynamo

@@ -22,6 +22,7 @@ from ..planner import plan_of_atoms
 from ..targets import MinKeep, check_bounds, choice, target_of
 from ..wrappers import bare, named_parameters
 from . import state
+from .compiled import CompiledCode
 from .decide import Found, Rules, decide
 from .enforce import Enforcement, Mask, Shrink, holder, missing
 from .history import Event, History
@@ -127,6 +128,7 @@ class Pruner:
         self._alive: Atoms = self._graph.everything()
         self._coverage = {group.name: 1.0 for group in self._graph.groups}
         self._store = Store()
+        self._compiled = CompiledCode(model)
         self._enforcement: Enforcement = Shrink() if mode == "shrink" else Mask()
         self._hold = holder(self._members, {})
         self._check()
@@ -296,6 +298,8 @@ class Pruner:
         self._alive = alive
         if self.mode == "mask":
             self._hold = holder(self._members, after)
+        else:
+            self._compiled.drop_stale()
 
     def _still_zero(self) -> None:
         """In mask mode, raise ``ValueError`` if a dropped channel is not zero."""
