@@ -69,7 +69,8 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     left = (
         {} if plan is None else {name: kept for name, kept in plan.slices.items() if tensors[name] not in new}
     )
-    put(inner, cut_all(inner, left) | new)  # what is cut and not in the file: buffers that are not persistent
+    cut = cut_all(inner, left)  # what is not in the file: buffers that are not persistent
+    put(inner, cut | new, {} if plan is None else plan.widths)
     if plan is not None:
         remember_plan(inner, plan, None)
     return model

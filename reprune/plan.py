@@ -39,6 +39,9 @@ class PruningPlan:
     """{parameter or buffer: {dimension: sorted kept positions}}: all that surgery needs."""
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     """{parameter or buffer that is sliced: its shape before}."""
+    widths: Mapping[str, int] = field(default_factory=dict, repr=False)
+    """{norm that neither learns nor counts: the channels that it is given}: such have no tensors to tell
+    by."""
     coverage: Mapping[str, float] = field(default_factory=dict, repr=False)
     """{convolution: share of its kernel clusters that the kept filters cover}."""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -76,6 +79,7 @@ class PruningPlan:
             params=(first.params[0], self.params[1]),
             slices=slices,
             shapes={**self.shapes, **first.shapes},
+            widths={**first.widths, **self.widths},
             coverage={**first.coverage, **self.coverage},
             settings=self.settings,
             notes=tuple(dict.fromkeys((*first.notes, *self.notes))),
@@ -106,6 +110,7 @@ class PruningPlan:
                     for name, dims in self.slices.items()
                 },
                 "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+                "widths": dict(self.widths),
                 "coverage": dict(self.coverage),
                 "settings": dict(self.settings),
                 "notes": list(self.notes),
@@ -144,6 +149,7 @@ class PruningPlan:
                     for name, dims in raw["slices"].items()
                 },
                 shapes={name: tuple(map(int, shape)) for name, shape in raw["shapes"].items()},
+                widths={name: int(n) for name, n in raw.get("widths", {}).items()},
                 coverage={name: float(share) for name, share in raw["coverage"].items()},
                 settings=dict(raw["settings"]),
                 notes=tuple(raw["notes"]),

@@ -196,6 +196,7 @@ def plan_of_atoms(
         flops=(traced.flops.full, round(traced.flops.at(kept.astype(np.float64)))),
         params=(traced.params.full, round(traced.params.at(kept.astype(np.float64)))),
         slices=slices,
+        widths=traced.widths(kept),
         shapes={name: shapes[name] for name in slices},
         coverage={name: decided[name] for name in graph.channels if name in decided},
         settings=settings,

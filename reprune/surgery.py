@@ -43,7 +43,7 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
     carried = (
         keeper.carried(parameters, lambda entry: cut(entry.value, plan.slices[entry.name])) if keeper else []
     )
-    put(model, new)
+    put(model, new, plan.widths)
     if keeper:
         keeper.replace(new, carried)
     remember_plan(model, plan, first)

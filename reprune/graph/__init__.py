@@ -13,6 +13,7 @@ from .blame import find_guilty
 from .certificate import Failure, Mask, certify
 from .custom import register_rule
 from .groups import LAYERS, ChannelGroup, Producer, find_groups, has_gamma, mean_gamma, output_first
+from .sizes import set_widths
 from .slicing import (
     Slices,
     copy_with,
@@ -48,6 +49,7 @@ __all__ = [
     "output_first",
     "put",
     "register_rule",
+    "set_widths",
     "sliced_copy",
     "sliced_shape",
     "successor",

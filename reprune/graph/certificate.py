@@ -75,7 +75,7 @@ def _check_slice(
     trace: Trace | None = None
     failed = ""
     try:
-        small = sliced_copy(model, traced.slices(kept), traced.shapes)
+        small = sliced_copy(model, traced.slices(kept), traced.widths(kept), traced.shapes)
         trace = Trace(named_tensors(small), labels, traced.choices)
         if traced.shapes:
             example = without_values(example)

@@ -75,7 +75,10 @@ def find_groups(
     others = _convolved(model, called, atoms) if layers == "linear" else np.zeros(atoms.count, dtype=bool)
     for name in wanted:
         if name not in found:
-            skipped[name] = "did not run on the example input, or its weight has a single output channel"
+            skipped[name] = (
+                "did not run on the example input, or its weight has no rows that could be followed (a "
+                "single one, or computed by operations without a rule)"
+            )
             continue
         channels = atoms.of[found[name].channels]
         if others[channels].any():
@@ -104,9 +107,15 @@ def _called(trace: Trace, labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
     found: dict[str, Convolution] = {}
     for first, convolution in trace.known.convolutions.items():
         if first in owner:  # else its weight is a part of a tensor
-            tensor = owner[first]
-            found[tensor.rpartition(".")[0].removesuffix(".parametrizations.weight")] = convolution
+            found[_module_of(owner[first])] = convolution
     return found
+
+
+def _module_of(tensor: str) -> str:
+    """The layer that a tensor belongs to: ``conv`` of ``conv.parametrizations.weight.original0``."""
+    parts = tensor.split(".")
+    end = parts.index("parametrizations") if "parametrizations" in parts else len(parts) - 1
+    return ".".join(parts[:end])
 
 
 def _convolved(model: nn.Module, called: Mapping[str, Convolution], atoms: Atoms) -> npt.NDArray[np.bool_]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..wrappers import named_parameters, plain_names
 from .labels import Ints
+from .sizes import remember_sizes, set_widths
 
 Slices = Mapping[str, Mapping[int, Ints]]
 """{parameter or buffer: {dimension: sorted kept positions}}; what is not named stays whole."""
@@ -68,8 +69,11 @@ def successor(old: Tensor, value: Tensor, grad: Tensor | None) -> Tensor:
     return parameter
 
 
-def put(model: nn.Module, new: Mapping[Tensor, Tensor]) -> None:
-    """Replace tensors of `model`, tied ones at every place, and set the sizes that its layers remember."""
+def put(model: nn.Module, new: Mapping[Tensor, Tensor], widths: Mapping[str, int] | None = None) -> None:
+    """Replace tensors of `model`, tied ones at every place, and set the sizes that its layers remember; those
+    of norms without tensors are given as `widths`.  ``ValueError`` if there is none of such a name."""
+    for name in sorted((widths or {}).keys() - dict(model.named_modules()).keys()):
+        raise ValueError(f"plan: made for a model with a norm named {name}; this model has none")
     for module in model.modules():
         for store in (module._parameters, module._buffers):
             for name, tensor in list(store.items()):
@@ -77,26 +81,31 @@ def put(model: nn.Module, new: Mapping[Tensor, Tensor]) -> None:
                     store[name] = new[tensor]  # type: ignore[assignment]
     for module in model.modules():
         remember_sizes(module)
+    set_widths(model, widths or {})
 
 
-def sliced_copy(model: nn.Module, slices: Slices, meta: bool = False) -> nn.Module:
+def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], meta: bool = False) -> nn.Module:
     """A smaller copy of `model` that shares every tensor that is not cut: for a look, not for training.
 
-    With `meta` it has shapes only: its floating-point tensors are on the device "meta".
+    `widths`: the channels of norms without tensors.  With `meta` it has shapes only: its floating-point
+    tensors are on the device "meta".
     """
     tensors = named_tensors(model)
     if meta:
-        return copy_with(model, {name: _shape(t, slices.get(name, {})) for name, t in tensors.items()})
+        shapes = {name: _shape(t, slices.get(name, {})) for name, t in tensors.items()}
+        return copy_with(model, shapes, widths)
     new = cut_all(model, slices)
-    return copy_with(model, {name: new[tensors[name]] for name in slices})
+    return copy_with(model, {name: new[tensors[name]] for name in slices}, widths)
 
 
-def copy_with(model: nn.Module, new: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of `model` with the tensors `new` by name; all others are shared.  Not for training."""
+def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, int]) -> nn.Module:
+    """A copy of `model` with the tensors `new` by name, and norms without tensors of `widths`; all others are
+    shared.  Not for training."""
     memo: dict[int, Any] = {id(t): new.get(name, t) for name, t in named_tensors(model).items()}
     other = copy.deepcopy(model, memo)
     for module in other.modules():
         remember_sizes(module)
+    set_widths(other, widths)
     return other
 
 
@@ -106,36 +115,3 @@ def _shape(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
     return successor(
         tensor, torch.empty(sliced_shape(tensor.shape, kept), dtype=tensor.dtype, device="meta"), None
     )
-
-
-def remember_sizes(module: nn.Module) -> None:
-    """Bring the attributes of a layer in line with the shape of its weight."""
-    if isinstance(module, nn.modules.conv._ConvNd):
-        rows, columns = module.weight.shape[:2]
-        first, second = (
-            ("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels")
-        )
-        if (
-            columns == getattr(module, second) // module.groups
-        ):  # else every group lost channels, and all stay
-            module.groups = _scaled(module.groups, rows, getattr(module, first))
-        setattr(module, first, rows)
-        setattr(module, second, columns * module.groups)
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.modules.batchnorm._NormBase):
-        for tensor in (module.weight, module.running_mean):
-            if tensor is not None:
-                module.num_features = tensor.shape[0]
-    elif isinstance(module, nn.GroupNorm) and module.weight is not None:
-        module.num_groups = _scaled(module.num_groups, module.weight.shape[0], module.num_channels)
-        module.num_channels = module.weight.shape[0]
-    elif isinstance(module, nn.Embedding):
-        module.num_embeddings, module.embedding_dim = module.weight.shape
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = module.weight.shape[0]
-
-
-def _scaled(groups: int, channels: int, before: int) -> int:
-    """Groups keep their width."""
-    return channels // (before // groups) if groups > 1 else 1

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_iter, tree_map
 
 from .cost import Cost, cost_of, parameter_cost
 from .known import Key
-from .labels import Atoms, Ints, solve
+from .labels import Atoms, Ints, fixed, solve
+from .sizes import norms_seen
 from .slicing import named_tensors, sliced_copy
 from .steps import Step
 from .trace import Trace, fresh_labels, run
@@ -28,6 +29,8 @@ class TracedModel:
 
     labels: Mapping[Key, Ints]
     """The index map: {(tensor, dim): the label of each position}."""
+    norms: Mapping[str, Ints]
+    """{norm without tensors: the labels of the channels that it is given}."""
     atoms: Atoms
     flops: Cost
     params: Cost
@@ -49,6 +52,11 @@ class TracedModel:
             if not stays.all():
                 slices.setdefault(name, {})[dim] = np.flatnonzero(stays)
         return slices
+
+    def widths(self, kept: npt.NDArray[np.bool_]) -> dict[str, int]:
+        """{norm without tensors: how many of its channels are left} when the atoms `kept` [atoms] stay."""
+        stays, of = np.append(kept, True), np.append(self.atoms.of, fixed(1))
+        return {name: int(stays[of[line]].sum()) for name, line in self.norms.items()}
 
     def filled(self, kept: npt.NDArray[np.bool_], least: int = 1) -> npt.NDArray[np.bool_]:
         """`kept` and the first atoms that it takes to leave at least `least` positions of every dimension.
@@ -93,9 +101,10 @@ class NeedsValuesError(Exception):
 def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedModel, Trace]:
     tensors = named_tensors(model)
     labels, count = fresh_labels(tensors)
-    ran = sliced_copy(model, {}, meta=True) if shapes else model
+    ran = sliced_copy(model, {}, {}, meta=True) if shapes else model
     trace = Trace(named_tensors(ran), labels)
-    problem = run(ran, without_values(example) if shapes else example, trace)
+    with norms_seen(ran, trace.known) as norms:
+        problem = run(ran, without_values(example) if shapes else example, trace)
     if shapes:
         if trace.data_dependent or problem is not None:
             raise NeedsValuesError
@@ -103,6 +112,7 @@ def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedMod
     atoms = solve(trace.known.ledger, count)
     traced = TracedModel(
         labels=labels,
+        norms=norms,
         atoms=atoms,
         flops=cost_of(trace.costs, atoms),
         params=parameter_cost(model, labels, atoms),

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..arrays import seed_of
 from ..backend import resolve
-from ..graph import LAYERS, copy_with, named_tensors, successor
+from ..graph import LAYERS, copy_with, named_tensors, set_widths, successor
 from ..graph import Mask as Atoms
 from ..optimizers import Keeper
 from ..origin import plan_of, remember_plan
@@ -284,7 +284,7 @@ class Pruner:
         for name in self._structure.layout(self._alive):
             value = self._store.take(f"model/{name}", {}, tensors[name].device)
             whole[name] = successor(tensors[name], value, None)
-        return copy_with(self.model, whole)
+        return copy_with(self.model, whole, self._graph.traced.widths(self._graph.everything()))
 
     def _move(self, alive: Atoms) -> None:
         """Enforce another set of atoms, with values of the store."""
@@ -320,6 +320,7 @@ class Pruner:
         if isinstance(self._enforcement, Shrink):
             plan = self.plan
             for _, model in self._members.models():
+                set_widths(model, plan.widths)
                 remember_plan(model, plan, self._first)
 
     def _record(

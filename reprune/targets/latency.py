@@ -93,7 +93,8 @@ def _of_size(graph: ChannelGraph, counts: Counts) -> nn.Module:
     kept = graph.everything()
     for group in graph.groups:
         kept[group.atoms[counts[group.name] :]] = False
-    return sliced_copy(graph.model, graph.traced.slices(graph.traced.filled(kept)))
+    kept = graph.traced.filled(kept)
+    return sliced_copy(graph.model, graph.traced.slices(kept), graph.traced.widths(kept))
 
 
 def _best(target: float, tried: list[tuple[Counts, Ratio]], bounds: str) -> tuple[Counts, str]:
