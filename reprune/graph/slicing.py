@@ -7,7 +7,8 @@ model as it was.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,17 +56,24 @@ def cut_all(model: nn.Module, slices: Slices) -> dict[Tensor, Tensor]:
     new: dict[Tensor, Tensor] = {}
     for name, kept in slices.items():
         old = tensors[name]
-        new[old] = successor(old, cut(old, kept), None if old.grad is None else cut(old.grad, kept))
+        new[old] = successor(old, cut(old, kept), partial(cut, kept=kept))
     return new
 
 
-def successor(old: Tensor, value: Tensor, grad: Tensor | None) -> Tensor:
-    """What takes the place of `old` in a model: a parameter or buffer with another value and gradient."""
+def successor(old: Tensor, value: Tensor, moved: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """What takes the place of `old` in a model: a parameter or buffer with another value.
+
+    Gradient, and attributes that a training loop has left on a parameter and that have its shape, are
+    ``moved``; without that there is no gradient.
+    """
     if not isinstance(old, nn.Parameter):
         return value
     parameter = nn.Parameter(value, requires_grad=old.requires_grad)
-    parameter.__dict__.update(old.__dict__)  # marks that a training loop may have left on it
-    parameter.grad = grad
+    for name, mark in vars(old).items():
+        along = moved is not None and isinstance(mark, Tensor) and mark.shape == old.shape
+        setattr(parameter, name, moved(mark) if moved and along else mark)
+    if moved and old.grad is not None:
+        parameter.grad = moved(old.grad)
     return parameter
 
 
@@ -112,6 +120,5 @@ def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, 
 def _shape(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
     if not tensor.is_floating_point():
         return cut(tensor, kept)  # an index, or a count: its values matter
-    return successor(
-        tensor, torch.empty(sliced_shape(tensor.shape, kept), dtype=tensor.dtype, device="meta"), None
-    )
+    empty = torch.empty(sliced_shape(tensor.shape, kept), dtype=tensor.dtype, device="meta")
+    return successor(tensor, empty)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from .keeper import Keeper, Parameters, fits, odd_kinds
 from .walk import walk
@@ -15,7 +15,7 @@ from .walk import walk
 def check_parameters(parameters: Parameters) -> None:
     """Raise ``ValueError`` if something hangs on one of `parameters` that cannot move to another tensor.
 
-    That are hooks, and attributes which refer to parameters or to optimizers, or are tensors.
+    That are hooks, and attributes which refer to parameters, to optimizers, or to tensors of another shape.
     """
     for name, parameter in parameters.items():
         for kind, hooks in (
@@ -28,28 +28,28 @@ def check_parameters(parameters: Parameters) -> None:
                     "move to the smaller parameter that takes its place; remove it (its handle has remove()) "
                     "and register it again afterwards"
                 )
-        for found in walk(dict(vars(parameter)), ""):
-            if not isinstance(found.value, Tensor) or found.value.numel() > 1:
+        for attribute, value in vars(parameter).items():
+            sliced = fits(value, parameter) and not isinstance(value, nn.Parameter)
+            if not sliced and _holds_more(value):
                 raise ValueError(
-                    f"model: expected parameters without references to tensors or optimizers, got {name} "
-                    f"with the attribute {found.path} ({type(found.value).__name__}), which cannot move to "
-                    "the smaller parameter that takes its place; delete it, and set it again afterwards"
+                    f"model: expected parameters without references to others or to optimizers, got {name} "
+                    f"with the attribute {attribute!r} ({type(value).__name__}), which cannot move to the "
+                    "smaller parameter that takes its place; delete it, and set it again afterwards"
                 )
 
 
 def check_references(keeper: Keeper, parameters: Parameters) -> None:
     """Raise ``ValueError`` if an optimizer refers to `parameters` elsewhere than in its groups."""
     names = {id(parameter): name for name, parameter in parameters.items()}
-    memory = {}
-    for name, parameter in parameters.items():
-        for tensor in (parameter, parameter.grad):
-            if tensor is not None and _memory(tensor):
-                memory[_memory(tensor)] = name
+    memory = {_memory(parameter): name for name, parameter in parameters.items()}
+    grads = {_memory(p.grad): name for name, p in parameters.items() if p.grad is not None}
     count = _count(keeper)
     for found in keeper.tensors:
-        tensor = found.value
-        name = names.get(id(tensor), memory.get(_memory(tensor), ""))
-        if name or (not found.in_state and _is_flat(tensor, count)):
+        at = _memory(found.value)
+        name = names.get(id(found.value)) or (memory.get(at) if at else None)
+        if not found.in_state:
+            name = name or (grads.get(at) if at else None)
+        if name or (not found.in_state and _is_flat(found.value, count)):
             raise ValueError(
                 "optimizer: expected one that keeps parameters in its param_groups only, got "
                 f"{found.path}, which {f'refers to {name}' if name else 'has the size of all of them'}: it "
@@ -104,8 +104,12 @@ def _reason(value: Any, parameter: Tensor, odd: bool) -> str:
         return f"has shape {tuple(value.shape)}" if value.numel() > 1 else ""
     if isinstance(value, np.ndarray):
         return f"is an array of shape {value.shape}" if value.size > 1 else ""
-    inside = any(not isinstance(f.value, Tensor) or f.value.numel() > 1 for f in walk(value, ""))
-    return f"is a {type(value).__name__} of tensors" if inside else ""
+    return f"is a {type(value).__name__} of tensors" if _holds_more(value) else ""
+
+
+def _holds_more(value: Any) -> bool:
+    """Does it lead to an optimizer or to a tensor of more than one number?"""
+    return any(not isinstance(found.value, Tensor) or found.value.numel() > 1 for found in walk(value, ""))
 
 
 def _count(keeper: Keeper) -> int:

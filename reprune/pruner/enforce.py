@@ -6,6 +6,7 @@ Both are given the store, which has every value; they differ only in what stands
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,7 +64,8 @@ class Shrink:
             for name, where in after.items():
                 old = tensors[name]
                 value = store.take(f"{prefix}/{name}", where, old.device)
-                new[old] = successor(old, value, _moved(old.grad, members.sizes[name], before[name], where))
+                move = partial(_moved, full=members.sizes[name], before=before[name], after=where)
+                new[old] = successor(old, value, move)
             news.append(new)
         keeper = Keeper(members.optimizer)
         parameters = {} if self.restart else members.parameters(after)
@@ -130,16 +132,18 @@ def missing(shape: tuple[int, ...], where: Positions) -> list[tuple[int, Any]]:
 
 def zeroed(tensor: Tensor, where: Positions) -> Tensor:
     """`tensor` with zeros at the positions that are not there."""
+    if tensor.is_sparse:
+        return zeroed(tensor.to_dense(), where).to_sparse(tensor.sparse_dim())
     out = tensor.detach().clone()
     for dim, gone in missing(out.shape, where):
         out.index_fill_(dim, torch.from_numpy(gone).to(out.device), 0)
     return out
 
 
-def _moved(grad: Tensor | None, full: tuple[int, ...], before: Positions, after: Positions) -> Tensor | None:
+def _moved(grad: Tensor, full: tuple[int, ...], before: Positions, after: Positions) -> Tensor:
     """A gradient in another layout; zero for channels that come back."""
-    if grad is None:
-        return None
+    if grad.is_sparse:
+        return _moved(grad.to_dense(), full, before, after).to_sparse(grad.sparse_dim())
     whole = torch.zeros(full, dtype=grad.dtype, device=grad.device)
     write(whole, before, grad.detach())
     out = cut(whole, after)

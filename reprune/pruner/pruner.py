@@ -49,8 +49,9 @@ class Pruner:
     Args:
         model: any eager model, at full size; inside torch.compile, and in mask mode
             DistributedDataParallel, as well.
-        optimizer: the one that trains it, with any parameter groups.  In shrink mode its state must be
-            tensors of the shape of the parameter, or single numbers.
+        optimizer: the one that trains it, with any parameter groups; those inside it go along.  In shrink
+            mode its state must be tensors of the shape of the parameter, or single numbers; in mask mode a
+            state that is not starts anew at :meth:`finalize`.  docs/training.md has a table.
         example_inputs: what the model takes: a tensor, a tuple of positional or a dictionary of keyword
             arguments.
         sparsity, flops, params: the target, one of them, as in :func:`reprune.make_plan`.
@@ -283,7 +284,7 @@ class Pruner:
         tensors, whole = named_tensors(self.model), {}
         for name in self._structure.layout(self._alive):
             value = self._store.take(f"model/{name}", {}, tensors[name].device)
-            whole[name] = successor(tensors[name], value, None)
+            whole[name] = successor(tensors[name], value)
         return copy_with(self.model, whole, self._graph.traced.widths(self._graph.everything()))
 
     def _move(self, alive: Atoms) -> None:
