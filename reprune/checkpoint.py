@@ -54,7 +54,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         _same_names(own, file.shapes, path)
         tensors = named_tensors(inner)
         if plan is not None:
-            plan.check(tensors)
+            plan.check(inner)
         slices = {} if plan is None else {tensors[name]: kept for name, kept in plan.slices.items()}
         for name, old in own.items():
             size = sliced_shape(old.shape, slices.get(old, {}))

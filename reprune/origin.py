@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .graph import named_tensors
 from .plan import PruningPlan
+from .plan_check import fingerprint_of
 from .wrappers import named_modules
 
 _MARK = "_reprune_plan"
@@ -48,7 +49,7 @@ def plan_of(model: nn.Module) -> PruningPlan | None:
     if others or not _is_whole(plan, places[text]):
         plan = _together([_part(plans[text], places[text], tensors) for text in places], tensors)
     _check_sizes(plan, tensors)
-    return plan
+    return _counted(plan, tensors)
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def _part(plan: PruningPlan, places: Sequence[_Place], tensors: Mapping[str, Ten
         keep={place.here: plan.keep[place.there] for place in places if place.there in plan.keep},
         channels={place.here: plan.channels[place.there] for place in places if place.there in plan.channels},
         skipped={place.here: plan.skipped[place.there] for place in places if place.there in plan.skipped},
+        widths={place.here: plan.widths[place.there] for place in places if place.there in plan.widths},
         coverage={place.here: plan.coverage[place.there] for place in places if place.there in plan.coverage},
         slices={here: plan.slices[there] for here, there in of.items()},
         shapes={here: plan.shapes[there] for here, there in of.items()},
@@ -93,25 +95,28 @@ def _together(plans: list[PruningPlan], tensors: Mapping[str, Tensor]) -> Prunin
     """One plan of a network with `tensors` from those of its parts."""
     slices = {name: dims for plan in plans for name, dims in plan.slices.items()}
     shapes = {name: shape for plan in plans for name, shape in plan.shapes.items()}
-    after = sum(t.numel() for t in tensors.values() if isinstance(t, nn.Parameter))
-    gone = sum(
-        math.prod(shapes[name]) - t.numel()
-        for name, t in tensors.items()
-        if name in slices and isinstance(t, nn.Parameter)
-    )
     note = "put together from the plans of parts, or a part of one: FLOPs are those of the pruned networks"
     return PruningPlan(
         keep={name: kept for plan in plans for name, kept in plan.keep.items()},
         channels={name: count for plan in plans for name, count in plan.channels.items()},
         skipped={name: why for plan in plans for name, why in plan.skipped.items()},
         flops=(sum(plan.flops[0] for plan in plans), sum(plan.flops[1] for plan in plans)),
-        params=(after + gone, after),
+        params=plans[0].params,  # counted anew in the end
         slices=slices,
         shapes=shapes,
+        widths={name: count for plan in plans for name, count in plan.widths.items()},
         coverage={name: share for plan in plans for name, share in plan.coverage.items()},
         settings=plans[0].settings if len(plans) == 1 else {},
         notes=tuple(dict.fromkeys((*(note for plan in plans for note in plan.notes), note))),
     )
+
+
+def _counted(plan: PruningPlan, tensors: Mapping[str, Tensor]) -> PruningPlan:
+    """`plan` with the parameters that are there: layers may have been put in place of others since."""
+    own = {name: t for name, t in tensors.items() if isinstance(t, nn.Parameter)}
+    full = {name: plan.shapes.get(name, tuple(t.shape)) for name, t in own.items()}
+    params = (sum(map(math.prod, full.values())), sum(t.numel() for t in own.values()))
+    return replace(plan, params=params, fingerprint=fingerprint_of(full))
 
 
 def _check_sizes(plan: PruningPlan, tensors: Mapping[str, Tensor]) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from torch import Tensor
+from torch import nn
 
-Ints = npt.NDArray[np.int64]
+from .plan_check import check_model, check_parts
+from .plan_text import Ints as Ints
+from .plan_text import Lists, fields_of, written
 
 FORMAT = 1
 """Version of the JSON form."""
@@ -49,17 +48,16 @@ class PruningPlan:
     notes: tuple[str, ...] = ()
     """What the user should know, such as a pass in training mode that could not be traced."""
 
-    def check(self, tensors: Mapping[str, Tensor]) -> None:
-        """Raise ``ValueError`` unless `tensors` are those of a model that this plan was made for."""
-        for name, shape in self.shapes.items():
-            found = tuple(tensors[name].shape) if name in tensors else None
-            if found != shape:
-                what = "has no such tensor" if found is None else f"has shape {found}"
-                raise ValueError(
-                    f"plan: made for a model whose {name} has shape {shape}; this model {what}.  A "
-                    f"plan fits the model "
-                    "that it was made for, before it is pruned"
-                )
+    fingerprint: str = field(default="", repr=False)
+    """A digest of the names and shapes of the model's parameters; "" if it is not known."""
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ``ValueError`` unless this is a whole plan, made for a model with the tensors of `model`."""
+        self._check_parts()
+        check_model(model, self.fingerprint, self.keep, self.params, self.slices, self.shapes)
+
+    def _check_parts(self) -> None:
+        check_parts(self.keep, self.channels, self.slices, self.shapes, self.coverage)
 
     def after(self, first: PruningPlan) -> PruningPlan:
         """This plan, made for a model that `first` had already pruned, as one plan for the full model."""
@@ -83,30 +81,22 @@ class PruningPlan:
             coverage={**first.coverage, **self.coverage},
             settings=self.settings,
             notes=tuple(dict.fromkeys((*first.notes, *self.notes))),
+            fingerprint=first.fingerprint,
         )
 
     def to_json(self) -> str:
-        """The plan as JSON text; equal lists of positions are written once."""
-        lists: list[list[int]] = []
-        known: dict[bytes, int] = {}
-
-        def number(positions: Ints) -> int:
-            key = positions.tobytes()
-            if key not in known:
-                known[key] = len(lists)
-                lists.append(positions.tolist())
-            return known[key]
-
-        return json.dumps(
+        """The plan as JSON text with a checksum; equal lists of positions are written once."""
+        lists = Lists()
+        return written(
             {
                 "format": FORMAT,
-                "keep": {name: number(kept) for name, kept in self.keep.items()},
+                "keep": {name: lists.number(kept) for name, kept in self.keep.items()},
                 "channels": dict(self.channels),
                 "skipped": dict(self.skipped),
                 "flops": self.flops,
                 "params": self.params,
                 "slices": {
-                    name: {str(dim): number(kept) for dim, kept in dims.items()}
+                    name: {str(dim): lists.number(kept) for dim, kept in dims.items()}
                     for name, dims in self.slices.items()
                 },
                 "shapes": {name: list(shape) for name, shape in self.shapes.items()},
@@ -114,7 +104,8 @@ class PruningPlan:
                 "coverage": dict(self.coverage),
                 "settings": dict(self.settings),
                 "notes": list(self.notes),
-                "positions": lists,
+                "fingerprint": self.fingerprint,
+                "positions": lists.lists,
             }
         )
 
@@ -122,40 +113,12 @@ class PruningPlan:
     def from_json(text: str) -> PruningPlan:
         """The plan that :meth:`to_json` wrote.  ``ValueError`` if it is something else, damaged or from a
         newer version."""
+        plan = PruningPlan(**fields_of(text, FORMAT))
         try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"text: expected the JSON of a pruning plan, got something else ({error})"
-            ) from None
-        if not isinstance(raw, dict) or "format" not in raw:
-            raise ValueError("text: expected the JSON of a pruning plan, got JSON without a 'format'")
-        if raw["format"] != FORMAT:
-            raise ValueError(
-                f"text: this version of reprune reads plans of format {FORMAT}, got format "
-                f"{raw['format']!r}; "
-                "use the version that wrote it, or a newer one"
-            )
-        try:
-            lists = [np.array(positions, dtype=np.int64) for positions in raw["positions"]]
-            return PruningPlan(
-                keep={name: lists[k] for name, k in raw["keep"].items()},
-                channels={name: int(n) for name, n in raw["channels"].items()},
-                skipped={name: str(why) for name, why in raw["skipped"].items()},
-                flops=_pair(raw["flops"]),
-                params=_pair(raw["params"]),
-                slices={
-                    name: {int(dim): lists[k] for dim, k in dims.items()}
-                    for name, dims in raw["slices"].items()
-                },
-                shapes={name: tuple(map(int, shape)) for name, shape in raw["shapes"].items()},
-                widths={name: int(n) for name, n in raw.get("widths", {}).items()},
-                coverage={name: float(share) for name, share in raw["coverage"].items()},
-                settings=dict(raw["settings"]),
-                notes=tuple(raw["notes"]),
-            )
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise ValueError(f"text: a damaged pruning plan ({type(error).__name__}: {error})") from None
+            plan._check_parts()
+        except ValueError as error:
+            raise ValueError(f"text: a damaged pruning plan ({error})") from None
+        return plan
 
     def __str__(self) -> str:
         width = max((len(name) for name in self.keep), default=5)
@@ -164,7 +127,7 @@ class PruningPlan:
             share = f"{self.coverage[name]:9.3f}" if name in self.coverage else ""
             lines.append(f"{name:<{width}}  {self.channels[name]:8d}  {len(kept):6d} {share}".rstrip())
         for what, (before, after) in (("FLOPs", self.flops), ("parameters", self.params)):
-            lines.append(f"{what}: {before:,} -> {after:,} ({after / before:.1%} left)")
+            lines.append(f"{what}: {before:,} -> {after:,} ({after / max(before, 1):.1%} left)")
         reasons: dict[str, list[str]] = {}
         for name, why in self.skipped.items():
             reasons.setdefault(why, []).append(name)
@@ -172,8 +135,3 @@ class PruningPlan:
             others = f" and {len(names) - 3} more" if len(names) > 3 else ""
             lines.append(f"whole: {', '.join(names[:3])}{others} ({why})")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
-
-
-def _pair(values: Any) -> tuple[int, int]:
-    before, after = values
-    return int(before), int(after)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .backend import resolve
 from .graph import LAYERS, ChannelGraph, build_graph, named_tensors
 from .plan import PruningPlan
+from .plan_check import fingerprint_of
 from .tables import Chosen, Progress, read, select_groups
 from .targets import (
     check_bounds,
@@ -24,7 +25,7 @@ from .targets import (
     target_of,
     without_ignored,
 )
-from .wrappers import bare
+from .wrappers import bare, named_parameters
 
 _LAYER_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "conv": ("convolutions", (nn.modules.conv._ConvNd,)),
@@ -201,4 +202,5 @@ def plan_of_atoms(
         coverage={name: decided[name] for name in graph.channels if name in decided},
         settings=settings,
         notes=(f"the model could be traced in evaluation mode only ({problem})",) if problem else (),
+        fingerprint=fingerprint_of({name: shapes[name] for name in named_parameters(graph.model)}),
     )

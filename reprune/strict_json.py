@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def loads(text: str) -> Any:
@@ -21,6 +21,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def is_int(value: Any, least: int = 0) -> bool:
+def is_int(value: Any, least: int = 0) -> TypeGuard[int]:
     """Is `value` an integer, no boolean, of at least `least`, and one that 63 bits hold?"""
     return type(value) is int and least <= value < 2**63

@@ -32,8 +32,8 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
     are as they were.
     """
     model = changeable(model)
+    plan.check(model)
     tensors = named_tensors(model)
-    plan.check(tensors)
     check_apart(tensors, plan.slices, "surgery")
     parameters = {name: t for name in plan.slices if isinstance(t := tensors[name], nn.Parameter)}
     check_parameters(parameters)

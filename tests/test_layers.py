@@ -16,7 +16,7 @@ ROWS = (
     {"tensors", "tensor_file"},
     {"reference", "kernels", "_core"},
     {"linkage", "cut", "coverage", "sparsity", "graph", "gpu"},
-    {"selection", "targets", "hierarchy"},
+    {"selection", "targets", "hierarchy", "plan_check", "plan_text"},
     {"plan", "tables"},
     {"planner", "optimizers", "origin"},
     {"surgery", "contents"},
