@@ -21,6 +21,7 @@ from .targets import (
     counts_of,
     given,
     in_scope,
+    landing_notes,
     ranked,
     target_of,
     without_ignored,
@@ -128,12 +129,12 @@ def make_plan(
     )
     while True:
         if target[0] == "keep":
-            counts, measured = given(graph, target[1]), ""
+            counts, notes = given(graph, target[1]), list[str]()
             rest = [group for group in graph.groups if group.name not in counts]
             graph = graph.without(rest, "not named in keep")
         else:
             graph = ranked(graph, rule)
-            counts, measured = counts_of(graph, target, rule, round_to, min_keep, scales, progress=progress)
+            counts, notes = counts_of(graph, target, rule, round_to, min_keep, scales, progress=progress)
         selections = select_groups(graph, counts, seed, ties, chosen, progress)
         kept = _kept(graph, selections)
         if progress is not None:
@@ -159,7 +160,7 @@ def make_plan(
     tensors = named_tensors(model)
     shapes = {name: tuple(tensors[name].shape) for name in tensors}
     plan = plan_of_atoms(graph, kept, coverage, shapes, settings)
-    return replace(plan, notes=(*plan.notes, measured)) if measured else plan
+    return replace(plan, notes=(*plan.notes, *notes, *landing_notes(graph, target, kept, round_to, min_keep)))
 
 
 def _scales(graph: ChannelGraph) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .arrays import integer, to_floats
 
@@ -27,7 +28,8 @@ def keep_counts(
         gammas: ``{layer: gamma [O]}``; the absolute value is taken. numpy or torch.
         sparsity: share of all channels to lose, in (0, 1). For ``sparsity = count / total`` in floating
             point, exactly ``count`` gammas lie at or below the threshold (more only where gammas tie with
-            it).
+            it: this is the paper's rule to the letter, and all that tie go, which :func:`make_plan` does not
+            do).
         min_keep: no layer keeps fewer (a layer of fewer channels keeps all).
         round_to: what is kept is rounded up to a multiple of this, at most to O.
 
@@ -40,6 +42,60 @@ def keep_counts(
     """
     share = _share(sparsity)
     least, multiple = integer(min_keep, "min_keep", 1), integer(round_to, "round_to", 1)
+    magnitudes = _magnitudes(gammas)
+    everything = np.sort(np.concatenate(list(magnitudes.values())))
+    threshold = everything[_rank(share, everything.size) - 1]
+    return {
+        layer: _keep(len(values), int((values <= threshold).sum()), least, multiple)
+        for layer, values in magnitudes.items()
+    }
+
+
+class Ranking:
+    """All channels in the order in which they leave as the sparsity grows.
+
+    That is the order of \\|gamma\\|, and where all differ the counts are those of :func:`keep_counts`. Equal
+    ones say nothing about each other, so of these the layers lose the same share: the i-th of the t in a
+    layer leaves at ``(i + 1/2) / t``. So never more leave than the sparsity asks for, however many tie.
+    """
+
+    def __init__(self, gammas: Mapping[str, Any], present: Mapping[str, int] | None = None) -> None:
+        """`present`: how many channels of a layer are there; the others, whose gamma is 0, left before all.
+
+        Raises ``ValueError`` as :func:`keep_counts` does.
+        """
+        keys = []
+        self._sizes: dict[str, int] = {}
+        for number, (layer, values) in enumerate(_magnitudes(gammas).items()):
+            O = self._sizes[layer] = values.size
+            ascending, rank = np.sort(values), np.arange(O)
+            _, first, ties = np.unique(ascending, return_index=True, return_counts=True)
+            place = (2 * (rank - np.repeat(first, ties)) + 1) / (2 * np.repeat(ties, ties))
+            there = rank >= (0 if present is None else O - present[layer])
+            keys.append((np.full(O, number), place, ascending, there))
+        layers, place, values, there = map(np.concatenate, zip(*keys, strict=True))
+        order = np.lexsort((layers, place, values, there))
+        self._values, self._layers = values[order], layers[order]
+
+    def counts(self, sparsity: float) -> dict[str, int]:
+        """Channels to keep in every layer, which may be none."""
+        lost = np.bincount(self._layers[: self.leaving(sparsity)], minlength=len(self._sizes)).tolist()
+        return {layer: size - gone for (layer, size), gone in zip(self._sizes.items(), lost, strict=True)}
+
+    def leaving(self, sparsity: float) -> int:
+        """How many channels leave."""
+        return _rank(_share(sparsity), self._values.size)
+
+    def tie(self, leaving: int) -> tuple[float, int]:
+        """The \\|gamma\\| of the last of `leaving` channels, and how many have it: 0 if all of these go."""
+        if not 0 < leaving < self._values.size or self._values[leaving - 1] != self._values[leaving]:
+            return 0.0, 0
+        value = float(self._values[leaving])
+        return value, int((self._values == value).sum())
+
+
+def _magnitudes(gammas: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float64]]:
+    """{layer: |gamma| [O]}, which are not all the same."""
     magnitudes = {}
     for layer, gamma in gammas.items():
         try:
@@ -49,19 +105,15 @@ def keep_counts(
         if values.ndim != 1:
             raise ValueError(f"gammas[{layer!r}]: expected shape [O]; got {list(values.shape)}")
         magnitudes[layer] = np.abs(values.astype(np.float64))
-    everything = np.sort(np.concatenate([*magnitudes.values(), np.empty(0)]))
+    everything = np.concatenate([*magnitudes.values(), np.empty(0)])
     if everything.size == 0:
         raise ValueError(f"gammas: expected at least one; got none; {_UNIFORM}")
-    if everything[0] == everything[-1]:
+    if everything.min() == everything.max():
         raise ValueError(
             f"gammas: expected different values; all {everything.size} are {everything[0]:g}, so they rank "
             f"no channel before another; {_UNIFORM}"
         )
-    threshold = everything[_rank(share, everything.size) - 1]
-    return {
-        layer: _keep(len(values), int((values <= threshold).sum()), least, multiple)
-        for layer, values in magnitudes.items()
-    }
+    return magnitudes
 
 
 def uniform_counts(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..optimizers import Keeper
 from ..origin import plan_of, remember_plan
 from ..plan import PruningPlan
 from ..planner import plan_of_atoms
-from ..targets import MinKeep, check_bounds, choice, target_of
+from ..targets import MinKeep, check_bounds, check_reach, choice, landing_notes, target_of
 from ..wrappers import bare, named_parameters
 from . import state
 from .compiled import CompiledCode
@@ -125,6 +126,7 @@ class Pruner:
 
         self._structure = Structure(inner, example_inputs, scope, rule, layers, ignore)
         self._graph = self._structure.graph
+        check_reach(self._graph, target, round_to, min_keep)
         self._first = plan_of(inner)
         self._alive: Atoms = self._graph.everything()
         self._coverage = {group.name: 1.0 for group in self._graph.groups}
@@ -191,9 +193,14 @@ class Pruner:
     @property
     def plan(self) -> PruningPlan:
         """What the last event kept and let come back, as a plan for the full model."""
-        return plan_of_atoms(
+        plan = plan_of_atoms(
             self._graph, self._alive, self._coverage, self._members.sizes, dict(self._settings)
         )
+        if not len(self.history) or self.history[-1].epoch < self.schedule.last:
+            return plan  # channels come back until the last event
+        rules = self._rules
+        notes = landing_notes(self._graph, rules.target, self._alive, rules.round_to, rules.min_keep)
+        return replace(plan, notes=(*plan.notes, *notes))
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on: plain values and tensors, those of dropped channels included."""
@@ -248,8 +255,8 @@ class Pruner:
             self._structure.certify(self._whole(), grown)
         self._move(grown)
         self._coverage = {name: f.covered / f.clusters if f.clusters else 1.0 for name, f in found.items()}
-        self._tell_plan()
         self.history.add(self._record(epoch, found, kept, grown, time.perf_counter() - start))
+        self._tell_plan()
 
     def _leave_mask(self, alive: Atoms) -> None:
         """Cut model, copies and optimizer to `alive`."""

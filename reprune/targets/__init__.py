@@ -2,8 +2,9 @@
 
 from .bounds import MinKeep, check_bounds, without_ignored
 from .budget import Counts
-from .counts import counts_of, in_scope, ranked
+from .counts import check_reach, counts_of, in_scope, ranked
 from .given import given
+from .landing import landing_notes
 from .target import Target, choice, target_of
 
 __all__ = [
@@ -11,10 +12,12 @@ __all__ = [
     "MinKeep",
     "Target",
     "check_bounds",
+    "check_reach",
     "choice",
     "counts_of",
     "given",
     "in_scope",
+    "landing_notes",
     "ranked",
     "target_of",
     "without_ignored",

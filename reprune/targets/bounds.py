@@ -37,7 +37,33 @@ def without_ignored(graph: ChannelGraph, ignore: Sequence[str]) -> ChannelGraph:
     return graph
 
 
-def least(graph: ChannelGraph, min_keep: MinKeep) -> dict[str, int]:
+class Bounds:
+    """How few atoms each group may keep, and in which steps."""
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        round_to: int,
+        min_keep: MinKeep,
+        present: Mapping[str, int] | None = None,
+    ) -> None:
+        """`present`: how many atoms of each group are there at all (default: all)."""
+        self._round_to = round_to
+        self._least = _least(graph, min_keep)
+        self._groups = {group.name: group for group in graph.groups}
+        self._present = present
+
+    def applied(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """{group: atoms to keep}, the nearest to `counts` that the bounds allow."""
+        return {name: self._bounded(self._groups[name], keep) for name, keep in counts.items()}
+
+    def _bounded(self, group: ChannelGroup, keep: int) -> int:
+        keep = _rounded(group, keep, self._least[group.name], self._round_to)
+        there = group.atoms.size if self._present is None else self._present[group.name]
+        return _of_those_present(group, keep, there, self._round_to)
+
+
+def _least(graph: ChannelGraph, min_keep: MinKeep) -> dict[str, int]:
     """{group: the fewest channels that it keeps}; the largest of what `min_keep` says of its layers."""
     if not isinstance(min_keep, Mapping):
         return {group.name: min_keep for group in graph.groups}
@@ -48,7 +74,7 @@ def least(graph: ChannelGraph, min_keep: MinKeep) -> dict[str, int]:
     return {group.name: max(of_layer.get(p.name, 1) for p in group.producers) for group in graph.groups}
 
 
-def rounded(group: ChannelGroup, keep: int, min_keep: int, round_to: int) -> int:
+def _rounded(group: ChannelGroup, keep: int, min_keep: int, round_to: int) -> int:
     """`keep` atoms, or the next number of them that is at least `min_keep` channels and a multiple of
     `round_to`."""
     width = group.producers[0].rows.shape[1]
@@ -58,7 +84,7 @@ def rounded(group: ChannelGroup, keep: int, min_keep: int, round_to: int) -> int
     return min(-(-keep // multiple) * multiple, group.atoms.size)
 
 
-def of_those_present(group: ChannelGroup, keep: int, there: int, round_to: int) -> int:
+def _of_those_present(group: ChannelGroup, keep: int, there: int, round_to: int) -> int:
     """`keep`, or as many of the `there` atoms present as are a multiple of `round_to` channels."""
     if keep <= there:
         return keep

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from ..graph import ChannelGraph, has_gamma, mean_gamma
-from ..graph.cost import size_cost
-from ..sparsity import keep_counts, uniform_counts
-from .bounds import MinKeep, least, of_those_present, rounded
+from ..graph.cost import Cost, size_cost
+from ..sparsity import Ranking, uniform_counts
+from .bounds import Bounds, MinKeep
 from .budget import Budget, Counts
 from .latency import within_latency
 from .target import Target
 
+TIED = 0.01
+"""Of all channels: so many equal BatchNorm scales are worth a note."""
 BOUNDS = "with these layers, scope, ignore, min_keep and round_to the smallest network"
 
 
@@ -42,38 +44,73 @@ def counts_of(
     tensors: Mapping[str, Tensor],
     present: Mapping[str, int] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[Counts, str]:
+) -> tuple[Counts, list[str]]:
     """How many atoms each group keeps, by the BatchNorm scales in `tensors`, which are the full model's.
 
     `present`: how many atoms of each group are there at all (default: all); none keeps more.
-    With them comes what was measured on the way, in words ("" if nothing was).
+    With them come notes: what was measured on the way, and how many scales tie.
     Raises ``ValueError``, with what can be had, for a target out of reach.
     """
-    gammas = {group.name: mean_gamma(group, tensors) for group in graph.groups} if rule == "bn" else {}
+    bounds = Bounds(graph, round_to, min_keep, present)
+    if rule == "bn":
+        scales = {group.name: mean_gamma(group, tensors) for group in graph.groups}
+        ranking = Ranking(scales, present)
     sizes = {group.name: group.atoms.size for group in graph.groups}
-    fewest = least(graph, min_keep)
-
-    def bounded(name: str, keep: int) -> int:
-        group = groups[name]
-        there = sizes[name] if present is None else present[name]
-        return of_those_present(group, rounded(group, keep, fewest[name], round_to), there, round_to)
 
     def counts_at(share: float) -> Counts:
-        counts = keep_counts(gammas, share) if rule == "bn" else uniform_counts(sizes, share)
-        return {name: bounded(name, keep) for name, keep in counts.items()}
+        return bounds.applied(ranking.counts(share) if rule == "bn" else uniform_counts(sizes, share))
 
-    groups = {group.name: group for group in graph.groups}
     what, value = target
+    notes = []
     if what == "sparsity":
-        return counts_at(value), ""
+        counts = counts_at(value)
+    elif what == "latency":
+        budget = Budget(graph.traced.flops, graph.groups, graph.traced.atoms.count, counts_at)
+        counts, measured = within_latency(value, graph, budget, BOUNDS, progress)
+        notes.append(measured)
+    else:
+        counts = _within(
+            what,
+            value,
+            Budget(cost_of_target(graph, what), graph.groups, graph.traced.atoms.count, counts_at),
+        )
+    if rule == "bn":
+        gone = sum(sizes[name] - keep for name, keep in counts.items())
+        notes += _tied(ranking, sum(sizes.values()), ranking.leaving(value) if what == "sparsity" else gone)
+    return counts, notes
+
+
+def _tied(ranking: Ranking, channels: int, leaving: int) -> list[str]:
+    """A note, if of many channels that the BatchNorm scales do not rank some go."""
+    value, ties = ranking.tie(leaving)
+    if ties <= max(1, TIED * channels):
+        return []
+    return [
+        f"{ties} of {channels} BatchNorm scales are the same where the line is drawn (|gamma| = {value:g}); "
+        "of these channels every layer loses the same share, as it does of all with rule='uniform'"
+    ]
+
+
+def check_reach(graph: ChannelGraph, target: Target, round_to: int, min_keep: MinKeep) -> None:
+    """Raise ``ValueError`` if, whatever the BatchNorm scales, `target` cannot be reached, or no channel can
+    leave."""
+    smallest = Bounds(graph, round_to, min_keep).applied({group.name: 0 for group in graph.groups})
+    if all(smallest[group.name] == group.atoms.size for group in graph.groups):
+        raise ValueError(
+            f"round_to: expected smaller numbers; with round_to={round_to} and min_keep={min_keep!r} every "
+            "layer keeps all its channels, and nothing is ever pruned"
+        )
+    what, value = target
+    if what in ("flops", "params", "size_mb"):
+        cost = cost_of_target(graph, what)
+        _within(what, value, Budget(cost, graph.groups, graph.traced.atoms.count, lambda share: smallest))
+
+
+def cost_of_target(graph: ChannelGraph, what: str) -> Cost:
+    """What "flops", "params" or "size_mb" are about."""
     traced = graph.traced
-    if what == "latency":
-        budget = Budget(traced.flops, graph.groups, traced.atoms.count, counts_at)
-        return within_latency(value, graph, budget, BOUNDS, progress)
-    cost = {"flops": traced.flops, "params": traced.params}.get(what) or size_cost(
-        graph.model, traced.labels, traced.atoms
-    )
-    return _within(what, value, Budget(cost, graph.groups, traced.atoms.count, counts_at)), ""
+    known = {"flops": traced.flops, "params": traced.params}.get(what)
+    return known or size_cost(graph.model, traced.labels, traced.atoms)
 
 
 def _within(what: str, value: float, budget: Budget) -> Counts:
