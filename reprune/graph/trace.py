@@ -22,6 +22,16 @@ from .state import Call, State
 from .steps import Step
 from .watch import current
 
+_ATTENTION = tuple(
+    getattr(torch.ops.aten, name)
+    for name in (
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_fused_attention_overrideable",
+        "_scaled_dot_product_attention_math_for_mps",
+    )
+    if hasattr(torch.ops.aten, name)
+)
+
 
 class UntraceableError(ValueError):
     """An operation that a trace cannot get through, by name."""
@@ -52,9 +62,10 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._own = {id(x): name for name, x in tensors.items()}
         self._watch = current()
         # Imported here, as it imports Triton.
-        from torch.utils.flop_counter import flop_registry
+        from torch.utils.flop_counter import flop_registry, sdpa_flop
 
-        self._flops = flop_registry
+        # PyTorch's table lacks the CPU's attention, which without values runs as matrix products that count
+        self._flops = {**dict.fromkeys(_ATTENTION, sdpa_flop), **flop_registry}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
