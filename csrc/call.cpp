@@ -1,5 +1,7 @@
 #include "call.hpp"
 
+#include <cstdlib>
+#include <new>
 #include <stdexcept>
 #include <utility>
 #ifndef _WIN32
@@ -22,8 +24,16 @@ std::atomic<unsigned> fork_count{0};
 
 unsigned forks() { return fork_count.load(std::memory_order_relaxed); }
 
+bool room_for_locals() {
+    void* volatile memory = std::malloc(1 << 14);  // they take a few hundred bytes
+    std::free(memory);
+    return memory != nullptr;
+}
+
 Call::Call(std::function<void()> ask)
-    : ask_(std::move(ask)), due_(std::chrono::steady_clock::now() + period), forks_(forks()), before_(listener) {
+    : ask_(std::move(ask)), due_(std::chrono::steady_clock::now() + period), forks_(forks()) {
+    if (!room_for_locals()) throw std::bad_alloc();
+    before_ = listener;
     listener = {this, true, before_.depth + 1, between};
 }
 

@@ -56,6 +56,9 @@ class Call {
 // held is held for ever: what was locked, queued or half done before is not looked at again.
 unsigned forks();
 
+// Is there memory for what is local to a thread? It comes when first touched, and where there is none glibc ends the process.
+bool room_for_locals();
+
 void listen();
 
 // Throws Ended once the call that this thread works for has ended. work: what was done since the last time, about 1 ns each.

@@ -82,6 +82,8 @@ class Pool {
     }
 
     void work() {
+        if (!room_for_locals()) return;
+        listener = {};  // the first touch
         for (;;) {
             Job* job = nullptr;
             {

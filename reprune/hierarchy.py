@@ -136,7 +136,7 @@ def _observations(points: Result, method: str) -> Result | None:
     # scipy warns of a square of distances in the place of observations
     if points.shape[0] == points.shape[1] and np.isclose(np.diagonal(points), 0).all():
         return None
-    Z: Result = link_batch(points[None], method, resolve("auto"))[0]
+    Z: Result = link_batch(points[None], method, resolve("auto"), "y")[0]
     return Z
 
 
@@ -146,7 +146,7 @@ def _condensed(distances: Result, method: str) -> Result | None:
     n = (1 + math.isqrt(1 + 8 * len(distances))) // 2
     if n * (n - 1) // 2 != len(distances) or distances.min() < 0 or _on_grid(distances):
         return None
-    return link_condensed(distances, method)
+    return link_condensed(distances, method, "y")
 
 
 def _numbers(y: Any) -> Result | None:

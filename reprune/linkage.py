@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from . import reference
 from .arrays import Floats, device_of, like, to_floats
 from .backend import core, num_threads, resolve
+from .room import threads_within
 from .tensors import back, finite, to_float_tensor
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
     Raises:
         ValueError, TypeError: wrong shape, no points, NaN or infinity, unknown method or backend; another
             method than ward with the backend "triton".
+        MemoryError: "complete" and "average" keep the distances of all points of a problem, ``8 n^2`` bytes,
+            and there is less; where that suffices, fewer problems are worked on at a time.
         BackendUnavailable: the backend cannot run here.
     """
     if method not in reference.METHODS:
@@ -135,10 +139,14 @@ def _check_size(floats: Any, name: str) -> None:
         )
 
 
-def link_batch(points: Floats, method: str, backend: str) -> npt.NDArray[np.float64]:
-    """Points [B, n, d], float32 or float64, finite, n and d >= 1 -> [B, n-1, 4]; trusts its arguments."""
+def link_batch(points: Floats, method: str, backend: str, name: str = "points") -> npt.NDArray[np.float64]:
+    """Points [B, n, d], float32 or float64, finite, n and d >= 1 -> [B, n-1, 4]; trusts its arguments.
+
+    ``MemoryError`` names the argument `name`.
+    """
     if backend == "cpp":
-        threads = num_threads() if len(points) > 1 else 1
+        count = min(num_threads(), len(points)) if len(points) > 1 else 1
+        threads = _threads([points.shape[1:]] * count, method, name)
         Z: npt.NDArray[np.float64] = core().linkage(points, reference.METHODS.index(method), threads)
         return Z
     empty = np.empty((len(points), points.shape[1] - 1, 4))
@@ -151,18 +159,45 @@ def link_ragged(points: Sequence[Floats], method: str, backend: str) -> list[npt
     """A list of points [n_b, d], float32 or float64, finite -> a list of [n_b - 1, 4]; trusts its
     arguments."""
     if backend == "cpp":
+        largest = heapq.nlargest(num_threads(), (problem.shape for problem in points))
+        threads = _threads(largest, method, "points")
         results: list[npt.NDArray[np.float64]] = core().linkage_ragged(
-            points, reference.METHODS.index(method), num_threads()
+            points, reference.METHODS.index(method), threads
         )
         return results
     return [reference.linkage(problem.astype(np.float64), method) for problem in points]
 
 
-def link_condensed(distances: npt.NDArray[np.float64], method: str) -> npt.NDArray[np.float64]:
+def link_condensed(
+    distances: npt.NDArray[np.float64], method: str, name: str = "distances"
+) -> npt.NDArray[np.float64]:
     """Distances [n (n-1) / 2] in the order of scipy's ``pdist``, C-contiguous, finite -> Z [n-1, 4].
 
-    By the C++ core. Ward's method takes them for Euclidean. Trusts its arguments.
+    By the C++ core. Ward's method takes them for Euclidean. Trusts its arguments. ``MemoryError`` names the
+    argument `name`.
     """
     n = (1 + math.isqrt(1 + 8 * len(distances))) // 2
+    threads_within(
+        [_square(n)],
+        f"{name}: condensed distances of {n:,} points are laid out in a square",
+        "fewer points, or, by 'ward' or 'single', observations [n, d] need less",
+    )
     Z: npt.NDArray[np.float64] = core().linkage_condensed(distances, n, reference.METHODS.index(method))
     return Z
+
+
+def _square(n: int) -> int:
+    """Bytes of the distances of n points as the core lays them out, and of what it notes of each point."""
+    return 8 * n * (n + 16) + 128 * n
+
+
+def _threads(shapes: Sequence[tuple[int, ...]], method: str, name: str) -> int:
+    """How many problems there is memory for at once, if they have these shapes [n, d], the largest first."""
+    if method in ("ward", "single") or not shapes:
+        return max(1, len(shapes))
+    n = shapes[0][0]
+    return threads_within(
+        [_square(n) + 16 * n * d for n, d in shapes],
+        f"{name}: method {method!r} keeps the distances of all {n:,} points",
+        "fewer points need less, and 'ward' and 'single' keep no distances",
+    )
