@@ -55,11 +55,23 @@ def limited(call, limit):
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+def start_threads():
+    """All threads of the core have begun: glibc ends a process without memory for the start of another."""
+    core.linkage(rng.normal(size=(300, 60, 2)), 0, 3)
+    others = [task for task in os.listdir("/proc/self/task") if int(task) != os.getpid()]
+    assert len(others) == 2
+    while not all(state(task) == "S" for task in others):
+        os.sched_yield()
+
+
+def state(task):
+    with open(f"/proc/self/task/{task}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
 def verdict(call, limit):
     """0: the right answer; 1: a MemoryError that says of what; 2 and more: anything else."""
-    core.linkage(
-        rng.normal(size=(300, 60, 2)), 0, 3
-    )  # threads are there: glibc ends a process that has no memory for one
+    start_threads()
     result = limited(call, limit)
     right = digest(call())  # the next call has all the memory it needs, whatever became of this one
     if isinstance(result, Exception):
