@@ -1,26 +1,20 @@
-"""The two ways to enforce which channels are there: smaller tensors, or zeros in tensors of full size.
+"""How it is enforced which channels are there; one of the two ways: smaller tensors.
 
 Both are given the store, which has every value; they differ only in what stands in the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..graph import cut, named_tensors, put, sliced_shape, successor
 from ..optimizers import Keeper
-from ..wrappers import named_parameters
 from .members import Members
-from .store import Positions, Store, write
-
-Layout = Mapping[str, Positions]
-"""{tensor: {dimension: positions that are there}}."""
+from .store import Layout, Positions, Store, write
 
 
 class Enforcement(Protocol):
@@ -75,69 +69,6 @@ class Shrink:
         keeper.replace(news[0], carried)
         if self.restart:
             keeper.restart()
-
-
-class Mask:
-    """Tensors keep their size; every position that is not there is zero."""
-
-    every = False
-
-    def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
-        return full
-
-    def live(self, tensor: Tensor, where: Positions) -> Tensor:
-        return cut(tensor, where)
-
-    @torch.no_grad()
-    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> None:
-        def fill(tensor: Tensor, key: str, where: Positions) -> None:
-            part = store.take(key, where, tensor.device)
-            tensor.detach().zero_()
-            write(tensor.detach(), where, part)
-
-        for prefix, model in members.models():
-            tensors = named_tensors(model)
-            for name, where in after.items():
-                tensor = tensors[name]
-                fill(tensor, f"{prefix}/{name}", where)
-                if tensor.grad is not None:
-                    tensor.grad.copy_(zeroed(zeroed(tensor.grad, before[name]), where))
-        for entry in members.states(after, every=False):
-            fill(entry.value, entry.key, after[entry.name])
-
-
-def holder(members: Members, layout: Layout) -> Callable[[], None]:
-    """A function that sets to zero what is not there, in the model's parameters."""
-    parameters = named_parameters(members.model)
-    work = [
-        (parameters[name], dim, torch.from_numpy(gone).to(parameters[name].device))
-        for name, where in layout.items()
-        if name in parameters
-        for dim, gone in missing(parameters[name].shape, where)
-    ]
-
-    @torch.no_grad()
-    def hold() -> None:
-        for parameter, dim, index in work:
-            parameter.index_fill_(dim, index, 0)
-
-    return hold
-
-
-def missing(shape: tuple[int, ...], where: Positions) -> list[tuple[int, Any]]:
-    """[(dimension, positions that are not there)], where there are some."""
-    found = [(dim, np.setdiff1d(np.arange(shape[dim]), kept)) for dim, kept in where.items()]
-    return [(dim, gone) for dim, gone in found if gone.size]
-
-
-def zeroed(tensor: Tensor, where: Positions) -> Tensor:
-    """`tensor` with zeros at the positions that are not there."""
-    if tensor.is_sparse:
-        return zeroed(tensor.to_dense(), where).to_sparse(tensor.sparse_dim())
-    out = tensor.detach().clone()
-    for dim, gone in missing(out.shape, where):
-        out.index_fill_(dim, torch.from_numpy(gone).to(out.device), 0)
-    return out
 
 
 def _moved(grad: Tensor, full: tuple[int, ...], before: Positions, after: Positions) -> Tensor:

@@ -24,6 +24,7 @@ class Members:
         self.copies = tuple(copies)
         self.sizes = {name: tuple(t.shape) for name, t in named_tensors(model).items()}
         """{tensor: its full shape}."""
+        self._dtypes = {name: t.dtype for name, t in named_tensors(model).items()}
         for name, parameter in named_parameters(model).items():
             if type(parameter.data).__name__ == "DTensor" or type(parameter).__name__ == "FlatParameter":
                 raise TypeError(
@@ -85,6 +86,12 @@ class Members:
                         f"{shapes.get(name, 'none: it was not there')} and has "
                         f"{found.get(name, 'none: it is gone')}; undo that, or make a new Pruner"
                     )
+        for name, tensor in named_tensors(self.model).items():
+            if tensor.dtype != self._dtypes[name]:
+                raise ValueError(
+                    f"model: it was changed behind the pruner's back: {name} should have dtype "
+                    f"{self._dtypes[name]} and has {tensor.dtype}; convert it before you make the Pruner"
+                )
         held = Keeper(self.optimizer).held()
         for name, parameter in named_parameters(self.model).items():
             if parameter.requires_grad and id(parameter) not in held:

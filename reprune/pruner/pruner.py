@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,12 +21,14 @@ from ..origin import plan_of, remember_plan
 from ..plan import PruningPlan
 from ..planner import plan_of_atoms
 from ..targets import MinKeep, check_bounds, check_reach, choice, landing_notes, target_of
-from ..wrappers import bare, named_parameters
+from ..wrappers import bare
 from . import state
 from .compiled import CompiledCode
 from .decide import Found, Rules, decide
-from .enforce import Enforcement, Mask, Shrink, holder, missing
+from .enforce import Enforcement, Shrink
+from .finite import check_finite, not_finite
 from .history import Event, History
+from .mask import Mask
 from .members import Members
 from .schedule import Schedule
 from .store import Store
@@ -132,9 +134,11 @@ class Pruner:
         self._coverage = {group.name: 1.0 for group in self._graph.groups}
         self._store = Store()
         self._compiled = CompiledCode(model)
-        self._enforcement: Enforcement = Shrink() if mode == "shrink" else Mask()
-        self._hold = holder(self._members, {})
+        self._enforcement: Enforcement = Shrink() if mode == "shrink" else self._structure.mask(inner)
+        self._hold: Callable[[], None] = lambda: None
         self._check()
+        layout = self._structure.layout(self._alive)
+        self._odd = {k: said for k, said in not_finite(self._members).items() if k[1] not in layout}
         self._unhook = Keeper(optimizer).after_each_step(lambda: self._hold())
         self.epoch = 0
         """Epochs done."""
@@ -146,8 +150,8 @@ class Pruner:
     def step(self) -> bool:
         """Call at the end of every epoch.  Returns True if it was one with an event.
 
-        Raises ``ValueError`` if the optimizer does not hold the model's parameters (any more), or the model
-        was changed by someone else.  After an error all is as it was.
+        Raises ``ValueError`` if the optimizer does not hold the model's parameters (any more), the model was
+        changed by someone else, or an event finds NaN or infinite values.  After an error all is as it was.
         """
         if self.finished:
             self.epoch += 1
@@ -230,8 +234,9 @@ class Pruner:
 
     def _event(self, epoch: int, final: bool) -> None:
         start = time.perf_counter()
-        if self.mode == "mask":
-            self._still_zero()
+        check_finite(self._members, self._odd)
+        if isinstance(self._enforcement, Mask):
+            self._enforcement.check(self._members, self._structure.layout(self._alive))
         self._absorb(self._enforcement.every)
         number = len(self.history)
         share = 0.0 if final else self.schedule.share(epoch)
@@ -304,24 +309,10 @@ class Pruner:
         }
         self._enforcement.exchange(self._members, self._store, before, changed)
         self._alive = alive
-        if self.mode == "mask":
-            self._hold = holder(self._members, after)
+        if isinstance(self._enforcement, Mask):
+            self._hold = self._enforcement.holder(self._members, after)
         else:
             self._compiled.drop_stale()
-
-    def _still_zero(self) -> None:
-        """In mask mode, raise ``ValueError`` if a dropped channel is not zero."""
-        parameters = named_parameters(self.model)
-        for name, where in self._structure.layout(self._alive).items():
-            if name in parameters:
-                for dim, gone in missing(parameters[name].shape, where):
-                    index = torch.from_numpy(gone).to(parameters[name].device)
-                    if bool(parameters[name].detach().index_select(dim, index).any()):
-                        raise ValueError(
-                            f"model: it was changed behind the pruner's back: dropped channels of {name} "
-                            f"are not "
-                            "zero any more; load_state_dict of the pruner goes before that of the model"
-                        )
 
     def _tell_plan(self) -> None:
         """In shrink mode the model carries the plan that made it, so that ``reprune.save`` can write it."""

@@ -12,6 +12,8 @@ from ..plan import Ints
 
 Positions = Mapping[int, Ints]
 """{dimension: sorted positions} of one tensor; what is not named is whole."""
+Layout = Mapping[str, Positions]
+"""{tensor: {dimension: positions that are there}}."""
 
 
 class Store:

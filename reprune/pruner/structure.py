@@ -15,6 +15,8 @@ from ..plan import Ints
 from ..targets import in_scope, ranked, without_ignored
 from ..wrappers import named_modules
 from .decide import Source
+from .mask import Mask as MaskMode
+from .zeros import check_zeros, spared_dims
 
 
 class Structure:
@@ -52,6 +54,17 @@ class Structure:
             name: {dim: np.flatnonzero(alive[atoms]) for dim, atoms in dims.items()}
             for name, dims in self._lines.items()
         }
+
+    def mask(self, model: nn.Module) -> MaskMode:
+        """Mask mode for `model`; ``ValueError`` if zeros do not take channels out of it."""
+        mask = MaskMode(spared_dims(model, self._lines))
+        kept = self.graph.everything()
+        for group in self.graph.groups:
+            kept[group.atoms[::2]] = False
+        kept = self.graph.traced.filled(kept)
+        where = self.layout(kept)
+        check_zeros(replace(self.graph, model=model, example=self._example), kept, where, mask.zeros(where))
+        return mask
 
     def certify(self, model: nn.Module, kept: Mask) -> None:
         """Raise ``ValueError`` unless `model`, at full size, is the same network with the atoms `kept` alone.

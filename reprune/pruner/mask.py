@@ -1,0 +1,90 @@
+"""Mask mode: zeros in tensors of full size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ..graph import cut, named_tensors
+from ..plan import Ints
+from ..wrappers import named_parameters
+from .members import Members
+from .store import Layout, Positions, Store, write
+from .zeros import missing, zeroed
+
+
+class Mask:
+    """Tensors keep their size; every position that is not there is zero.
+
+    Along the dimensions of `spared` {tensor: dimensions} a tensor keeps its values: others are zero for it.
+    """
+
+    every = False
+
+    def __init__(self, spared: Mapping[str, set[int]]) -> None:
+        self._spared = spared
+
+    def zeros(self, layout: Layout) -> dict[str, dict[int, Ints]]:
+        """`layout` without the dimensions along which nothing is set to zero."""
+        return {
+            name: {dim: kept for dim, kept in where.items() if dim not in self._spared.get(name, ())}
+            for name, where in layout.items()
+        }
+
+    def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
+        return full
+
+    def live(self, tensor: Tensor, where: Positions) -> Tensor:
+        return cut(tensor, where)
+
+    @torch.no_grad()
+    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> None:
+        zeros = self.zeros(after)
+
+        def fill(tensor: Tensor, key: str, where: Positions, zeros: Positions) -> None:
+            write(tensor.detach(), where, store.take(key, where, tensor.device))
+            for dim, gone in missing(tensor.shape, zeros):
+                tensor.detach().index_fill_(dim, torch.from_numpy(gone).to(tensor.device), 0)
+
+        for prefix, model in members.models():
+            tensors = named_tensors(model)
+            for name, where in after.items():
+                tensor = tensors[name]
+                fill(tensor, f"{prefix}/{name}", where, zeros[name])
+                if tensor.grad is not None:
+                    tensor.grad.copy_(zeroed(zeroed(tensor.grad, before[name]), where))
+        for entry in members.states(after, every=False):
+            fill(entry.value, entry.key, after[entry.name], after[entry.name])
+
+    def holder(self, members: Members, layout: Layout) -> Callable[[], None]:
+        """A function that sets to zero what is not there, in the model's parameters."""
+        parameters = named_parameters(members.model)
+        work = [
+            (parameters[name], dim, torch.from_numpy(gone).to(parameters[name].device))
+            for name, where in self.zeros(layout).items()
+            if name in parameters
+            for dim, gone in missing(parameters[name].shape, where)
+        ]
+
+        @torch.no_grad()
+        def hold() -> None:
+            for parameter, dim, index in work:
+                parameter.index_fill_(dim, index, 0)
+
+        return hold
+
+    def check(self, members: Members, layout: Layout) -> None:
+        """Raise ``ValueError`` if a parameter is not zero where a channel is not there."""
+        parameters = named_parameters(members.model)
+        for name, where in self.zeros(layout).items():
+            if name in parameters:
+                for dim, gone in missing(parameters[name].shape, where):
+                    index = torch.from_numpy(gone).to(parameters[name].device)
+                    if bool(parameters[name].detach().index_select(dim, index).any()):
+                        raise ValueError(
+                            f"model: it was changed behind the pruner's back: dropped channels of {name} "
+                            "are not zero any more; load_state_dict of the pruner goes before that of the "
+                            "model"
+                        )
