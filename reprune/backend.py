@@ -136,8 +136,10 @@ def resolve(backend: str, device: str = "cpu") -> str:
 
 
 def _known(name: str, what: str) -> str:
-    if name not in CHOICES:
-        raise ValueError(f"{what}: expected one of {', '.join(CHOICES)}; got {name!r}")
+    if not isinstance(name, str) or name not in CHOICES:
+        raise ValueError(
+            f"{what}: expected one of {', '.join(CHOICES)}; got {' '.join(repr(name).split())[:80]}"
+        )
     return name
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from .arrays import number, seed_of, shown
 from .backend import resolve
 from .graph import LAYERS, ChannelGraph, build_graph, named_tensors
 from .plan import PruningPlan
@@ -33,6 +34,9 @@ _LAYER_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "linear": ("Linear layers", (nn.Linear,)),
     "all": ("convolutions or Linear layers", (nn.modules.conv._ConvNd, nn.Linear)),
 }
+
+
+_SECONDS = "a positive number of seconds or None"
 
 
 def make_plan(
@@ -110,13 +114,16 @@ def make_plan(
     choice("scope", scope, ("internal", "all"))
     choice("layers", layers, LAYERS)
     choice("ties", ties, ("random", "norm"))
-    check_bounds(round_to, min_keep, ignore)
+    round_to, min_keep, ignore = check_bounds(round_to, min_keep, ignore)
+    seed_of(seed)
+    if time_limit is not None and not number(time_limit, "time_limit", _SECONDS) > 0:
+        raise ValueError(f"time_limit: expected {_SECONDS}, got {time_limit!r}")
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress: expected a function or None, got {shown(progress)}")
     device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
     chosen = resolve(backend, device)
     if device == "meta":
         raise ValueError("model: its tensors are on the device 'meta'; there are no values to select by")
-    if time_limit is not None and not time_limit > 0:
-        raise ValueError(f"time_limit: expected a positive number of seconds or None, got {time_limit!r}")
     what, kinds = _LAYER_TYPES[layers]
     if not any(isinstance(module, kinds) for module in model.modules()):
         raise ValueError(f"model: expected a network with {what}, found none in it")
@@ -153,7 +160,7 @@ def make_plan(
         "round_to": round_to,
         "min_keep": min_keep if isinstance(min_keep, int) else dict(min_keep),
         "ignore": list(ignore),
-        "seed": seed,
+        "seed": int(seed),
         "ties": ties,
     }
     coverage = {group.name: s.coverage for group, s in zip(graph.groups, selections, strict=True)}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import integer, to_floats
+from .arrays import integer, number, shown, to_floats
 
 _UNIFORM = "use rule='uniform', which prunes the same share of every layer"
 
@@ -66,13 +66,13 @@ class Ranking:
         """
         keys = []
         self._sizes: dict[str, int] = {}
-        for number, (layer, values) in enumerate(_magnitudes(gammas).items()):
+        for index, (layer, values) in enumerate(_magnitudes(gammas).items()):
             O = self._sizes[layer] = values.size
             ascending, rank = np.sort(values), np.arange(O)
             _, first, ties = np.unique(ascending, return_index=True, return_counts=True)
             place = (2 * (rank - np.repeat(first, ties)) + 1) / (2 * np.repeat(ties, ties))
             there = rank >= (0 if present is None else O - present[layer])
-            keys.append((np.full(O, number), place, ascending, there))
+            keys.append((np.full(O, index), place, ascending, there))
         layers, place, values, there = map(np.concatenate, zip(*keys, strict=True))
         order = np.lexsort((layers, place, values, there))
         self._values, self._layers = values[order], layers[order]
@@ -97,6 +97,8 @@ class Ranking:
 def _magnitudes(gammas: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float64]]:
     """{layer: |gamma| [O]}, which are not all the same."""
     magnitudes = {}
+    if not isinstance(gammas, Mapping):
+        raise TypeError(f"gammas: expected {{layer: numbers}}, got {shown(gammas)}")
     for layer, gamma in gammas.items():
         try:
             values = to_floats(gamma, f"gammas[{layer!r}]")
@@ -141,10 +143,7 @@ def uniform_counts(
 
 
 def _share(sparsity: float) -> float:
-    try:
-        share = float(sparsity)
-    except (TypeError, ValueError):
-        raise TypeError(f"sparsity: expected a number between 0 and 1; got {sparsity!r}") from None
+    share = number(sparsity, "sparsity", "a number between 0 and 1", "; ")
     if not 0 < share < 1:
         raise ValueError(f"sparsity: expected a number between 0 and 1; got {sparsity!r}")
     return share

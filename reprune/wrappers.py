@@ -31,6 +31,8 @@ def inside(module: nn.Module) -> str | None:
 
 def bare(model: nn.Module) -> tuple[nn.Module, set[str]]:
     """The user's own module inside all wrappers, and which of ``WRAPPERS`` were around it."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {' '.join(repr(model).split())[:80]}")
     around: set[str] = set()
     while (attribute := inside(model)) is not None:
         around |= {kind.__name__ for kind in type(model).__mro__} & WRAPPERS.keys()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..arrays import seed_of
+from ..arrays import seed_of, shown
 from ..backend import resolve
 from ..graph import LAYERS, copy_with, named_tensors, set_widths, successor
 from ..graph import Mask as Atoms
@@ -107,8 +107,12 @@ class Pruner:
         choice("scope", scope, ("internal", "all"))
         choice("ties", ties, ("random", "norm"))
         choice("layers", layers, LAYERS)
-        check_bounds(round_to, min_keep, ignore)
+        round_to, min_keep, ignore = check_bounds(round_to, min_keep, ignore)
+        seed = seed_of(seed)
         inner, around = bare(model)
+        averaged = _modules(copies)
+        if not hasattr(optimizer, "param_groups"):
+            raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {shown(optimizer)}")
         if mode == "shrink" and around & {"DistributedDataParallel", "DataParallel"}:
             raise ValueError(
                 "model: in mode='shrink' pass the module inside DistributedDataParallel (model.module) and "
@@ -116,15 +120,16 @@ class Pruner:
                 "anew where step() returns True; or use mode='mask'"
             )
         self.model, self.optimizer, self.mode = inner, optimizer, mode
-        self._members = Members(inner, optimizer, [bare(copy)[0] for copy in copies])
+        self._members = Members(inner, optimizer, [bare(copy)[0] for copy in averaged])
         self._members.check(self._members.sizes)
         device = next(inner.parameters()).device.type
-        self._rules = Rules(target, rule, round_to, min_keep, seed_of(seed), ties, resolve(backend, device))
+        self._rules = Rules(target, rule, round_to, min_keep, seed, ties, resolve(backend, device))
         self._settings = {target[0]: target[1], "rule": rule, "scope": scope, "round_to": round_to}
         least = dict(min_keep) if isinstance(min_keep, Mapping) else min_keep
         self._settings |= {"layers": layers, "min_keep": least, "ignore": list(ignore)}
         self._settings |= {"seed": seed, "ties": ties}
-        self._settings |= {"interval": interval, "until": until, "regrow": regrow}
+        self._settings |= {"interval": self.schedule.interval, "until": self.schedule.until}
+        self._settings |= {"regrow": self.schedule.regrow}
 
         self._structure = Structure(inner, example_inputs, scope, rule, layers, ignore)
         self._graph = self._structure.graph
@@ -339,3 +344,13 @@ class Pruner:
             flops_regrown=traced.flops.at(grown.astype(np.float64)) / traced.flops.full,
             seconds=seconds,
         )
+
+
+def _modules(copies: Any) -> list[nn.Module]:
+    try:
+        found = None if isinstance(copies, nn.Module) else list(copies)
+    except TypeError:
+        found = None
+    if found is None or not all(isinstance(copy, nn.Module) for copy in found):
+        raise TypeError(f"copies: expected a list of models, got {shown(copies)}")
+    return found

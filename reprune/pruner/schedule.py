@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..arrays import integer, number, shown
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -16,14 +18,17 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name, value in (("interval", self.interval), ("until", self.until)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a number of epochs, 1 or more; got {value!r}")
+            try:
+                object.__setattr__(self, name, integer(value, name, 1))
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"{name}: expected a number of epochs, 1 or more; got {shown(value)}"
+                ) from None
         if self.until < self.interval:
             raise ValueError(
                 f"until: expected at least interval={self.interval}, or no event ever comes; got {self.until}"
             )
-        if isinstance(self.regrow, bool) or not isinstance(self.regrow, (int, float)):
-            raise TypeError(f"regrow: expected a number from 0 to 1; got {self.regrow!r}")
+        object.__setattr__(self, "regrow", number(self.regrow, "regrow", "a number from 0 to 1"))
         if not 0 <= self.regrow <= 1:
             raise ValueError(f"regrow: expected a number from 0 to 1; got {self.regrow!r}")
 

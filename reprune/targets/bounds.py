@@ -6,24 +6,31 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
+from ..arrays import integer, shown, strings
 from ..graph import ChannelGraph, ChannelGroup
 
 MinKeep = int | Mapping[str, int]
 """The fewest channels: of every layer, or {name or pattern: of these layers}."""
 
 
-def check_bounds(round_to: int, min_keep: MinKeep, ignore: Sequence[str]) -> None:
-    """Raise unless the bounds are numbers and names; whether the names fit is for the graph to say."""
-    named = min_keep if isinstance(min_keep, Mapping) else {}
-    numbers = {"round_to": round_to, **{f"min_keep[{name!r}]": least for name, least in named.items()}}
-    if not isinstance(min_keep, Mapping):
-        numbers["min_keep"] = min_keep
-    for what, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{what}: expected an integer of at least 1, got {value!r}")
-    if isinstance(ignore, str) or not all(isinstance(name, str) for name in ignore):
-        raise TypeError(f"ignore: expected a list of names or patterns, got {ignore!r}")
+def check_bounds(round_to: Any, min_keep: Any, ignore: Any) -> tuple[int, MinKeep, tuple[str, ...]]:
+    """The bounds as plain numbers and names, or raise; whether the names fit is for the graph to say."""
+    least: MinKeep
+    if isinstance(min_keep, Mapping):
+        names = strings(list(min_keep), "min_keep", "names of layers")
+        least = {name: _count(min_keep[name], f"min_keep[{name!r}]") for name in names}
+    else:
+        least = _count(min_keep, "min_keep")
+    return _count(round_to, "round_to"), least, strings(ignore, "ignore", "a list of names or patterns")
+
+
+def _count(value: Any, name: str) -> int:
+    try:
+        return integer(value, name, 1)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected an integer of at least 1, got {shown(value)}") from None
 
 
 def without_ignored(graph: ChannelGraph, ignore: Sequence[str]) -> ChannelGraph:

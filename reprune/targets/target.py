@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..arrays import integer, number, shown, strings
+
 Target = tuple[str, Any]
 """(what, how much): ("flops", 0.5)."""
 
@@ -28,7 +30,7 @@ def target_of(
     }
     given: list[Target] = [(name, value) for name, value in numbers.items() if value is not None]
     if keep is not None:
-        given.append(("keep", dict(keep)))
+        given.append(("keep", keep))
     if len(given) != 1:
         names = ", ".join(name for name, _ in given) or "none"
         raise ValueError(
@@ -36,17 +38,23 @@ def target_of(
         )
     name, value = given[0]
     if name == "keep":
-        return name, value
+        return name, _counts(value)
     expected = "a number of megabytes above 0" if name == "size_mb" else "a number between 0 and 1"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: expected {expected}, got {value!r}")
+    value = number(value, name, expected)
     if not 0 < value < (math.inf if name == "size_mb" else 1):
         exclusive = "" if name == "size_mb" else " (exclusive)"
         raise ValueError(f"{name}: expected {expected}{exclusive}, got {value!r}")
     return name, value
 
 
-def choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _counts(keep: Any) -> dict[str, int]:
+    if not isinstance(keep, Mapping):
+        raise TypeError(f"keep: expected {{layer: channels}}, got {shown(keep)}")
+    names = strings(list(keep), "keep", "names of layers")
+    return {name: integer(keep[name], f"keep[{name!r}]", 1) for name in names}
+
+
+def choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise ``ValueError`` unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {shown(value)}")
