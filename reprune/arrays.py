@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -32,6 +32,8 @@ def to_numpy(x: object, name: str) -> npt.NDArray[Any]:
         import torch
 
         assert isinstance(x, torch.Tensor)
+        if x.is_meta:
+            raise TypeError(f"{name}: expected a tensor with values; got one on the device 'meta'")
         if x.layout != torch.strided or x.is_quantized:
             raise TypeError(f"{name}: expected a dense tensor; got {x.layout} of {x.dtype}")
         x = x.detach()
@@ -121,6 +123,19 @@ def number(x: object, name: str, expected: str, before: str = ", ") -> float:
         return float(scalar)
     except OverflowError:
         raise ValueError(f"{name}: expected {expected}{before}got {shown(x)}") from None
+
+
+def one_of(x: object, name: str, choices: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless ``x`` is one of ``choices``."""
+    if not isinstance(x, str) or x not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}; got {shown(x)}")
+
+
+def text(x: object, name: str) -> str:
+    """``x``, which must be a string."""
+    if not isinstance(x, str):
+        raise TypeError(f"{name}: expected a string; got {shown(x)}")
+    return x
 
 
 def strings(x: Any, name: str, expected: str) -> tuple[str, ...]:

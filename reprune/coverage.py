@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import reference
-from .arrays import device_of, integer, like, seed_of, to_floats, to_numpy
+from .arrays import device_of, integer, like, one_of, seed_of, text, to_floats, to_numpy
 from .backend import core, resolve
 from .tensors import back, to_tensor
 
@@ -76,6 +76,7 @@ def max_coverage(
         BackendUnavailable: the backend cannot run here.
     """
     chosen = resolve(backend, device_of(labels))
+    text(name, "name")
     if chosen == "triton":
         return _on_gpu(labels, keep, seed, ties, norms, name)
     table = to_numpy(labels, "labels")
@@ -93,8 +94,7 @@ def max_coverage(
 
 def check_ties(ties: str, norms: object, O: int) -> npt.NDArray[np.float64] | None:
     """The norms [O] by which ties are broken; None for ``ties="random"``."""
-    if ties not in TIES:
-        raise ValueError(f"ties: expected one of {', '.join(TIES)}; got {ties!r}")
+    one_of(ties, "ties", TIES)
     if (ties == "norm") != (norms is not None):
         raise ValueError("norms: expected with ties='norm', and only then")
     if norms is None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import reference
-from .arrays import device_of, like, to_numpy
+from .arrays import device_of, like, shown, to_numpy
 from .backend import core, num_threads, resolve
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def cut(Z: Any, height: Height, *, backend: str = "auto") -> Any:
 
 
 def _heights(height: Height, problems: int) -> npt.NDArray[np.float64]:
-    heights = np.asarray(to_numpy(height, "height"), dtype=np.float64)
+    given = to_numpy(height, "height")
+    if given.dtype.kind not in "iuf":
+        raise TypeError(f"height: expected one number or one per problem [{problems}]; got {shown(height)}")
+    heights = np.asarray(given, dtype=np.float64)
     if heights.shape not in ((), (problems,)):
         raise ValueError(
             f"height: expected one number or one per problem [{problems}]; got shape {list(heights.shape)}"

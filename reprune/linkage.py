@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import reference
-from .arrays import Floats, device_of, like, to_floats
+from .arrays import Floats, device_of, like, one_of, to_floats
 from .backend import core, num_threads, resolve
 from .room import threads_within
 from .tensors import back, finite, to_float_tensor
@@ -64,8 +64,7 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
             and there is less; where that suffices, fewer problems are worked on at a time.
         BackendUnavailable: the backend cannot run here.
     """
-    if method not in reference.METHODS:
-        raise ValueError(f"method: expected one of {', '.join(reference.METHODS)}; got {method!r}")
+    one_of(method, "method", reference.METHODS)
     if isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 for p in points):
         return _ragged(points, method, backend)
     name = resolve(backend, device_of(points))

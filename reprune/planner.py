@@ -116,6 +116,7 @@ def make_plan(
     choice("ties", ties, ("random", "norm"))
     round_to, min_keep, ignore = check_bounds(round_to, min_keep, ignore)
     seed_of(seed)
+    seed = int(seed)
     if time_limit is not None and not number(time_limit, "time_limit", _SECONDS) > 0:
         raise ValueError(f"time_limit: expected {_SECONDS}, got {time_limit!r}")
     if progress is not None and not callable(progress):
@@ -160,7 +161,7 @@ def make_plan(
         "round_to": round_to,
         "min_keep": min_keep if isinstance(min_keep, int) else dict(min_keep),
         "ignore": list(ignore),
-        "seed": int(seed),
+        "seed": seed,
         "ties": ties,
     }
     coverage = {group.name: s.coverage for group, s in zip(graph.groups, selections, strict=True)}

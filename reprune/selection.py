@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import gpu, reference
-from .arrays import Array, device_of, integer, is_tensor, like, seed_of, to_floats
+from .arrays import Array, device_of, integer, is_tensor, like, one_of, seed_of, text, to_floats
 from .backend import core, num_threads, resolve
 from .tensors import back as back_to
 from .tensors import finite, to_float_tensor
@@ -114,8 +114,8 @@ def select_filters(
         raise ValueError(f"weight: expected shape [O, I, ...], none of them 0; got {list(given.shape)}")
     O, I = given.shape[:2]
     count = integer(keep, "keep", 1, O)
-    if ties not in TIES:
-        raise ValueError(f"ties: expected one of {', '.join(TIES)}; got {ties!r}")
+    one_of(ties, "ties", TIES)
+    text(name, "name")
     table = given.reshape(O, I, -1).swapaxes(0, 1)  # [I, O, d]
     problem = LayerProblem(name, (table,), count)
     (selection,) = select_layers([problem], seed=seed_of(seed), ties=ties, backend=chosen)

@@ -10,6 +10,7 @@ from typing import Concatenate, ParamSpec
 import torch
 from torch import Tensor, nn
 
+from .arrays import shown
 from .graph import cut, cut_all, named_tensors, put
 from .memory import check_apart
 from .optimizers import Keeper, check_parameters, check_references, check_states
@@ -31,6 +32,10 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
     a parameter has hooks, or if the model is in DistributedDataParallel.  After an error model and optimizer
     are as they were.
     """
+    if not isinstance(plan, PruningPlan):
+        raise TypeError(f"plan: expected a PruningPlan, such as make_plan returns, got {shown(plan)}")
+    if optimizer is not None and not hasattr(optimizer, "param_groups"):
+        raise TypeError(f"optimizer: expected a torch.optim.Optimizer or None, got {shown(optimizer)}")
     model = changeable(model)
     plan.check(model)
     tensors = named_tensors(model)

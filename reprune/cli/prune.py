@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -62,19 +63,19 @@ def add(
     )
     target = parser.add_mutually_exclusive_group()
     target.add_argument(
-        "--flops", type=float, metavar="F", help="part of the FLOPs that stays (default: 0.5)"
+        "--flops", type=_share, metavar="F", help="part of the FLOPs that stays (default: 0.5)"
     )
-    target.add_argument("--params", type=float, metavar="P", help="part of the parameters that stays")
+    target.add_argument("--params", type=_share, metavar="P", help="part of the parameters that stays")
     target.add_argument(
         "--latency",
-        type=float,
+        type=_share,
         metavar="L",
         help="part of the time of a forward pass that stays, measured here (see --batch, --channels-last)",
     )
     target.add_argument(
-        "--size-mb", type=float, metavar="MB", help="most megabytes of parameters and buffers"
+        "--size-mb", type=_megabytes, metavar="MB", help="most megabytes of parameters and buffers"
     )
-    target.add_argument("--sparsity", type=float, metavar="S", help="part of the channels that goes")
+    target.add_argument("--sparsity", type=_share, metavar="S", help="part of the channels that goes")
     parser.add_argument(
         "--rule",
         choices=("auto", "bn", "uniform"),
@@ -95,7 +96,7 @@ def add(
         help="whose channels may go: convolutions (default), Linear layers, or both",
     )
     parser.add_argument(
-        "--round-to", type=int, default=1, metavar="N", help="keep multiples of N channels (default: 1)"
+        "--round-to", type=_positive, default=1, metavar="N", help="keep multiples of N channels (default: 1)"
     )
     parser.add_argument(
         "--min-keep",
@@ -113,7 +114,7 @@ def add(
         help="a layer that stays whole: its name, that of a module around it, or a pattern; may be repeated",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="for ties, and the weights of an untrained network"
+        "--seed", type=_seed, default=0, metavar="N", help="for ties, and the weights of an untrained network"
     )
     parser.add_argument(
         "--ties", choices=("random", "norm"), default="random", help="which of equal filters goes first"
@@ -138,6 +139,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Build, fill, plan, cut, save and report."""
     output = arguments.output
     check_output("--output", output, {"--weights": arguments.weights})
+    if arguments.weights is not None:
+        weights.check(arguments.weights)
     start = time.perf_counter()
     with Stages() as stages:
         stages("build")
@@ -270,6 +273,42 @@ def _print_tables(arguments: argparse.Namespace, result: Result) -> None:
     tables.say(
         f"Written: {arguments.output}. Load it: reprune.load({str(arguments.output)!r}, <the full network>)"
     )
+
+
+def _share(text: str) -> float:
+    """A number between 0 and 1."""
+    value = _number(text)
+    if not 0 < value < 1:
+        hint = ""
+        if 1 <= (percent := _number(text.rstrip("% "))) < 100:
+            hint = f"; {percent:g} % is written {percent / 100:g}"
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text!r}{hint}")
+    return value
+
+
+def _seed(text: str) -> int:
+    """An integer that PyTorch's generators take too."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 2**64  # none
+    if not -(2**63) <= value < 2**64:
+        raise argparse.ArgumentTypeError(f"expected an integer from -2^63 to 2^64 - 1, got {text!r}")
+    return value
+
+
+def _megabytes(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of megabytes above 0, got {text!r}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _positive(text: str) -> int:

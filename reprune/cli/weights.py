@@ -14,12 +14,15 @@ import reprune
 
 from .errors import UserError
 
-WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-)  # where training scripts put the weights in a checkpoint
-PREFIXES = ("module.", "_orig_mod.")  # what DataParallel and torch.compile put before every name
+WRAPPERS = (  # where training scripts put the weights in a checkpoint
+    *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params"),
+    *("ema", "model_ema", "ema_state_dict", "state_dict_ema", "ema_state"),
+)
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+)  # of DataParallel, torch.compile and Lightning
 SHOWN = 3
 
 
@@ -28,16 +31,25 @@ def load(model: nn.Module, path: Path) -> None:
 
     Everything must fit: raises ``UserError`` that names what is missing, surplus or of another shape.
     """
-    tensors = _without_prefix(_unwrapped(_read(path), path))
+    tensors = _without_prefix(_unwrapped(_read(path), path), model.state_dict())
     problems = _problems(model.state_dict(), tensors)
     if problems:
         raise UserError(f"the weights in {path} do not fit the network: " + "; ".join(problems))
     model.load_state_dict(tensors)
 
 
-def _read(path: Path) -> Any:
+def check(path: Path) -> None:
+    """Raise ``UserError`` unless there is a file that could be one of weights."""
+    if path.is_dir():
+        raise UserError(f"--weights {path}: expected a file of weights, got a folder")
     if not path.is_file():
-        raise UserError(f"no such file: {path}")
+        raise UserError(f"--weights: no such file: {path}")
+    if not path.stat().st_size:
+        raise UserError(f"--weights {path}: expected a file of weights, got an empty file")
+
+
+def _read(path: Path) -> Any:
+    check(path)
     if _is_safetensors(path):
         _not_pruned(path)
         try:
@@ -48,13 +60,12 @@ def _read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is not a file of plain weights: it is damaged, or holds Python objects, which are not "
-            "loaded because that could run code; save model.state_dict() instead"
+            f"{path} is not a file of plain weights: it is damaged, of another kind, or holds Python "
+            "objects, which are not loaded because that could run code; save model.state_dict() instead"
         ) from error
-    except (RuntimeError, EOFError) as error:
-        raise UserError(
-            f"cannot read {path}: {next(iter(str(error).splitlines()), 'it is cut short')}"
-        ) from error
+    except Exception as error:  # whatever a file of another kind makes of the reader
+        first = next(iter(str(error).splitlines()), "it is cut short")
+        raise UserError(f"cannot read {path} as a file of weights: {first}") from error
 
 
 def _not_pruned(path: Path) -> None:
@@ -82,11 +93,15 @@ def _unwrapped(content: Any, path: Path) -> Mapping[str, Tensor]:
     raise UserError(f"{path} holds no state_dict (tensors by name), but a {type(content).__name__}")
 
 
-def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return dict(tensors)
+def _without_prefix(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without what wrappers put before all their names, in any order, down to names of `own`."""
+    names = list(tensors)
+    while not own.keys() >= set(names):
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
+        if prefix is None or any(name.startswith(prefix) for name in own):
+            break
+        names = [name.removeprefix(prefix) for name in names]
+    return dict(zip(names, tensors.values(), strict=True))
 
 
 def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

@@ -152,8 +152,9 @@ def run(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace
         except (UntraceableError, TimeoutError):
             raise
         except Exception as error:
+            first = next(iter(str(error).splitlines()), "")
             raise UntraceableError(
-                f"model: its forward pass on the example inputs fails with {type(error).__name__}: {error} "
+                f"model: its forward pass on the example inputs fails with {type(error).__name__}: {first} "
                 f"({_where(trace)})"
             ) from error
         trace.counting = False

@@ -108,7 +108,8 @@ class Pruner:
         choice("ties", ties, ("random", "norm"))
         choice("layers", layers, LAYERS)
         round_to, min_keep, ignore = check_bounds(round_to, min_keep, ignore)
-        seed = seed_of(seed)
+        seed_of(seed)
+        seed = int(seed)
         inner, around = bare(model)
         averaged = _modules(copies)
         if not hasattr(optimizer, "param_groups"):
@@ -123,7 +124,7 @@ class Pruner:
         self._members = Members(inner, optimizer, [bare(copy)[0] for copy in averaged])
         self._members.check(self._members.sizes)
         device = next(inner.parameters()).device.type
-        self._rules = Rules(target, rule, round_to, min_keep, seed, ties, resolve(backend, device))
+        self._rules = Rules(target, rule, round_to, min_keep, seed_of(seed), ties, resolve(backend, device))
         self._settings = {target[0]: target[1], "rule": rule, "scope": scope, "round_to": round_to}
         least = dict(min_keep) if isinstance(min_keep, Mapping) else min_keep
         self._settings |= {"layers": layers, "min_keep": least, "ignore": list(ignore)}

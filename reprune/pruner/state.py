@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..arrays import shown
 from ..wrappers import named_parameters
 from .history import History
 
@@ -67,6 +68,8 @@ def load(pruner: Pruner, saved: Mapping[str, Any]) -> None:
 
 
 def _check(pruner: Pruner, saved: Mapping[str, Any]) -> None:
+    if not isinstance(saved, Mapping):
+        raise TypeError(f"state: expected what state_dict returned, got {shown(saved)}")
     if saved.get("format") != FORMAT:
         raise ValueError(
             f"state: this version of reprune reads states of format {FORMAT}, got {saved.get('format')!r}"
