@@ -17,6 +17,7 @@ import reprune
 
 from ..plan import PruningPlan
 from . import models, tables, weights
+from .errors import UserError
 from .outputs import check_output
 from .progress import Stages
 from .show import plan_as_dict
@@ -62,20 +63,15 @@ def add(
         help="trained weights: safetensors, or what torch.save(state_dict) wrote",
     )
     target = parser.add_mutually_exclusive_group()
-    target.add_argument(
-        "--flops", type=_share, metavar="F", help="part of the FLOPs that stays (default: 0.5)"
-    )
-    target.add_argument("--params", type=_share, metavar="P", help="part of the parameters that stays")
+    target.add_argument("--flops", metavar="F", help="part of the FLOPs that stays (default: 0.5)")
+    target.add_argument("--params", metavar="P", help="part of the parameters that stays")
     target.add_argument(
         "--latency",
-        type=_share,
         metavar="L",
         help="part of the time of a forward pass that stays, measured here (see --batch, --channels-last)",
     )
-    target.add_argument(
-        "--size-mb", type=_megabytes, metavar="MB", help="most megabytes of parameters and buffers"
-    )
-    target.add_argument("--sparsity", type=_share, metavar="S", help="part of the channels that goes")
+    target.add_argument("--size-mb", metavar="MB", help="most megabytes of parameters and buffers")
+    target.add_argument("--sparsity", metavar="S", help="part of the channels that goes")
     parser.add_argument(
         "--rule",
         choices=("auto", "bn", "uniform"),
@@ -137,6 +133,12 @@ def add(
 
 def run(arguments: argparse.Namespace) -> None:
     """Build, fill, plan, cut, save and report."""
+    for name, read in {
+        **dict.fromkeys(("flops", "params", "latency", "sparsity"), _share),
+        "size_mb": _megabytes,
+    }.items():
+        if (text := getattr(arguments, name)) is not None:
+            setattr(arguments, name, read(f"--{name.replace('_', '-')}", text))
     output = arguments.output
     check_output("--output", output, {"--weights": arguments.weights})
     if arguments.weights is not None:
@@ -275,14 +277,13 @@ def _print_tables(arguments: argparse.Namespace, result: Result) -> None:
     )
 
 
-def _share(text: str) -> float:
+def _share(option: str, text: str) -> float:
     """A number between 0 and 1."""
     value = _number(text)
     if not 0 < value < 1:
-        hint = ""
-        if 1 <= (percent := _number(text.rstrip("% "))) < 100:
-            hint = f"; {percent:g} % is written {percent / 100:g}"
-        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text!r}{hint}")
+        percent = _number(text.rstrip("% "))
+        hint = f"; {percent:g} % is written {percent / 100:g}" if 1 < percent < 100 else ""
+        raise UserError(f"{option}: expected a number between 0 and 1, got {text!r}{hint}")
     return value
 
 
@@ -297,10 +298,10 @@ def _seed(text: str) -> int:
     return value
 
 
-def _megabytes(text: str) -> float:
+def _megabytes(option: str, text: str) -> float:
     value = _number(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of megabytes above 0, got {text!r}")
+        raise UserError(f"{option}: expected a number of megabytes above 0, got {text!r}")
     return value
 
 
