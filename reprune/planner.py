@@ -72,8 +72,9 @@ def make_plan(
     latency
         Share of the time of a forward pass to leave, in (0, 1), on the device and with the batch size,
         threads and memory format of `model` and `example_inputs`.  Met by a search over timings of real
-        networks, within 5 %, or below that where `round_to` leaves gaps; `plan.notes` has the measured share
-        and its quartiles.
+        networks, within 5 %, or below that where `round_to` leaves gaps, for two minutes or so at most;
+        `plan.notes` has the measured share, its quartiles, and whether they scatter so much that they are
+        not to be trusted.
     size_mb
         Most megabytes (10^6 bytes) of parameters and buffers, as in a file.
     keep
@@ -105,7 +106,8 @@ def make_plan(
             a wrong name in `keep`, `min_keep` or `ignore`; a model without such layers or without any that
             may lose channels; NaN or infinite weights; ``rule="bn"`` without BatchNorms or with all scales
             equal.
-        TimeoutError: tracing took longer than `time_limit`.
+        TimeoutError: tracing took longer than `time_limit`; the networks took so long that no `latency` as
+            small as asked for was found.
         BackendUnavailable: `backend` cannot run here.
     """
     model = bare(model)[0]

@@ -117,8 +117,8 @@ def test_latency_is_the_median_of_turns(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
     told: list[tuple[int, int]] = []
     models = [nn.Identity(), nn.Identity()]
-    seconds = measure.latencies(models, torch.zeros(1), repeats=3, progress=lambda *step: told.append(step))
-    assert seconds == [1, 2]
+    found = measure.latencies(models, torch.zeros(1), repeats=3, progress=lambda *step: told.append(step))
+    assert [latency.seconds for latency in found] == [1, 2]
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 

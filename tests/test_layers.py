@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 # A row imports only from the rows above it; the members of a row do not know each other.
 ROWS = (
-    {"arrays", "backend", "atomic", "memory", "room", "strict_json", "wrappers"},
+    {"arrays", "backend", "timings", "atomic", "memory", "room", "strict_json", "wrappers"},
     {"tensors", "tensor_file"},
     {"reference", "kernels", "_core"},
     {"linkage", "cut", "coverage", "sparsity", "graph", "gpu"},

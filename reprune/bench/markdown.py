@@ -48,12 +48,17 @@ def cells(row: Row, duration: Write, count: Write) -> tuple[str, ...]:
     return (
         row.case,
         row.who,
-        duration(row.seconds) + ("" if row.clock == "CPU" else "*"),
+        duration(row.seconds) + ("" if row.clock == "CPU" else "*") + doubt(row),
         *rates,
         f"{row.times:.3g}",
         f"{part} {row.runs}x",
         row.checked,
     )
+
+
+def doubt(row: Row) -> str:
+    """The mark of a time that is not to be trusted."""
+    return "" if row.trusted else "?"
 
 
 def side_by_side(rows: list[Row], duration: Write) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -65,7 +70,7 @@ def side_by_side(rows: list[Row], duration: Write) -> tuple[tuple[str, ...], lis
     lines = []
     for case in dict.fromkeys(row.case for row in rows):
         by = {row.who: row for row in rows if row.case == case}
-        times = (duration(by[name].seconds) if name in by else "" for name in names)
+        times = (duration(by[name].seconds) + doubt(by[name]) if name in by else "" for name in names)
         best = min((row.times for row in by.values() if row.who != ONE), default=None)
         lines.append((case, *times, "" if best is None else f"{best:.3g}"))
     return ("case", *names, "best / cpp"), lines

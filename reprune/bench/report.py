@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..timings import KNOWN
 from .timing import Timing
 
 ONE = "cpp, 1 thread"  # what the others are compared with
@@ -30,6 +31,12 @@ class Row:
     """Which part of the case was run, where it was scaled up from that; "" for all."""
     checked: str
     """How much of the answer was compared with an independent one before it was timed."""
+    off: float
+    """How far the time may be off, as a share of it."""
+
+    @property
+    def trusted(self) -> bool:
+        return self.off <= KNOWN
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Case:
                     times=seconds / (one.cpu if clock == "CPU" else one.wall),
                     part=parts.get(who, ""),
                     checked=checked.get(who, ""),
+                    off=timing.off.cpu if clock == "CPU" else timing.off.wall,
                 )
             )
         return found

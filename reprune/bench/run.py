@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from .. import backend, reference
+from ..timings import KNOWN, UNTRUSTED, company
 from . import coverage, dendrograms, machine, peers, selection, shapes
 from .report import Report, Row
 from .timing import settle_memory
@@ -60,6 +61,7 @@ def run(settings: Settings, progress: Callable[[str, int, int], None]) -> Report
         BackendUnavailable: the C++ core, with which everything is compared, is not there, or the GPU.
     """
     start = time.perf_counter()
+    beside = [note for note in [company()] if note]
     backend.resolve("cpp")
     if settings.device == "cuda":
         backend.resolve("triton")
@@ -76,7 +78,20 @@ def run(settings: Settings, progress: Callable[[str, int, int], None]) -> Report
         if mine:
             progress(group, len(mine), len(mine))
     taken = time.perf_counter() - start
-    return Report(machine.facts(), rows, _notes(settings), asdict(settings), taken)
+    return Report(
+        machine.facts(), rows, [*beside, *_doubts(rows), *_notes(settings)], asdict(settings), taken
+    )
+
+
+def _doubts(rows: Sequence[Row]) -> list[str]:
+    doubtful = sum(not row.trusted for row in rows)
+    if not doubtful:
+        return []
+    return [
+        f"{doubtful} of {len(rows)} times are {UNTRUSTED}, those with a question mark: their rounds differ "
+        f"so much that the median may be off by more than {100 * KNOWN:.0f} %. More --seconds help, and "
+        "fewer other programs."
+    ]
 
 
 def _cases(settings: Settings, cores: int) -> list[tuple[str, Measure]]:

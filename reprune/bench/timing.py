@@ -4,10 +4,12 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
+
+from ..timings import off_by
 
 LEAST_ROUNDS = 3
 LARGE_ARRAY = 24_000_000  # bytes; glibc raises its thresholds up to 32 MiB
@@ -56,6 +58,8 @@ class Timing:
     cpu: float
     wall: float
     runs: int
+    off: Seconds = field(default=NONE, compare=False)
+    """How far either may be off, as a share of it."""
 
 
 def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:
@@ -74,7 +78,12 @@ def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:
         longest = max(longest, time.perf_counter() - start)
         rounds += 1
     return {
-        who: Timing(median(s.cpu for s in took), median(s.wall for s in took), len(took))
+        who: Timing(
+            cpu=median(s.cpu for s in took),
+            wall=median(s.wall for s in took),
+            runs=len(took),
+            off=Seconds(off_by([s.cpu for s in took]), off_by([s.wall for s in took])),
+        )
         for who, took in found.items()
     }
 

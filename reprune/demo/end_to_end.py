@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import reprune
 from ..atomic import atomic_write, write_text
 from ..plan import PruningPlan
 from ..pruner import History
-from . import data, measure, network, train
+from ..timings import KNOWN, UNTRUSTED, company
+from . import data, measure, network, pace, train
 from .report import Report, Side
 
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
@@ -24,7 +26,6 @@ ROUND_TO = (
     8  # channels: convolutions are computed in blocks, and a block half full costs as much as a full one
 )
 PEAK = 0.1  # learning rate
-EPOCHS, UNTIL = 6, 4  # of both trainings; the last epoch with an event
 REGROW = 0.3
 REPEATS = {1: 200, 64: 60}  # batch size -> timed runs
 
@@ -34,19 +35,50 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | N
 
     ``quick`` trains two epochs on half of the images, and times less: a rehearsal, not a result.
     ``progress`` is called with (stage, done, total).
+
+    How much it trains and on how many threads depends on how long a few steps take here.
+
+    Raises:
+        TimeoutError: it took longer than ``pace.LIMIT`` all the same.
     """
     _require("mlxtend", "matplotlib")
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    tell = progress if progress is not None else lambda stage, done, total: None
-    epochs, until = (2, 1) if quick else (EPOCHS, UNTIL)
-
-    digits = data.load(seed, data.TRAINING // 2 if quick else data.TRAINING)
+    notes = [company()]
+    tell = pace.Deadline(progress if progress is not None else lambda stage, done, total: None)
+    digits = data.load(seed)
     torch.manual_seed(seed)
     dense = network.build()
+    tell("pace", 0, 0)
+    with pace.fastest(_step_of(copy.deepcopy(dense), digits)) as (step, words):
+        jobs = pace.QUICK if quick else pace.FULL
+        job = step.job(jobs, train.BATCH)
+        if job != jobs[0]:
+            words += f" Made smaller, because a step takes {1e3 * step.seconds:.0f} ms here."
+        report = _run(out, dense, digits, job, seed, quick, tell)
+    return replace(
+        report,
+        seconds=time.perf_counter() - start,
+        notes=tuple(note for note in (*notes, words.strip(), *report.notes) if note),
+    )
+
+
+def _step_of(model: nn.Module, digits: data.Digits) -> Callable[[], None]:
+    """A step of the training, for timing."""
+    optimizer = train.optimizer_for(model)
+    batch = digits.first(train.BATCH)
+    return lambda: train.fit(
+        model, optimizer, batch, epochs=1, peak=PEAK, seed=0, progress=lambda done, total: None
+    )
+
+
+def _run(
+    out: Path, dense: nn.Module, digits: data.Digits, job: pace.Job, seed: int, quick: bool, tell: Progress
+) -> Report:
+    digits = digits.first(job.images)
     model = copy.deepcopy(dense)
     trained = {}
-    trained["dense"] = _fit(dense, train.optimizer_for(dense), digits, epochs, seed, None, tell)
+    trained["dense"] = _fit(dense, train.optimizer_for(dense), digits, job.epochs, seed, None, tell)
     optimizer = train.optimizer_for(model)
     pruner = reprune.Pruner(
         model,
@@ -54,12 +86,12 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | N
         digits.test_images[:1],
         flops=FLOPS_LEFT,
         interval=1,
-        until=until,
+        until=job.until,
         regrow=REGROW,
         round_to=ROUND_TO,
         seed=seed,
     )
-    trained["small"] = _fit(model, optimizer, digits, epochs, seed, pruner, tell)
+    trained["small"] = _fit(model, optimizer, digits, job.epochs, seed, pruner, tell)
     plan = pruner.finalize()
 
     files = _write(out, dense, model, plan, pruner.history)
@@ -68,29 +100,38 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | N
     with torch.inference_mode():
         same = torch.equal(reloaded.eval()(images), model.eval()(images))
     latency = _latencies([dense, reloaded], images, quick, tell)
+    doubtful = {batch: max(side.off for side in sides) for batch, sides in latency.items()}
+    doubtful = {batch: off for batch, off in doubtful.items() if off > KNOWN}
     return Report(
         dense=Side(
             accuracy=train.accuracy(dense, digits),
-            epochs=epochs,
+            epochs=job.epochs,
+            images=job.images,
             training_seconds=trained["dense"],
             flops=plan.flops[0],
             parameters=_parameters(dense),
             file_bytes=files["dense network"].stat().st_size,
-            latency=latency[0],
+            latency={batch: sides[0].seconds for batch, sides in latency.items()},
         ),
         small=Side(
             accuracy=train.accuracy(reloaded, digits),
-            epochs=epochs,
+            epochs=job.epochs,
+            images=job.images,
             training_seconds=trained["small"],
             flops=plan.flops[1],
             parameters=_parameters(reloaded),
             file_bytes=files["small network"].stat().st_size,
-            latency=latency[1],
+            latency={batch: sides[1].seconds for batch, sides in latency.items()},
         ),
         history=pruner.history,
         same_after_reload=same,
-        seconds=time.perf_counter() - start,
+        seconds=0.0,
         files=files,
+        doubtful=tuple(doubtful),
+        notes=tuple(
+            f"Latency at batch {batch} is {UNTRUSTED}: its median is known to {100 * off:.0f} % only."
+            for batch, off in doubtful.items()
+        ),
     )
 
 
@@ -151,8 +192,8 @@ def _parameters(model: nn.Module) -> int:
 
 def _latencies(
     models: list[nn.Module], images: torch.Tensor, quick: bool, tell: Progress
-) -> list[dict[int, float]]:
-    per_batch = {
+) -> dict[int, list[measure.Latency]]:
+    return {
         batch: measure.latencies(
             models,
             images[:batch],
@@ -161,4 +202,3 @@ def _latencies(
         )
         for batch, repeats in REPEATS.items()
     }
-    return [{batch: seconds[side] for batch, seconds in per_batch.items()} for side in range(len(models))]

@@ -2,18 +2,36 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
+from ..timings import KNOWN, off_by
+
 WARM_UP = 5
+FEWEST = 5
+SECONDS = 20.0
+"""No more runs than fit in here, but the fewest."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Of repeated runs of a forward pass."""
+
+    seconds: float  # median
+    off: float  # how far that may be off, as a share of it
+
+    @property
+    def trusted(self) -> bool:
+        return self.off <= KNOWN
 
 
 def latencies(
     models: Sequence[nn.Module], images: Tensor, *, repeats: int, progress: Callable[[int, int], None]
-) -> list[float]:
-    """Median seconds of one forward pass of each model.
+) -> list[Latency]:
+    """The time of a forward pass of each model.
 
     The models take turns run by run, so that whatever else the machine does meets all of them alike.
     """
@@ -24,9 +42,11 @@ def latencies(
             for _ in range(WARM_UP):
                 model(images)
         for done in range(repeats):
+            if done >= FEWEST and sum(map(sum, times)) > SECONDS:
+                break
             for model, runs in zip(models, times, strict=True):
                 start = time.perf_counter()
                 model(images)
                 runs.append(time.perf_counter() - start)
             progress(done + 1, repeats)
-    return [median(runs) for runs in times]
+    return [Latency(median(runs), off_by(runs)) for runs in times]

@@ -13,6 +13,7 @@ class Side:
 
     accuracy: float  # share of the 1,000 test images, 0..1
     epochs: int  # passes over the training images so far
+    images: int  # to train
     training_seconds: float  # events included
     flops: int  # of one image
     parameters: int
@@ -30,6 +31,8 @@ class Report:
     same_after_reload: bool  # the file, loaded into a fresh network, gives the same outputs to the last bit
     seconds: float
     files: dict[str, Path]  # what it is -> where it is
+    doubtful: tuple[int, ...] = ()  # batch sizes whose latency is not to be trusted
+    notes: tuple[str, ...] = ()  # how far figures are to be trusted, and what was left out
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values, ready for JSON."""

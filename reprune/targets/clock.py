@@ -13,14 +13,17 @@ from torch import nn
 
 from ..graph import left_as_it_was
 from ..graph.traced import Example
+from ..timings import KNOWN, UNTRUSTED, off, off_by
 
 WARM_UP = 1
 FEWEST, MOST = 5, 50
 """Runs of each network."""
 SURE = 0.01
 """Enough runs when the median is known this well (95 %)."""
-SECONDS = 30.0
+SECONDS = 15.0
 """No more runs than fit in here, but the fewest."""
+PATIENCE = 60.0
+"""The fewest must fit in here."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,13 @@ class Ratio:
     high: float
     runs: int
 
+    @property
+    def trusted(self) -> bool:
+        return off(self.low, self.middle, self.high, self.runs) <= KNOWN
+
     def __str__(self) -> str:
-        return f"{self.middle:.3f} (quartiles {self.low:.3f} to {self.high:.3f}, {self.runs} runs)"
+        doubt = "" if self.trusted else f": {UNTRUSTED}"
+        return f"{self.middle:.3f} (quartiles {self.low:.3f} to {self.high:.3f}, {self.runs} runs{doubt})"
 
 
 def compare(small: nn.Module, full: nn.Module, example: Example) -> Ratio:
@@ -42,16 +50,24 @@ def compare(small: nn.Module, full: nn.Module, example: Example) -> Ratio:
     Both take turns run by run, so that whatever else the machine does meets both alike, and each run is
     compared with its neighbour.  On the CPU with one thread the clock is that of the thread, which stands
     still while other programs have the core; else it is that of the wall, and waits for the device.
+
+    Raises TimeoutError if the fewest runs do not fit in the longest time there is for them.
     """
     args, kwargs = example
     now = _clock(full)
     times: list[tuple[float, float]] = []
     with _in_use(small), _in_use(full), torch.inference_mode():
+        begun = time.perf_counter()
         for _ in range(WARM_UP):
             small(*args, **kwargs)
             full(*args, **kwargs)
-        begun = time.perf_counter()
-        while len(times) < MOST and not _enough(times, time.perf_counter() - begun):
+        while len(times) < MOST and not _enough(times, seconds := time.perf_counter() - begun):
+            if len(times) < FEWEST and seconds > PATIENCE:
+                each = seconds / (WARM_UP + len(times))
+                raise TimeoutError(
+                    f"{FEWEST} runs do not fit in {PATIENCE:g} s: one of the full network and one of a "
+                    f"smaller take {each:.1f} s"
+                )
             start = now()
             small(*args, **kwargs)
             middle = now()
@@ -77,9 +93,7 @@ def _ratios(times: list[tuple[float, float]]) -> list[float]:
 def _enough(times: list[tuple[float, float]], seconds: float) -> bool:
     if len(times) < FEWEST:
         return False
-    low, median, high = np.quantile(_ratios(times), [0.25, 0.5, 0.75])
-    error = 1.96 * 1.253 * (high - low) / 1.349 / len(times) ** 0.5  # of the median, were they normal
-    return bool(error <= SURE * median or seconds > SECONDS)
+    return off_by(_ratios(times)) <= SURE or seconds > SECONDS
 
 
 def _clock(model: nn.Module) -> Callable[[], float]:

@@ -1,0 +1,36 @@
+"""Whether timings are to be trusted: one measure and the same words wherever timings are shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+KNOWN = 0.05
+"""A median is to be trusted when it is known this well, as a share of itself (95 %)."""
+UNTRUSTED = "not to be trusted"
+
+
+def off(low: float, median: float, high: float, runs: int) -> float:
+    """How far the median of so many runs may be off (95 %, were they normal), as a share of it; by the
+    quartiles."""
+    return 1.96 * 1.253 * (high - low) / 1.349 / runs**0.5 / median if median > 0 else 0.0
+
+
+def off_by(times: Sequence[float]) -> float:
+    """:func:`off`, of repeated timings."""
+    low, median, high = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+    return off(low, median, high, len(times))
+
+
+def company() -> str:
+    """What to say of all timings that follow, because other programs run already; "" if none does."""
+    if not hasattr(os, "getloadavg"):
+        return ""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    load = os.getloadavg()[0]
+    if load <= cores / 2:
+        return ""
+    when = f"load {load:.1f} on {cores} cores when this began"
+    return f"Timings are {UNTRUSTED}: other programs were running ({when})"
