@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "call.hpp"
 
@@ -12,6 +13,7 @@ namespace {
 constexpr std::int32_t nowhere = 1 << 30;  // squared distance of an empty lane, and of a cluster to itself
 constexpr float far = 1e15F;               // coordinate of an empty lane; others are of order one
 constexpr float rounding = Clusters::rounding;
+constexpr double infinity = std::numeric_limits<double>::infinity();
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -41,10 +43,11 @@ void Chain::enter(std::int32_t slot, std::int32_t id) {
         std::memcpy(block + 64 * c.pairs, &c.norm[at(id)], 4);
         std::memcpy(block + 64 * (c.pairs + 1), &c.share[at(id)], 4);
     } else {
-        const double* row = c.row(id);
+        const double* total = c.total(id);
+        const double unit = c.float_scale / c.size[at(id)];
         char* block = blocks_ + 64LL * (slot / lanes) * (c.d + 1) + 4 * (slot % lanes);
         for (std::int32_t k = 0; k < c.d; ++k) {
-            const auto x = static_cast<float>(row[k] * c.float_scale);
+            const auto x = static_cast<float>(total[k] * unit);
             std::memcpy(block + 64 * k, &x, 4);
         }
         std::memcpy(block + 64 * c.d, &c.share[at(id)], 4);
@@ -114,10 +117,11 @@ void Chain::look() {
     if (fixed_) {
         slack_now_ = c.slack[at(tip_)];
     } else {
-        const double* row = c.row(tip_);
+        const double* total = c.total(tip_);
+        const double unit = c.float_scale / c.size[at(tip_)];
         float norm = 0;
         for (std::int32_t k = 0; k < c.d; ++k) {
-            query_[at(k)] = static_cast<float>(row[k] * c.float_scale);
+            query_[at(k)] = static_cast<float>(total[k] * unit);
             norm += query_[at(k)] * query_[at(k)];
         }
         first_ = query_[0];
@@ -129,8 +133,8 @@ void Chain::look() {
     restore();
 }
 
-// The cluster nearest to the tip, of equally near ones the one with the smallest id; -1 if none is within the limit.
-// *reached: the cost, NaN where there was no need to know it: only a chain's first step may lie beyond the limit.
+// The cluster nearest to the tip; -1 if none is within the limit. *reached: the cost, NaN where there was no need to know it:
+// only a chain's first step may lie beyond the limit.
 std::int32_t Chain::nearest(bool first, double* reached) {
     const float final = (limit_root_ + slack_now_) * (1 + error_);
     if (least_.key > final * final * (1 + error_)) return -1;
@@ -149,18 +153,21 @@ std::int32_t Chain::nearest(bool first, double* reached) {
     const std::int32_t found = scan_->gather(keys_.data(), (count_ + lanes - 1) / lanes, clear, found_.data());
     candidates_ += found;
     std::int32_t best = -1;
-    double lowest = 0;
+    double lowest = infinity, second = infinity;
     for (std::int32_t f = 0; f < found; ++f) {
         if (found_[at(f)] >= count_ || id_[at(found_[at(f)])] == tip_) continue;
         const std::int32_t other = id_[at(found_[at(f)])];
         const double c = clusters_->cost(tip_, other);
-        if (best < 0 || c < lowest || (c == lowest && other < best)) {
+        second = std::min(second, std::max(lowest, c));
+        if (c < lowest) {
             best = other;
             lowest = c;
         }
     }
     *reached = lowest;
-    return lowest <= limit_ ? best : -1;
+    if (lowest > limit_) return -1;
+    clusters_->tied = clusters_->blurred(tip_, lowest, second);
+    return best;
 }
 
 bool Chain::decide() {
@@ -206,7 +213,7 @@ void Chain::run(Clusters& clusters, double limit) {
     units();
     std::copy(clusters.live.begin(), clusters.live.end(), id_.begin());
     pack();
-    for (bool more = count_ > 1; more; more = decide()) {
+    for (bool more = count_ > 1; more && !clusters.tied; more = decide()) {
         hear(static_cast<std::int64_t>(count_) * (d + 8) / 8);
         look();
     }

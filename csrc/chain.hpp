@@ -1,5 +1,5 @@
 // A nearest-neighbour chain (Benzecri 1982) that looks at all live clusters for each link: scans run in 16-bit fixed point,
-// decisions are those of float64.
+// decisions are those of float64, and where rounding may decide there is none.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace reprune {
 
 class Chain {  // memory is kept from one channel to the next
   public:
-    // Makes all joins of cost <= limit among the live clusters, in time O(live^2 d).
+    // Makes all joins of cost <= limit among the live clusters, in time O(live^2 d), or ends with clusters.tied.
     void run(Clusters& clusters, double limit);
 
   private:

@@ -11,7 +11,11 @@ struct Merge {
     double height;
 };
 
-// n-1 merges that join n points -> z [n-1, 4]: sorted by height (stable), rows (smaller id, larger id, height, size).
-void to_scipy(std::vector<Merge>& merges, std::int64_t n, double* z);
+// n-1 merges of a clustering in which rounding decided nothing, into the order in which the rule makes them: by height, of
+// equally high ones by the number of the first cluster, which is the largest of its points, then of the second.
+void by_height(std::vector<Merge>& merges, std::int64_t n);
+
+// n-1 merges that join n points, in order -> z [n-1, 4]: rows (smaller id, larger id, height times 2^exponent, size).
+void to_scipy(const std::vector<Merge>& merges, std::int64_t n, int exponent, double* z);
 
 }  // namespace reprune

@@ -11,6 +11,7 @@ namespace reprune {
 namespace {
 
 constexpr std::int32_t nowhere = 1 << 30;  // of an empty lane: beyond every bound
+constexpr double infinity = std::numeric_limits<double>::infinity();
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -165,18 +166,21 @@ std::int32_t Lists::nearest(std::int32_t tip, bool first, double* reached) {
         return *reached > limit_ ? -1 : other;
     }
     std::int32_t best = -1;
-    double lowest = 0;
+    double lowest = infinity, second = infinity;
     for (std::int32_t k = list.begin; k < list.begin + list.count; ++k) {
         const std::int32_t id = id_of_[at(node(entries_[at(k)]))];
         if (id < 0 || key(entries_[at(k)]) > clear) continue;
         const double cost = c.cost(tip, id);
-        if (best < 0 || cost < lowest || (cost == lowest && id < best)) {
+        second = std::min(second, std::max(lowest, cost));
+        if (cost < lowest) {
             best = id;
             lowest = cost;
         }
     }
     *reached = lowest;
-    return lowest <= limit_ ? best : -1;
+    if (lowest > limit_) return -1;
+    clusters_->tied = c.blurred(tip, lowest, second);
+    return best;
 }
 
 void Lists::join(std::int32_t a, std::int32_t b, double cost) {
@@ -229,7 +233,7 @@ void Lists::join(std::int32_t a, std::int32_t b, double cost) {
 bool Lists::run(Clusters& clusters, double limit, std::int32_t most, bool fresh) {
     clusters_ = &clusters;
     scan_ = &scanner();
-    limit_ = limit;
+    limit_ = limit * (1 - 0x1p-9);  // two neighbours on either side of a limit may be equally near
     limit_root_ = key_root(limit, clusters.scale);
     error_ = 4 * Clusters::rounding;
     if (fresh) pack();
@@ -238,9 +242,10 @@ bool Lists::run(Clusters& clusters, double limit, std::int32_t most, bool fresh)
     link();
     path_.clear();
     for (std::size_t node = 0; node < id_of_.size(); ++node) {  // joined clusters are nodes to come
+        if (clusters.tied) return true;
         if (id_of_[node] < 0) continue;
         path_.push_back(id_of_[node]);
-        while (!path_.empty()) {
+        while (!path_.empty() && !clusters.tied) {
             hear(100 + 8 * clusters.stride);
             const std::int32_t tip = path_.back(), before = path_.size() > 1 ? path_[path_.size() - 2] : -1;
             double reached = 0;

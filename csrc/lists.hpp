@@ -16,9 +16,9 @@ namespace reprune {
 
 class Lists {  // memory is kept from one channel to the next
   public:
-    // Makes all joins of cost <= limit among the live clusters, which stay in clusters.live if they are. False, and nothing
-    // is done, where more than `most` neighbours per cluster would have to be kept; fresh: the clusters are others than at the
-    // last call.
+    // Makes all joins of cost <= limit, or a little less, among the live clusters, which stay in clusters.live if they are, or
+    // ends with clusters.tied. False, and nothing is done, where more than `most` neighbours per cluster would have to be
+    // kept; fresh: the clusters are others than at the last call.
     bool run(Clusters& clusters, double limit, std::int32_t most, bool fresh);
 
     std::size_t pairs() const { return static_cast<std::size_t>(end_.back()); }  // at first

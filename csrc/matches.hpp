@@ -23,7 +23,8 @@ class Matches {
           rows_(width_ * static_cast<std::size_t>(table.filters), alone), covered_(channels_ * 256, 0),
           row_(width_, nothing), left_(static_cast<std::size_t>(table.filters)) {
         const auto n = static_cast<std::size_t>(table.filters), clusters = static_cast<std::size_t>(table.clusters);
-        std::vector<std::uint16_t> labels(tile * n), size(clusters);
+        std::vector<std::uint16_t> labels(tile * n);  // below `clusters`, few where comparing pays
+        std::vector<std::uint32_t> size(clusters);
         std::vector<std::uint8_t> byte(tile * clusters);
         for (std::size_t j0 = 0; j0 < channels_ && fits_; j0 += tile) {
             const std::size_t columns = std::min(tile, channels_ - j0);
@@ -33,7 +34,7 @@ class Matches {
                 for (std::size_t c = 0; c < columns; ++c)
                     labels[i * tile + c] = static_cast<std::uint16_t>(from[static_cast<std::ptrdiff_t>(c) * table.stride_j]);
             for (std::size_t c = 0; c < columns; ++c) {
-                std::fill(size.begin(), size.end(), std::uint16_t{0});
+                std::fill(size.begin(), size.end(), 0U);
                 for (std::size_t i = 0; i < n; ++i) ++size[labels[i * tile + c]];
                 int next = 0;
                 for (std::size_t k = 0; k < clusters; ++k) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <numeric>
 #include <thread>
 
@@ -14,17 +15,32 @@
 namespace reprune {
 namespace {
 
-// Squared L2 norm of every filter, summed in float64 in the order (table, channel, coordinate): part of the tie rule.
-std::vector<double> squared_norms(const LayerProblem& problem) {
-    std::vector<double> norms(static_cast<std::size_t>(problem.filters), 0.0);
+template <class F>
+void each_number(const LayerProblem& problem, F f) {  // (filter, number) in the order (table, channel, coordinate)
     for (const Batch& table : problem.tables)
         for (std::int64_t j = 0; j < table.b; ++j) {
             const Points points = table[j];
             hear(2 * points.n * points.d);
             for (std::int64_t k = 0; k < points.d; ++k)
-                for (std::int64_t i = 0; i < points.n; ++i)
-                    norms[static_cast<std::size_t>(i)] += points.at(i, k) * points.at(i, k);
+                for (std::int64_t i = 0; i < points.n; ++i) f(static_cast<std::size_t>(i), points.at(i, k));
         }
+}
+
+// Squared L2 norm of every filter, summed in float64 in this order: part of the tie rule. Where a square would overflow or vanish
+// the largest number of all is brought to 2^480 first.
+std::vector<double> squared_norms(const LayerProblem& problem) {
+    double largest = 0, least = 1;
+    each_number(problem, [&](std::size_t, double x) {
+        largest = std::max(largest, std::abs(x));
+        least = x != 0 ? std::min(least, std::abs(x)) : least;
+    });
+    int exponent = 480;
+    if (largest >= 0x1p480 || least < 0x1p-500) std::frexp(largest, &exponent);
+    std::vector<double> norms(static_cast<std::size_t>(problem.filters), 0.0);
+    each_number(problem, [&](std::size_t i, double x) {
+        if (exponent != 480) x = std::ldexp(x, 480 - exponent);
+        norms[i] += x * x;
+    });
     return norms;
 }
 

@@ -11,6 +11,7 @@
 #include "cut.hpp"
 #include "line.hpp"
 #include "pool.hpp"
+#include "scale.hpp"
 #include "ward.hpp"
 
 namespace reprune {
@@ -19,12 +20,19 @@ namespace {
 constexpr std::int64_t block = 16;  // channels of one cache line of float32
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
+constexpr double later = -1;  // than the limit: no height
+
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+// A limit of heights as one of those that 2^exponent is to be taken times of: what rounds to it counts.
+double inside(double limit, int exponent) {
+    return exponent == 0 ? limit : std::ldexp(std::nextafter(limit, infinity), -exponent);
+}
 
 struct Space {  // per thread
     Ward ward;
     Line line;
-    std::vector<double> costs, block;
+    std::vector<double> heights, block;
 };
 
 Space& space() { return kept<Space>(); }
@@ -40,13 +48,10 @@ class Table {
     double cut();
 
   private:
-    void scale();
     std::vector<std::int64_t> by_spread(std::int64_t first) const;
-    void load(std::int64_t j) const;
     void load_lines(std::int64_t begin, std::int64_t end) const;
-    void centre(double* rows) const;
     double cluster(std::int64_t j, double limit);
-    double collect(std::int64_t j, double limit);
+    double collect(std::int64_t j, double limit, int exponent);
     double reach(std::int64_t j, double limit);
     void label(std::int64_t j, double height);
 
@@ -56,47 +61,10 @@ class Table {
     int threads_;
     Label* labels_;  // [I, O]; until a channel is cut, a forest over its filters
     std::int32_t* clusters_;
-    double factor_ = 1, unit_ = 1;  // values times factor are of order one; both powers of two
-    double known_ = 0;              // a lower bound of the cut: joins of at most this cost are made
+    double known_ = 0;  // a lower bound of the cut: joins of at most this height are made
     std::vector<std::vector<Join>> left_;  // [I] joins beyond it that a channel has found
-    std::vector<double> reached_;          // [I] cost up to which all joins of a channel have been found
+    std::vector<double> reached_;          // [I] height up to which all joins of a channel have been found
 };
-
-// float64 squares of float32 neither overflow nor vanish
-template <class Label>
-void Table<Label>::scale() {
-    if (!table_.first.is_double) return;
-    double most = 0;
-    for (std::int64_t j = 0; j < table_.b; ++j) {
-        hear(std::int64_t{n_} * d_);
-        for (std::int64_t i = 0; i < n_; ++i)
-            for (std::int64_t k = 0; k < d_; ++k) most = std::max(most, std::abs(table_[j].at(i, k)));
-    }
-    int exponent = 0;
-    std::frexp(most, &exponent);
-    if (most == 0 || std::abs(exponent) < 200) return;
-    factor_ = std::ldexp(1.0, -exponent);
-    unit_ = std::ldexp(1.0, exponent);
-}
-
-// Channel j into the memory of this thread's Line or Ward.
-template <class Label>
-void Table<Label>::load(std::int64_t j) const {
-    double* rows = d_ == 1 ? space().line.start(n_) : space().ward.start(n_, d_);
-    const Points points = table_[j];
-    const auto copy = [&](const auto* data) {
-        for (std::int32_t i = 0; i < n_; ++i)
-            for (std::int32_t k = 0; k < d_; ++k)
-                rows[static_cast<std::int64_t>(i) * d_ + k] =
-                    static_cast<double>(data[i * points.stride_n + k * points.stride_d]) * factor_;
-    };
-    if (points.is_double) {
-        copy(static_cast<const double*>(points.data));
-    } else {
-        copy(static_cast<const float*>(points.data));
-    }
-    centre(rows);
-}
 
 // Lines of channels that are neighbours in memory: a cache line of the weight serves them all.
 template <class Label>
@@ -107,30 +75,12 @@ void Table<Label>::load_lines(std::int64_t begin, std::int64_t end) const {
     const auto copy = [&](const auto* data) {
         for (std::int32_t i = 0; i < n_; ++i)
             for (std::int64_t c = 0; c < end - begin; ++c)
-                values[at(c * n_ + i)] = static_cast<double>(data[i * points.stride_n + c]) * factor_;
+                values[at(c * n_ + i)] = static_cast<double>(data[i * points.stride_n + c]) ;
     };
     if (points.is_double) {
         copy(static_cast<const double*>(points.data));
     } else {
         copy(static_cast<const float*>(points.data));
-    }
-}
-
-// An offset common to all points goes where that is exact (Sterbenz: all within a factor of two).
-template <class Label>
-void Table<Label>::centre(double* rows) const {
-    for (std::int32_t k = 0; k < d_; ++k) {
-        const double first = rows[k];
-        double low = first, high = first;
-        for (std::int32_t i = 1; i < n_; ++i) {
-            const double x = rows[static_cast<std::int64_t>(i) * d_ + k];
-            low = std::min(low, x);
-            high = std::max(high, x);
-            if (low <= 0 && high >= 0) break;  // the usual case, soon found
-        }
-        if (!((low > 0 && high <= 2 * low) || (high < 0 && low >= 2 * high))) continue;
-        const double middle = low + (high - low) / 2;
-        for (std::int32_t i = 0; i < n_; ++i) rows[static_cast<std::int64_t>(i) * d_ + k] -= middle;
     }
 }
 
@@ -144,7 +94,7 @@ std::vector<std::int64_t> Table<Label>::by_spread(std::int64_t first) const {
         const std::int64_t step = std::max<std::int64_t>(1, n_ / 32);
         for (std::int64_t i = 0; i + step < n_; i += step)
             for (std::int64_t k = 0; k < d_; ++k)
-                spread[at(j)] += std::abs(points.at(i, k) * factor_ - points.at(i + step, k) * factor_);
+                spread[at(j)] += std::abs(points.at(i, k) - points.at(i + step, k));
     }
     std::vector<std::int64_t> channels(at(table_.b));
     std::iota(channels.begin(), channels.end(), 0);
@@ -156,67 +106,72 @@ std::vector<std::int64_t> Table<Label>::by_spread(std::int64_t first) const {
     return channels;
 }
 
-// What Line or Ward found of channel j up to `limit`: joins of at most the known bound into labels_, the others into left_.
-// Returns the cost of the merge that leaves `keep` clusters if it is among the others: 0 if it came before, infinity if it
-// comes later.
+// What Line or Ward found of channel j up to `limit`, heights times 2^exponent: joins of at most the known bound into
+// labels_, the others into left_. Returns the height of the merge that leaves `keep` clusters if it is among the others: 0 if
+// it came before, `later` if it comes later.
 template <class Label>
-double Table<Label>::collect(std::int64_t j, double limit) {
+double Table<Label>::collect(std::int64_t j, double limit, int exponent) {
     Space& s = space();
     Label* parent = labels_ + j * n_;
     std::vector<Join>& left = left_[at(j)];
     left.clear();
+    const auto scaled = [&](double height) { return exponent == 0 ? height : std::ldexp(height, exponent); };
     std::size_t made = 0;  // of those in labels_
     if (d_ == 1) {
         const std::int32_t* order = s.line.order();
-        const double* cost = s.line.cost();
+        const double* heights = s.line.heights();
         std::int32_t root = order[0];
         parent[root] = static_cast<Label>(root);
         for (std::int32_t p = 1; p < n_; ++p) {
-            const bool same = cost[p - 1] <= known_;
+            const double height = scaled(heights[p - 1]);
+            const bool same = height <= known_;
             root = same ? root : order[p];
             made += same;
             parent[order[p]] = static_cast<Label>(root);
-            if (!same && cost[p - 1] <= limit && cost[p - 1] < infinity) left.push_back({order[p - 1], order[p], cost[p - 1]});
+            if (!same && height <= limit) left.push_back({order[p - 1], order[p], height});
         }
     } else {
         std::iota(parent, parent + n_, Label{0});
         for (const Join& x : s.ward.joins()) {
-            if (x.cost <= known_) {
+            const double height = scaled(x.height);
+            if (height <= known_) {
                 parent[x.gone] = static_cast<Label>(x.kept);
                 ++made;
-            } else {
-                left.push_back(x);
+            } else if (height <= limit) {
+                left.push_back({x.gone, x.kept, height});
             }
         }
     }
     reached_[at(j)] = limit;
     if (made >= merges_) return 0;
-    if (made + left.size() < merges_) return infinity;
-    s.costs.clear();
-    for (const Join& x : left) s.costs.push_back(x.cost);
-    const auto nth = s.costs.begin() + static_cast<std::ptrdiff_t>(merges_ - made - 1);
-    std::nth_element(s.costs.begin(), nth, s.costs.end());
+    if (made + left.size() < merges_) return later;
+    s.heights.clear();
+    for (const Join& x : left) s.heights.push_back(x.height);
+    const auto nth = s.heights.begin() + static_cast<std::ptrdiff_t>(merges_ - made - 1);
+    std::nth_element(s.heights.begin(), nth, s.heights.end());
     return *nth;
 }
 
 template <class Label>
 double Table<Label>::cluster(std::int64_t j, double limit) {
-    load(j);
+    Space& s = space();
+    const Scale scale = load(table_[j], d_ == 1 ? s.line.start(n_) : s.ward.start(n_, d_));
+    const double own = inside(limit, scale.exponent);
     if (d_ == 1) {
-        space().line.run(limit);
+        s.line.run(own, scale.wide);
     } else {
-        space().ward.run(limit);
+        s.ward.run(own, scale.wide);
     }
-    return collect(j, limit);
+    return collect(j, limit, scale.exponent);
 }
 
 // The same from `limit` on, as far as it takes.
 template <class Label>
 double Table<Label>::reach(std::int64_t j, double limit) {
-    for (;;) {
-        const double cost = cluster(j, limit);
-        if (cost < infinity) return cost;
-        limit = limit > 1e300 || limit < 1e-300 ? infinity : limit * 1.5;
+    for (double factor = 1.25;; factor *= factor) {
+        const double height = cluster(j, limit);
+        if (height != later) return height;
+        limit = limit > 0 ? limit * factor : infinity;
     }
 }
 
@@ -229,7 +184,7 @@ void Table<Label>::label(std::int64_t j, double height) {
         return x;
     };
     for (const Join& x : left_[at(j)])
-        if (x.cost <= height) parent[root(static_cast<Label>(x.gone))] = root(static_cast<Label>(x.kept));
+        if (x.height <= height) parent[root(static_cast<Label>(x.gone))] = root(static_cast<Label>(x.kept));
     for (std::int32_t i = 0; i < n_; ++i) {
         const Label up = parent[i];
         if (parent[up] != up) parent[i] = root(up);
@@ -240,20 +195,19 @@ void Table<Label>::label(std::int64_t j, double height) {
 
 template <class Label>
 double Table<Label>::cut() {
-    scale();
     // A few channels first: the cut is at least the largest of theirs.
     const std::int64_t few = std::min(table_.b, std::max<std::int64_t>(2, std::min<std::int64_t>(6, table_.b / 64)));
     const std::vector<std::int64_t> order = by_spread(few + table_.b / 32);
-    // Costs of channels spread by 0.7 / sqrt(n) of their mean where values are normal; two and a half of that are far enough
+    // Heights of channels spread by 0.35 / sqrt(n) of their mean where values are normal; two and a half of that are far enough
     // for nearly all, and take few joins too many.
-    const double margin = 1 + 1.8 / std::sqrt(static_cast<double>(n_));
-    std::vector<double> costs(at(table_.b), 0.0);
+    const double margin = 1 + 0.9 / std::sqrt(static_cast<double>(n_));
+    std::vector<double> heights(at(table_.b), 0.0);
     known_ = -1;  // all joins are "others"
     const double guess = reach(order[0], infinity);
     parallel_for(few, threads_, [&](std::int64_t f) {
-        costs[at(order[at(f)])] = f == 0 ? guess : reach(order[at(f)], guess * margin);
+        heights[at(order[at(f)])] = f == 0 ? guess : reach(order[at(f)], guess * margin);
     });
-    known_ = *std::max_element(costs.begin(), costs.end());
+    known_ = *std::max_element(heights.begin(), heights.end());
     // Then all, a little further than the largest so far, those that promise most first: what was too short is done again.
     std::atomic<double> largest_yet{known_};
     const bool lines = d_ == 1 && table_.stride_b == 1;
@@ -267,32 +221,36 @@ double Table<Label>::cut() {
         int count = 0;
         for (std::int64_t k = begin; k < end; ++k) {
             const std::int64_t j = lines ? k : order[at(k)];
+            int exponent = 0;
             if (lines) {
                 const double* values = s.block.data() + (j - begin) * n_;
-                centre(std::copy(values, values + n_, s.line.start(n_)) - n_);
-                s.line.run(limit);
+                double* own = s.line.start(n_);
+                std::copy(values, values + n_, own);
+                const Scale found = scale(own, n_, 1, !table_.first.is_double);
+                s.line.run(inside(limit, found.exponent), found.wide);
+                exponent = found.exponent;
             }
-            const double cost = lines ? collect(j, limit) : cluster(j, limit);
-            if (cost < infinity) {
-                costs[at(j)] = std::max(costs[at(j)], cost);
+            const double height = lines ? collect(j, limit, exponent) : cluster(j, limit);
+            if (height != later) {
+                heights[at(j)] = std::max(heights[at(j)], height);
             } else {
                 again[count++] = j;
             }
         }
         while (count > 0) {
             const std::int64_t j = again[--count];
-            costs[at(j)] = std::max(costs[at(j)], reach(j, limit * 1.5));
+            heights[at(j)] = std::max(heights[at(j)], reach(j, limit * 1.25));
         }
         for (std::int64_t k = begin; k < end; ++k) {
-            const double cost = costs[at(lines ? k : order[at(k)])];
+            const double height = heights[at(lines ? k : order[at(k)])];
             double most = largest_yet.load(std::memory_order_relaxed);
-            while (most < cost && !largest_yet.compare_exchange_weak(most, cost, std::memory_order_relaxed)) {
+            while (most < height && !largest_yet.compare_exchange_weak(most, height, std::memory_order_relaxed)) {
             }
         }
     });
-    const double cost = *std::max_element(costs.begin(), costs.end());
-    parallel_for(table_.b, threads_, [&](std::int64_t j) { label(j, cost); });
-    return unit_ * std::sqrt(2 * cost);
+    const double height = *std::max_element(heights.begin(), heights.end());
+    parallel_for(table_.b, threads_, [&](std::int64_t j) { label(j, height); });
+    return height;
 }
 
 }  // namespace

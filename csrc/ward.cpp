@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "greedy.hpp"
+#include "totals.hpp"
+
 namespace reprune {
 namespace {
 
@@ -12,16 +15,35 @@ constexpr double step = 0.6;           // from one level down to the next
 
 }  // namespace
 
+double* Ward::start(std::int32_t n, std::int32_t d) {
+    n_ = n;
+    d_ = d;
+    points_.resize(static_cast<std::size_t>(n) * static_cast<std::size_t>(d));
+    return points_.data();
+}
+
+void Ward::run(double limit, bool wide) {
+    clusters_.start(points_.data(), n_, d_);
+    if (limit <= 0) return;
+    const double cost = limit * limit / 2 * (1 + 0x1p-6);  // a little further, so that rounding near the limit is no matter
+    if (!wide) {
+        clusters_.begin();
+        clusters_.tied = clusters_.blurred(cost);
+        if (!clusters_.tied) levels(cost);
+        if (!clusters_.tied) return;
+        clusters_.start(points_.data(), n_, d_);
+    }
+    greedy(limit, wide);
+}
+
 // In levels: neighbours grow with a high power of the cost, while joins make clusters few and their neighbours fewer.
-void Ward::run(double limit) {
-    clusters_.begin();
+void Ward::levels(double limit) {
     double done = 0, level = std::min(limit, clusters_.spread);
-    if (start_ < level) level = start_;
     bool fresh = true;
     for (int tries = 0; tries < 12 && clusters_.live.size() > few && !clusters_.coarse; ++tries) {
         const std::size_t before = clusters_.live.size();
         if (lists_.run(clusters_, level, neighbours, fresh)) {
-            if (done == 0) start_ = 4 * lists_.pairs() < before * neighbours / 2 ? level / step : level;
+            if (clusters_.tied) return;
             fresh = true;
             if (level >= limit) return;
             if (8 * (before - clusters_.live.size()) < before) break;
@@ -33,6 +55,13 @@ void Ward::run(double limit) {
         }
     }
     chain_.run(clusters_, limit);
+}
+
+// As the rule reads.
+void Ward::greedy(double limit, bool wide) {
+    clusters_.tied = true;
+    Totals totals(clusters_, wide);
+    for (const Merge& x : Greedy<Totals>(totals, clusters_.live).run(limit)) clusters_.joins.push_back({x.a, x.b, x.height});
 }
 
 }  // namespace reprune

@@ -1,4 +1,4 @@
-// Ward's clustering of one channel up to a cost.
+// Ward's clustering of one channel up to a height.
 #pragma once
 
 #include "chain.hpp"
@@ -9,13 +9,18 @@ namespace reprune {
 
 class Ward {  // memory is kept from one channel to the next
   public:
-    double* start(std::int32_t n, std::int32_t d) { return clusters_.start(n, d); }  // rows [n, d] to be filled in
-    // Makes all joins of cost <= limit: joins().
-    void run(double limit);
+    double* start(std::int32_t n, std::int32_t d);  // rows [n, d] to be filled in, scaled
+    // Makes all joins of height <= limit, and maybe a few above it: joins(). wide: as Scale has it.
+    void run(double limit, bool wide);
     const std::vector<Join>& joins() const { return clusters_.joins; }
+    bool in_order() const { return clusters_.tied; }  // joins are in the order that the rule makes them in, else in any
 
   private:
-    double start_ = 1e300;  // where the levels of the last channel began: a guess for the next
+    void levels(double limit);
+    void greedy(double limit, bool wide);
+
+    std::int32_t n_ = 0, d_ = 0;
+    std::vector<double> points_;
     Clusters clusters_;
     Lists lists_;
     Chain chain_;

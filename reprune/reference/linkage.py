@@ -1,55 +1,76 @@
-"""Agglomerative clustering as its definition reads: merge the nearest two, ``n - 1`` times."""
+"""Agglomerative clustering as its definition reads: merge the nearest two, ``n - 1`` times.
+
+This is the rule that every backend follows to the last bit. A cluster goes by the largest number of its
+points. Heights are float64, by these formulas and in this order of operations::
+
+    ward      sqrt(2 (sum_k t_k^2 / (|A||B| (|A| + |B|)))),  t = |B| total_A - |A| total_B
+    single    the smaller of the heights of either part
+    complete  the larger
+    average   (|A_1| height_1 + |A_2| height_2) / (|A_1| + |A_2|)
+
+where ``total`` is the sum of a cluster's points, made as the cluster was; of equal points their number times
+one of them. Between points all four are the distance. The pair of the least height merges; of equally high
+ones the pair whose smaller number is the smallest, then the one whose larger number is. A merge that rounding
+makes lower than one below it has the height of that.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from .scale import scaled
+
 METHODS = ("ward", "single", "complete", "average")
 """The linkages, in the order the C++ core numbers them."""
 
+Array = npt.NDArray[np.float64]
 
-def linkage(points: npt.NDArray[np.float64], method: str) -> npt.NDArray[np.float64]:
+
+def linkage(points: Array, method: str) -> Array:
     """Points [n, d], n >= 1 -> Z [n-1, 4] in scipy's form. O(n^3)."""
-    points, unit = _normalized(points)
+    points, exponent = scaled(points)
     n = len(points)
     Z = np.empty((n - 1, 4))
-    number = np.arange(n)  # [n] scipy's number of the cluster in row i
-    size = np.ones(n)  # [n]
-    centre = points.copy()  # [n, d] its mean
-    # [n, n] distance between clusters; infinite for rows that are merged away and on the diagonal
-    distance = _pairwise(points)
-    np.fill_diagonal(distance, np.inf)
+    row = np.arange(n)  # [n] scipy's number of a cluster
+    size = np.ones(n)
+    total = points.copy()  # [n, d]
+    reached = np.zeros(n)  # [n] height of a cluster's own merge
+    heights = np.stack([ward(total, size, i) for i in range(n)])  # [n, n], infinite where there is no pair
+    np.fill_diagonal(heights, np.inf)
     for k in range(n - 1):
-        a, b = sorted(divmod(int(distance.argmin()), n))
-        Z[k] = *sorted((number[a], number[b])), unit * distance[a, b], size[a] + size[b]
-        if method == "ward":  # sqrt(2 |A||B| / (|A|+|B|)) * ||m_A - m_B||
-            centre[a] += size[b] / (size[a] + size[b]) * (centre[b] - centre[a])  # exact for equal points
-            weight = np.sqrt(2 * (size[a] + size[b]) * size / (size[a] + size[b] + size))
-            row = weight * np.sqrt(((centre - centre[a]) ** 2).sum(axis=1))
-        elif method == "single":
-            row = np.minimum(distance[a], distance[b])
+        a, b = divmod(int(heights.argmin()), n)  # the first of the least ones: a < b, so b is the number
+        height = max(heights[a, b], reached[a], reached[b])
+        both = size[a] + size[b]
+        Z[k] = *sorted((row[a], row[b])), height, both
+        row[b], reached[b] = n + k, height
+        gone = np.isinf(heights[b])
+        if method == "single":
+            new = np.minimum(heights[a], heights[b])
         elif method == "complete":
-            row = np.maximum(distance[a], distance[b])
-        else:  # average
-            row = (size[a] * distance[a] + size[b] * distance[b]) / (size[a] + size[b])
-        row[np.isinf(distance[a])] = np.inf
-        distance[a] = distance[:, a] = row
-        distance[b] = distance[:, b] = np.inf
-        distance[a, a] = np.inf
-        number[a], size[a] = n + k, size[a] + size[b]
+            new = np.maximum(heights[a], heights[b])
+        elif method == "average":
+            new = (size[a] * heights[a] + size[b] * heights[b]) / both
+        total[b] = total[a] + total[b] if height > 0 else both * points[b]
+        size[b] = both
+        if method == "ward":
+            new = ward(total, size, b)
+        heights[b] = heights[:, b] = np.where(gone, np.inf, new)
+        heights[a] = heights[:, a] = np.inf
+    with np.errstate(over="ignore"):
+        Z[:, 2] = np.ldexp(Z[:, 2], exponent)
     return Z
 
 
-def _normalized(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
-    """The points times a power of two, so that no square overflows or vanishes, and the factor to undo it."""
-    exponent = int(np.frexp(np.abs(points).max())[1])
-    return np.ldexp(points, -exponent), float(np.ldexp(1.0, exponent))
+def ward(total: Array, size: Array, i: int) -> Array:
+    """Heights [n] of cluster i with every cluster.
 
-
-def _pairwise(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Euclidean distances [n, n]; coordinate by coordinate, so no [n, n, d] is in memory."""
-    squared = np.zeros((len(points), len(points)))
-    for coordinate in points.T:
-        squared += (coordinate[:, None] - coordinate) ** 2
-    return np.sqrt(squared)
+    No square overflows or vanishes: each pair has a power of two of its own.
+    """
+    step = size[:, None] * total[i] - size[i] * total  # [n, d]
+    exponent = np.frexp(np.abs(step).max(axis=1))[1]
+    squares = np.zeros(len(size))
+    for coordinate in np.ldexp(step, -exponent[:, None]).T:
+        squares += coordinate * coordinate
+    result: Array = np.ldexp(np.sqrt(2 * (squares / (size[i] * size * (size[i] + size)))), exponent)
+    return result

@@ -34,11 +34,15 @@ def select_layer(
 def squared_norms(tables: Sequence[npt.NDArray[np.floating]]) -> npt.NDArray[np.float64]:
     """Squared L2 norm [O] of every filter, added up in the order (table, channel, coordinate).
 
-    The order is part of the tie rule: norms that differ in the last bit are not tied.
+    The order is part of the tie rule: norms that differ in the last bit are not tied. Where a square would
+    overflow or vanish the largest number of all is brought to 2^480 first: norms times a power of two.
     """
+    sizes = np.concatenate([np.abs(table[table != 0]).ravel() for table in tables]).astype(np.float64)
+    extreme = sizes.size > 0 and (sizes.max() >= 2.0**480 or sizes.min() < 2.0**-500)
+    shift = 480 - int(np.frexp(sizes.max())[1]) if extreme else 0
     norms = np.zeros(tables[0].shape[1])
     for table in tables:
-        for points in table.astype(np.float64):  # [O, d]
+        for points in np.ldexp(table.astype(np.float64), shift):  # [O, d]
             for coordinate in points.T:
-                norms += coordinate**2
+                norms += coordinate * coordinate
     return norms

@@ -1,0 +1,106 @@
+// The rule of reprune/reference/linkage.py as it reads: the lowest pair of all merges, of equally low ones that with the smallest
+// numbers; right for every linkage, and where rounding decides.
+//
+// Clusters have places in the order of their numbers. Every place knows its nearest among those above it, so the lowest pair is
+// found in time O(n), and after a merge only those look again whose nearest took part in it.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "dendrogram.hpp"
+#include "loops.hpp"
+
+namespace reprune {
+
+// Space has
+//     const double* row(place): heights with all places, which hold until the next call; anything for places that are gone
+//     void join(a, b, height): b takes a in
+//     void keep(places): those that are left move together
+template <class Space>
+class Greedy {
+  public:
+    Greedy(Space& space, std::vector<std::int32_t> numbers)
+        : space_(space), number_(std::move(numbers)), places_(number_.size()), gone_(places_, 0.0), reached_(places_, 0.0),
+          least_(places_, infinity), nearest_(places_, nowhere), again_(places_) {}
+
+    std::vector<Merge> run(double limit) {  // all merges of height <= limit, in their order
+        std::vector<Merge> merges;
+        merges.reserve(places_);
+        for (std::size_t i = 0; i < places_; ++i) look(i, space_.row(i));
+        for (std::size_t live = places_; live > 1;) {
+            const double least = smallest(least_.data(), places_);
+            if (least > limit) break;
+            std::size_t a = 0;
+            while (least_[a] != least) ++a;
+            const auto b = static_cast<std::size_t>(nearest_[a]);
+            const double height = std::max({least, reached_[a], reached_[b]});
+            merges.push_back({number_[a], number_[b], height});
+            space_.join(a, b, height);
+            reached_[b] = height;
+            gone_[a] = least_[a] = infinity;
+            nearest_[a] = nowhere;
+            after(a, b);
+            if (2 * --live <= places_) keep();
+        }
+        return merges;
+    }
+
+  private:
+    static constexpr double infinity = std::numeric_limits<double>::infinity();
+    static constexpr std::int32_t nowhere = -1;
+
+    void look(std::size_t i, const double* row) {
+        least_[i] = smallest_sum(row + i + 1, gone_.data() + i + 1, places_ - i - 1);
+        nearest_[i] = nowhere;
+        if (least_[i] == infinity) return;
+        std::size_t j = i + 1;
+        while (row[j] + gone_[j] != least_[i]) ++j;
+        nearest_[i] = static_cast<std::int32_t>(j);
+    }
+
+    void after(std::size_t a, std::size_t b) {
+        const auto place = static_cast<std::int32_t>(b);
+        const double* row = space_.row(b);
+        look(b, row);
+        const std::size_t count = find_either(nearest_.data(), b, static_cast<std::int32_t>(a), place, again_.data());
+        take_lower(row, gone_.data(), b, place, least_.data(), nearest_.data());
+        for (std::size_t k = 0; k < count; ++k) {
+            const auto i = static_cast<std::size_t>(again_[k]);
+            look(i, space_.row(i));
+        }
+    }
+
+    void keep() {
+        std::vector<std::size_t> left;
+        std::vector<std::int32_t> now(places_, nowhere);
+        for (std::size_t i = 0; i < places_; ++i) {
+            if (gone_[i] > 0) continue;
+            now[i] = static_cast<std::int32_t>(left.size());
+            left.push_back(i);
+        }
+        for (std::size_t i = 0; i < left.size(); ++i) {
+            const std::int32_t nearest = nearest_[left[i]];
+            number_[i] = number_[left[i]];
+            reached_[i] = reached_[left[i]];
+            least_[i] = least_[left[i]];
+            nearest_[i] = nearest < 0 ? nowhere : now[static_cast<std::size_t>(nearest)];
+        }
+        places_ = left.size();
+        std::fill_n(gone_.begin(), places_, 0.0);
+        space_.keep(left);
+    }
+
+    Space& space_;
+    std::vector<std::int32_t> number_;
+    std::size_t places_;
+    std::vector<double> gone_, reached_;  // infinity for a place that is gone; the height of its own merge
+    std::vector<double> least_;           // to the nearest place above
+    std::vector<std::int32_t> nearest_, again_;
+};
+
+}  // namespace reprune

@@ -1,0 +1,23 @@
+// Loops over rows of float64 that are worth vectors; the same operations in any width, so the same results.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace reprune {
+
+double smallest(const double* x, std::size_t n);
+double smallest_sum(const double* x, const double* y, std::size_t n);  // of the sums x + y
+void add_squares(double x, const double* y, std::size_t n, double* row);  // row[b] += (x - y[b])^2
+void roots(double* row, std::size_t n);
+// where distance[b] < nearest[b]: takes that, and `point` into to[b]
+void take_nearer(const double* distance, std::size_t n, std::int32_t point, double* nearest, std::int32_t* to);
+// where height[i] + gone[i] is below least[i], or as low and `place` below nearest[i]: takes that and `place`
+void take_lower(const double* height, const double* gone, std::size_t n, std::int32_t place, double* least,
+                std::int32_t* nearest);
+std::size_t find_either(const std::int32_t* x, std::size_t n, std::int32_t a, std::int32_t b, std::int32_t* found);  // how many
+// squares[b] += the square of the step between totals x of size nx and y[b] of size[b]
+void add_steps(double x, double nx, const double* y, const double* size, std::size_t n, double* squares);
+void ward_heights(double nx, const double* size, std::size_t n, double* squares);  // to heights
+
+}  // namespace reprune

@@ -1,0 +1,29 @@
+// Heights between all clusters in a matrix, for greedy.hpp: linkages that are known by Lance and Williams' formulas.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "linkage.hpp"
+#include "pages.hpp"
+
+namespace reprune {
+
+class Square {
+  public:
+    Square(std::size_t n, Method method);
+    // row i, of which those above the diagonal are read; own and lower ones need not be filled in
+    double* row(std::size_t i) { return values_.data() + i * stride_; }
+    void mirror();  // from the upper half to the lower
+
+    void join(std::size_t a, std::size_t b, double height);
+    void keep(const std::vector<std::size_t>& left);
+
+  private:
+    std::size_t places_, stride_;  // an odd number of cache lines, so that a column does not compete for a few places
+    Method method_;
+    Pages<double> values_;
+    std::vector<double> size_;
+};
+
+}  // namespace reprune

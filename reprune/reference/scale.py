@@ -1,0 +1,23 @@
+"""Points without a common offset and of one size, exactly: what distances are computed of."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+TOP = 900
+"""Exponent of the largest number: sums and products with sizes stay finite, and the smallest numbers stay."""
+
+
+def scaled(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], int]:
+    """Points [n, d] times a power of two, less an offset; and the exponent that undoes the power.
+
+    Both are exact, so no distance changes; a cluster's sum then keeps the digits that tell it from others. An
+    offset is taken from a coordinate whose values all lie within a factor of two: the middle of them.
+    Only where numbers above 2^900 are there, digits below 2^-950 are lost.
+    """
+    exponent = int(np.frexp(np.abs(points).max())[1]) - TOP
+    points = np.ldexp(points, -exponent)
+    low, high = points.min(axis=0), points.max(axis=0)
+    near = ((low > 0) & (high <= 2 * low)) | ((high < 0) & (low >= 2 * high))
+    return points - np.where(near, low + (high - low) / 2, 0), exponent
