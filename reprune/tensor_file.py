@@ -49,7 +49,7 @@ def write(path: str | os.PathLike[str], key: str, head: Any, tensors: Mapping[st
     Raises ``ValueError`` for a tensor that such a file cannot hold.
     """
     for name, tensor in tensors.items():
-        _check(name, tensor)
+        check_tensor(name, tensor)
     text, entries, end = json.dumps(head), {}, 0
     for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
         begin, end = end, end + tensors[name].numel() * tensors[name].element_size()
@@ -203,12 +203,14 @@ def _entry(fields: dict[str, Any]) -> Entry:
     return Entry(name, tuple(shape), begin, end)
 
 
-def _check(name: str, tensor: Tensor) -> None:
+def check_tensor(name: str, tensor: Tensor) -> None:
     """Raise ``ValueError`` unless a file can hold `tensor`."""
     if tensor.device.type == "meta":
         raise ValueError(f"{name}: expected a tensor with values, got one on the device 'meta'")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         raise ValueError(f"{name}: expected a dense tensor, got a sparse, quantized or nested one")
+    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        raise ValueError(f"{name}: expected a plain tensor, got a {type(tensor).__name__}")
     if tensor.dtype not in NAMES:
         raise ValueError(f"{name}: tensors of {tensor.dtype} cannot be saved")
     if name == "__metadata__":

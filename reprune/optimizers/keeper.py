@@ -48,11 +48,12 @@ class Keeper:
         found = list(walk(optimizer, type(optimizer).__name__))
         self.tensors: list[Found] = [f for f in found if isinstance(f.value, Tensor)]
         """All that is kept but the parameters in the groups."""
-        self._parts = [f.value for f in found if not isinstance(f.value, Tensor)]
+        self.parts = [f.value for f in found if not isinstance(f.value, Tensor)]
+        """The optimizers, the outermost first."""
 
     def groups(self) -> Iterator[MutableMapping[str, Any]]:
         """The groups of parameters of every optimizer."""
-        for part in self._parts:
+        for part in self.parts:
             yield from part.param_groups
 
     def held(self) -> dict[int, Tensor]:
@@ -61,7 +62,7 @@ class Keeper:
 
     def states(self) -> list[States]:
         """The states of every optimizer."""
-        found = [getattr(part, "state", None) for part in self._parts]
+        found = [getattr(part, "state", None) for part in self.parts]
         return list({id(s): s for s in found if isinstance(s, MutableMapping)}.values())
 
     def entries(self, parameters: Parameters) -> list[Entry]:
@@ -107,7 +108,7 @@ class Keeper:
                 states.pop(old, None)
             for old, value in values.items():
                 states[new[old]] = value
-        for part in self._parts:
+        for part in self.parts:
             if "_numel_cache" in getattr(part, "__dict__", {}):  # of LBFGS, which counts its numbers once
                 part._numel_cache = None
 
@@ -123,13 +124,13 @@ class Keeper:
         """
         able = {
             id(p._optimizer_step_post_hooks): p
-            for p in self._parts
+            for p in self.parts
             if hasattr(p, "_optimizer_step_post_hooks")
         }
         if not able:
             raise TypeError(
                 f"optimizer: expected a torch.optim.Optimizer, or one around such, got "
-                f"{type(self._parts[0]).__name__}, which does not tell of its steps"
+                f"{type(self.parts[0]).__name__}, which does not tell of its steps"
             )
         handles = [part.register_step_post_hook(lambda *_: call()) for part in able.values()]
 

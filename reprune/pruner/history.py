@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -31,6 +32,10 @@ class Event:
     """Time that the event took."""
 
 
+LAYERS = ("kept", "regrown", "clusters")
+"""The fields with a number for each layer; the others are one number."""
+
+
 class History:
     """The events so far; ``print(history)`` shows a table, :meth:`plot` draws them."""
 
@@ -56,9 +61,16 @@ class History:
 
     @staticmethod
     def from_list(records: list[dict[str, Any]]) -> History:
-        """The history that :meth:`to_list` wrote."""
+        """The history that :meth:`to_list` wrote; ``TypeError`` or ``ValueError`` if it is damaged."""
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise TypeError("expected a list of records")
         history = History()
         for record in records:
+            for name, value in record.items():
+                numbers = value.values() if isinstance(value, Mapping) else [value]
+                kind = Integral if name in (*LAYERS, "epoch") else Real
+                if isinstance(value, Mapping) != (name in LAYERS) or not _all_are(kind, numbers):
+                    raise TypeError(f"{name} of an event cannot be {value!r}")
             history.add(Event(**record))
         return history
 
@@ -99,3 +111,7 @@ class History:
         axes.set_ylim(0, 1.05)
         axes.legend(frameon=False)
         return figure
+
+
+def _all_are(kind: type, values: Iterable[Any]) -> bool:
+    return all(isinstance(value, kind) for value in values)

@@ -201,6 +201,11 @@ class Pruner:
         return self.plan
 
     @property
+    def copies(self) -> tuple[nn.Module, ...]:
+        """The copies of the model that are pruned with it."""
+        return self._members.copies
+
+    @property
     def plan(self) -> PruningPlan:
         """What the last event kept and let come back, as a plan for the full model."""
         plan = plan_of_atoms(

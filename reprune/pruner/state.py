@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..arrays import shown
+from ..graph import sliced_shape
 from ..wrappers import named_parameters
 from .history import History
+from .state_check import FORMAT, check
 
 if TYPE_CHECKING:
     from .pruner import Pruner
-
-FORMAT = 1
-"""Version of the state's form."""
 
 
 def fingerprint(pruner: Pruner) -> str:
@@ -48,9 +46,8 @@ def save(pruner: Pruner) -> dict[str, Any]:
 
 def load(pruner: Pruner, saved: Mapping[str, Any]) -> None:
     """Bring `pruner`, its model and optimizer into the structure of `saved`."""
-    _check(pruner, saved)
-    pruner._check()
-    alive = saved["alive"].numpy().astype(bool)
+    check_saved(pruner, saved)
+    alive = saved["alive"].cpu().numpy().copy()
     if saved["finished"] and pruner.mode == "mask" and not pruner.finished:
         pruner._leave_mask(alive)
     else:
@@ -67,30 +64,34 @@ def load(pruner: Pruner, saved: Mapping[str, Any]) -> None:
         pruner._tell_plan()
 
 
-def _check(pruner: Pruner, saved: Mapping[str, Any]) -> None:
-    if not isinstance(saved, Mapping):
-        raise TypeError(f"state: expected what state_dict returned, got {shown(saved)}")
-    if saved.get("format") != FORMAT:
-        raise ValueError(
-            f"state: this version of reprune reads states of format {FORMAT}, got {saved.get('format')!r}"
-        )
-    if saved["model"] != fingerprint(pruner):
-        raise ValueError(
-            "state: it is of another model, whose tensors or connections differ; nothing was loaded"
-        )
-    mine = {"mode": pruner.mode, "copies": len(pruner._members.copies), **pruner._settings}
-    theirs = {"mode": saved["mode"], "copies": saved["copies"], **saved["settings"]}
-    for name in sorted(mine.keys() | theirs.keys()):
-        if mine.get(name) != theirs.get(name):
-            raise ValueError(
-                f"state: it is of a pruner with {name}={theirs.get(name)!r}, this one has "
-                f"{mine.get(name)!r}; nothing "
-                "was loaded"
-            )
-    if pruner.finished and not saved["finished"]:
-        raise ValueError(
-            "state: this pruner is finished and the state is not; build model, optimizer and pruner anew"
-        )
+def check_saved(pruner: Pruner, saved: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if :func:`load` could not."""
+    check(pruner, saved, fingerprint(pruner))
+    pruner._check()
+
+
+def shapes(
+    pruner: Pruner, saved: Mapping[str, Any]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """The shapes that all tensors will have with `saved`, and those of the tensors that are cut."""
+    sizes = pruner._members.sizes
+    if pruner.mode == "mask" and not saved["finished"]:
+        return sizes, {}
+    layout = pruner._structure.layout(saved["alive"].cpu().numpy())
+    cut = {name: sliced_shape(sizes[name], where) for name, where in layout.items()}
+    return sizes | cut, cut
+
+
+def keep(pruner: Pruner) -> Callable[[], None]:
+    """A function that makes `pruner` what it is now again; its model and optimizer are not looked at."""
+    before, full = dict(vars(pruner)), dict(pruner._store.full)
+
+    def put_back() -> None:
+        vars(pruner).clear()
+        vars(pruner).update(before)
+        pruner._store.full = full
+
+    return put_back
 
 
 def widen(pruner: Pruner, model_state: dict[str, Any], optimizer_state: dict[str, Any]) -> None:

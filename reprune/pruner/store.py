@@ -36,7 +36,7 @@ class Store:
         was, self.full = self.full, {}
         for key, tensor in saved.items():
             fits = key in was and was[key].shape == tensor.shape
-            self.full[key] = was[key].copy_(tensor) if fits else tensor.clone()
+            self.full[key] = torch.empty_like(was[key]).copy_(tensor) if fits else tensor.clone()
 
     def take(self, key: str, where: Positions, device: torch.device) -> Tensor:
         """The positions `where`, as a tensor of its own on `device`."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from .. import tensor_file
-from ..pruner import Pruner
+from ..pruner import Pruner, state
 from ..wrappers import load_plain_state, plain_state
 from . import rng
+from .built import built_of, check_alike, check_belong, check_states, check_tensors
 from .codec import decode, encode
+from .undo import all_or_nothing
 
 KEY = "reprune_training"
 """Where the head stands in the metadata."""
@@ -39,12 +42,17 @@ def save_training(
     stays until then.  With several processes only one may write.  Raises ``ValueError`` for a state that is
     not made of dictionaries, lists, plain values and tensors.
     """
-    given = dict(others or {})
+    given = _checked(others)
+    check_belong(model, optimizer, pruner)
     content = {
+        "built": built_of(model, optimizer, given),
         "model": plain_state(model),
         "optimizer": optimizer.state_dict(),
         "pruner": pruner.state_dict(),
-        "others": {name: _state_of(other, name) for name, other in given.items()},
+        "others": {
+            name: other.get_state() if isinstance(other, torch.Generator) else other.state_dict()
+            for name, other in given.items()
+        },
         "random": rng.generators(),
     }
     tensors: list[torch.Tensor] = []
@@ -73,61 +81,95 @@ def load_training(
             reprune.save_training(path, model, optimizer, pruner, {"scheduler": scheduler})
 
     Raises ``FileNotFoundError``; ``ValueError`` for a file that is damaged, from a newer version, not such a
-    file or of another training.  Then nothing was changed.
+    file or of another training: another model, other settings of the pruner, another class of optimizer or
+    order of its parameters, `others` of other names or classes.  All of that is looked at before anything is
+    changed.  If a ``load_state_dict()`` then fails all the same, model, optimizer, pruner, its copies and the
+    random number generators are put back to the bit, and each of `others` is given the state that its
+    ``state_dict()`` told before.
     """
     content = _read(path)
-    given = dict(others or {})
-    if content["others"].keys() != given.keys():
-        raise ValueError(
-            f"others: {path} has {_listed(content['others'])}, given are {_listed(given)}; give the same"
-        )
-    theirs = [len(group["params"]) for group in content["optimizer"]["param_groups"]]
-    mine = [len(group["params"]) for group in optimizer.param_groups]
-    if theirs != mine:
-        raise ValueError(
-            f"optimizer: {path} has groups of {theirs} parameters, this one has {mine}; build it as it was "
-            f"built then"
-        )
-    pruner.load_state_dict(content["pruner"])
-    load_plain_state(model, content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    for name, other in given.items():
-        if isinstance(other, torch.Generator):
-            other.set_state(content["others"][name])
-        else:
-            other.load_state_dict(content["others"][name])
-    rng.restore(content["random"])
+    given = _checked(others)
+    check_belong(model, optimizer, pruner)
+    with _as_value_error(path, "it does not fit what is given"):
+        check_alike(content, model, optimizer, given)
+        state.check_saved(pruner, content["pruner"])
+        shapes, cut = state.shapes(pruner, content["pruner"])
+        check_tensors(content, model, shapes)
+        check_states(content, model, optimizer, cut)
+        rng.check(content["random"])
+    with (
+        _as_value_error(path, "it could not be loaded"),
+        all_or_nothing(pruner, optimizer, given),
+    ):
+        pruner.load_state_dict(content["pruner"])
+        load_plain_state(model, content["model"])
+        optimizer.load_state_dict(content["optimizer"])
+        for name, other in given.items():
+            if isinstance(other, torch.Generator):
+                other.set_state(content["others"][name])
+            else:
+                other.load_state_dict(content["others"][name])
+        rng.restore(content["random"])
 
 
-def _state_of(other: Any, name: str) -> Any:
-    if isinstance(other, torch.Generator):
-        return other.get_state()
-    if not hasattr(other, "state_dict"):
-        raise TypeError(
-            f"others[{name!r}]: expected something with state_dict() or a torch.Generator, got "
-            f"{type(other).__name__}"
-        )
-    return other.state_dict()
+@contextlib.contextmanager
+def _as_value_error(path: str | os.PathLike[str], what: str) -> Iterator[None]:
+    """Let errors be a ``ValueError`` that names the file."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)!s}: {error}") from error
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise ValueError(f"{os.fspath(path)!s}: {what} ({type(error).__name__}: {reason})") from error
 
 
-def _listed(names: Mapping[str, Any]) -> str:
-    return ", ".join(sorted(names)) or "none"
+def _checked(others: Any) -> dict[str, Any]:
+    """A copy of `others`; ``TypeError`` if something in it has no state."""
+    if others is not None and not isinstance(others, Mapping):
+        raise TypeError(f"others: expected a dictionary, got a {type(others).__name__}")
+    for name, other in (others or {}).items():
+        able = hasattr(other, "state_dict") and hasattr(other, "load_state_dict")
+        if not able and not isinstance(other, torch.Generator):
+            raise TypeError(
+                f"others[{name!r}]: expected something with state_dict() and load_state_dict(), or a "
+                f"torch.Generator, got {type(other).__name__}"
+            )
+    return dict(others or {})
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of the file, of the form that :func:`save_training` gave it."""
     with tensor_file.opened(path, KEY, "reprune.save_training") as file:
-        try:
-            version, content = file.head["format"], file.head.get("content")
-        except (LookupError, TypeError, AttributeError):
-            raise ValueError(f"{path}: the header is damaged") from None
-        if version != FORMAT:
+        head = file.head
+        if not isinstance(head, dict) or "format" not in head:
+            raise ValueError(f"{path}: the header is damaged")
+        if head["format"] != FORMAT:
             raise ValueError(
-                f"{path}: this version of reprune reads trainings of format {FORMAT}, got format {version!r}"
+                f"{path}: this version of reprune reads trainings of format {FORMAT}, got format "
+                f"{head['format']!r}"
             )
         tensors = file.tensors()
     try:
-        found = decode(content, [tensors[str(k)] for k in range(len(tensors))])
-    except (LookupError, TypeError) as error:
-        raise ValueError(f"{path}: the header is damaged ({error!r})") from None
-    assert isinstance(found, dict)
-    return found
+        content = decode(head.get("content"), [tensors[str(k)] for k in range(len(tensors))])
+        _check_form(content)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: the header is damaged ({error})") from None
+    assert isinstance(content, dict)
+    return content
+
+
+def _check_form(content: Any) -> None:
+    """Raise an error of some kind unless `content` is made of what :func:`load_training` looks for."""
+    for key in ("model", "optimizer", "pruner", "others", "random"):
+        if not isinstance(content[key], dict):
+            raise ValueError(f"{key!r} is a {type(content[key]).__name__}")
+    sizes = [len(group["params"]) for group in content["optimizer"]["param_groups"]]
+    built = content.get("built")
+    if built is None:  # a file of an earlier version
+        return
+    fits = [len(group) for group in built["parameters"]] == sizes
+    if not fits or built["others"].keys() != content["others"].keys():
+        raise ValueError("'built' does not fit the rest")

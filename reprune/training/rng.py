@@ -15,14 +15,30 @@ def generators() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "python": random.getstate(),
-        "numpy": np.random.get_state(),  # noqa: NPY002  (the one that data loaders may use)
+        "numpy": np.random.get_state(legacy=False),  # noqa: NPY002  (the one that data loaders may use)
     }
 
 
+def check(states: Any) -> None:
+    """Raise ``ValueError`` if these could not be set: they are, on generators made for that."""
+    try:
+        torch.Generator().set_state(states["torch"])
+        for state in states["cuda"][: torch.cuda.device_count()]:
+            torch.Generator("cuda").set_state(state)
+        random.Random().setstate(states["python"])
+        numpy = states["numpy"]  # a tuple in files of earlier versions
+        if (numpy[2] if isinstance(numpy, tuple) else numpy["state"].get("pos", 0)) not in range(625):
+            raise ValueError("numpy's position")  # which numpy does not look at, and reads from there
+        kind = type(np.random.mtrand.get_bit_generator())
+        np.random.RandomState(kind()).set_state(states["numpy"])
+    except Exception as error:
+        raise ValueError(f"the state of a random number generator is wrong ({error})") from None
+
+
 def restore(states: dict[str, Any]) -> None:
-    """Set them."""
+    """Set them; of GPUs those that are here."""
     torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, device)
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])  # noqa: NPY002
