@@ -1,11 +1,23 @@
-"""Sharing the layers among the processes of torch.distributed, and telling each other what was found."""
+"""Processes of torch.distributed that prune one network: they share the layers, and agree or all raise.
+
+Each event is a few meetings at which every process tells what it has and whether it failed.  A process that
+fails comes to the meeting all the same, so no one waits for it, and all hear why.  One that is killed
+or never comes is noticed by the backend: gloo sees a closed connection at once, and otherwise the
+``timeout`` given to ``torch.distributed.init_process_group`` ends the wait.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T")
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -29,12 +41,78 @@ def owners(costs: Sequence[float], size: int) -> list[int]:
 
 
 def gathered(mine: Any) -> list[Any]:
-    """What every process passed here, in the order of their ranks; [mine] if there is one."""
+    """What every process passed here, in the order of their ranks; [mine] if there is one.
+
+    Raises ``RuntimeError`` if the backend finds that another will not come.
+    """
     import torch.distributed as dist
 
     size = rank_and_size()[1]
     if size == 1:
         return [mine]
     everyone: list[Any] = [None] * size
-    dist.all_gather_object(everyone, mine)
+    try:
+        dist.all_gather_object(everyone, mine)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "step: expected all processes at the event, but one has ended, has no pruner or waits elsewhere; "
+            f"nothing was changed here ({error})"
+        ) from error
     return everyone
+
+
+def shared(work: Callable[[], T]) -> list[T]:
+    """What `work` returned on every process, in the order of their ranks.
+
+    If it raises on one, it raises on all: there the error itself, elsewhere a ``RuntimeError`` that names
+    that process and its error.
+    """
+    done: list[T] = []
+    error: Exception | None = None
+    try:
+        done.append(work())
+    except Exception as raised:  # whatever it is, the others must hear of it
+        error = raised
+    said = None if error is None else f"{type(error).__name__}: {error}"
+    try:
+        everyone = gathered((done, said))
+    except RuntimeError:
+        if error is None:
+            raise
+    if error is not None:
+        raise error
+    for rank, (_, reason) in enumerate(everyone):
+        if reason is not None:
+            raise RuntimeError(
+                f"step: process {rank} failed, so nothing was changed on this one; its error was {reason}"
+            )
+    return [result for results, _ in everyone for result in results]
+
+
+def agreed(work: Callable[[], T]) -> T:
+    """What `work` returns here, once it has succeeded on every process; errors as :func:`shared`."""
+    own: list[T] = []
+    shared(lambda: own.append(work()))
+    return own[0]
+
+
+def check_alike(everyone: Sequence[Mapping[str, str]]) -> None:
+    """Raise ``ValueError`` that names the first thing in which a process differs from the first one."""
+    first = everyone[0]
+    for rank, other in enumerate(everyone):
+        for name in (*first, *other):
+            if first.get(name) != other.get(name):
+                raise ValueError(
+                    f"step: the processes are out of step, so they are not training one network: {name} is "
+                    f"{first.get(name)} on process 0 and {other.get(name)} on process {rank}.  Give all the "
+                    "same arguments, weights and files, wrap the model in DistributedDataParallel, and call "
+                    "step() equally often; nothing was changed"
+                )
+
+
+def digest(tensor: Tensor) -> str:
+    """A short text, another one for other values."""
+    import torch
+
+    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.blake2b(data.tobytes(), digest_size=6).hexdigest()

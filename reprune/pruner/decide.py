@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..distributed import gathered, owners, rank_and_size
+from ..distributed import owners, rank_and_size, shared
 from ..graph import ChannelGraph, ChannelGroup, Mask, Producer
 from ..plan import Ints
 from ..selection import LayerProblem, select_layers
@@ -62,8 +62,17 @@ def decide(
     """{group: what is kept of the atoms `alive`, and what comes back}.
 
     `share` of each group's atoms come back.  With several processes each works on some of the groups, and all
-    return the same.
+    return the same, or raise.
     """
+    everyone = shared(lambda: _own_part(graph, source, alive, rules, event, share))
+    found = {name: result for part in everyone for name, result in part.items()}
+    return {group.name: found[group.name] for group in graph.groups}
+
+
+def _own_part(
+    graph: ChannelGraph, source: Source, alive: Mask, rules: Rules, event: int, share: float
+) -> dict[str, Found]:
+    """What this process decides."""
     counts = _counts(graph, source.tensors, alive, rules)
     rank, size = rank_and_size()
     owner = owners([cost(group, source, alive, counts[group.name]) for group in graph.groups], size)
@@ -96,7 +105,7 @@ def decide(
             covered=0 if whole else int(selection.gains.sum()),
             clusters=0 if whole else int(selection.clusters.sum()),
         )
-    return _together(graph, counts, found)
+    return found
 
 
 def cost(group: ChannelGroup, source: Source, alive: Mask, keep: int) -> float:
@@ -154,16 +163,3 @@ def _regrown(
     vectors = np.concatenate(filters, axis=1)
     norms = residual_norms(vectors[kept], vectors[dropped])
     return dropped[draw(norms, count, seed, event, group.name)]
-
-
-def _together(graph: ChannelGraph, counts: Mapping[str, int], mine: dict[str, Found]) -> dict[str, Found]:
-    """What all processes found.  ``ValueError`` if they do not train the same network."""
-    everyone = gathered((dict(counts), mine))
-    if any(other != everyone[0][0] for other, _ in everyone):
-        raise ValueError(
-            "model: the processes hold different BatchNorm scales, so they are not training one network; "
-            "wrap it "
-            "in DistributedDataParallel"
-        )
-    found = {name: result for _, results in everyone for name, result in results.items()}
-    return {group.name: found[group.name] for group in graph.groups}

@@ -5,6 +5,7 @@ Both are given the store, which has every value; they differ only in what stands
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -29,8 +30,9 @@ class Enforcement(Protocol):
     def live(self, tensor: Tensor, where: Positions) -> Tensor:
         """The values at the positions that are there."""
 
-    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> None:
-        """Change the tensors named in `after` from one layout to the other, with values of the store."""
+    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
+        """Make ready to change the tensors named in `after` from one layout to the other, with values of the
+        store; what is returned does it."""
 
 
 class Shrink:
@@ -50,7 +52,7 @@ class Shrink:
     def live(self, tensor: Tensor, where: Positions) -> Tensor:
         return tensor
 
-    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> None:
+    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         news: list[dict[Tensor, Tensor]] = []
         for prefix, model in members.models():
             tensors = named_tensors(model)
@@ -64,11 +66,15 @@ class Shrink:
         keeper = Keeper(members.optimizer)
         parameters = {} if self.restart else members.parameters(after)
         carried = keeper.carried(parameters, lambda e: store.take(e.key, after[e.name], e.value.device))
-        for (_, model), new in zip(members.models(), news, strict=True):
-            put(model, new)
-        keeper.replace(news[0], carried)
-        if self.restart:
-            keeper.restart()
+
+        def change() -> None:
+            for (_, model), new in zip(members.models(), news, strict=True):
+                put(model, new)
+            keeper.replace(news[0], carried)
+            if self.restart:
+                keeper.restart()
+
+        return change
 
 
 def _moved(grad: Tensor, full: tuple[int, ...], before: Positions, after: Positions) -> Tensor:

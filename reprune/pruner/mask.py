@@ -39,8 +39,7 @@ class Mask:
     def live(self, tensor: Tensor, where: Positions) -> Tensor:
         return cut(tensor, where)
 
-    @torch.no_grad()
-    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> None:
+    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         zeros = self.zeros(after)
 
         def fill(tensor: Tensor, key: str, where: Positions, zeros: Positions) -> None:
@@ -48,15 +47,19 @@ class Mask:
             for dim, gone in missing(tensor.shape, zeros):
                 tensor.detach().index_fill_(dim, torch.from_numpy(gone).to(tensor.device), 0)
 
-        for prefix, model in members.models():
-            tensors = named_tensors(model)
-            for name, where in after.items():
-                tensor = tensors[name]
-                fill(tensor, f"{prefix}/{name}", where, zeros[name])
-                if tensor.grad is not None:
-                    tensor.grad.copy_(zeroed(zeroed(tensor.grad, before[name]), where))
-        for entry in members.states(after, every=False):
-            fill(entry.value, entry.key, after[entry.name], after[entry.name])
+        @torch.no_grad()
+        def change() -> None:
+            for prefix, model in members.models():
+                tensors = named_tensors(model)
+                for name, where in after.items():
+                    tensor = tensors[name]
+                    fill(tensor, f"{prefix}/{name}", where, zeros[name])
+                    if tensor.grad is not None:
+                        tensor.grad.copy_(zeroed(zeroed(tensor.grad, before[name]), where))
+            for entry in members.states(after, every=False):
+                fill(entry.value, entry.key, after[entry.name], after[entry.name])
+
+        return change
 
     def holder(self, members: Members, layout: Layout) -> Callable[[], None]:
         """A function that sets to zero what is not there, in the model's parameters."""

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..arrays import seed_of, shown
 from ..backend import resolve
+from ..distributed import agreed, check_alike, digest, rank_and_size, shared
 from ..graph import LAYERS, copy_with, named_tensors, set_widths, successor
 from ..graph import Mask as Atoms
 from ..optimizers import Keeper
@@ -21,7 +22,7 @@ from ..origin import plan_of, remember_plan
 from ..plan import PruningPlan
 from ..planner import plan_of_atoms
 from ..targets import MinKeep, check_bounds, check_reach, choice, landing_notes, target_of
-from ..wrappers import bare
+from ..wrappers import bare, named_parameters
 from . import state
 from .compiled import CompiledCode
 from .decide import Found, Rules, decide
@@ -162,13 +163,13 @@ class Pruner:
         if self.finished:
             self.epoch += 1
             return False
-        self._check()
-        if self.schedule.fires(self.epoch + 1):
+        event = self.schedule.fires(self.epoch + 1)
+        if event:
             self._event(self.epoch + 1, final=self.epoch + 1 == self.schedule.last)
-            self.epoch += 1
-            return True
+        else:
+            self._check()
         self.epoch += 1
-        return False
+        return event
 
     def finalize(self) -> PruningPlan:
         """Make the structure final and the model small; call it after the last epoch.  Returns the plan.
@@ -184,8 +185,9 @@ class Pruner:
                     f"at the end "
                     f"of every epoch, or use an interval below {self.schedule.interval}"
                 )
-            self._check()
-            if self.history[-1].epoch < self.schedule.last:
+            if self.history[-1].epoch >= self.schedule.last:
+                self._check()
+            else:
                 warnings.warn(
                     f"finalize: the training ended after {self.epoch} epochs, before the last event (epoch "
                     f"{self.schedule.last}): it comes now, and nothing is trained after it",
@@ -245,10 +247,7 @@ class Pruner:
 
     def _event(self, epoch: int, final: bool) -> None:
         start = time.perf_counter()
-        check_finite(self._members, self._odd)
-        if isinstance(self._enforcement, Mask):
-            self._enforcement.check(self._members, self._structure.layout(self._alive))
-        self._absorb(self._enforcement.every)
+        check_alike(shared(lambda: self._ready(epoch, final)))
         number = len(self.history)
         share = 0.0 if final else self.schedule.share(epoch)
         found = decide(
@@ -267,12 +266,34 @@ class Pruner:
         grown = kept.copy()
         for result in found.values():
             grown[result.regrown] = True
-        if final:
-            self._structure.certify(self._whole(), grown)
-        self._move(grown)
+        agreed(lambda: self._prepared(grown, final))()
         self._coverage = {name: f.covered / f.clusters if f.clusters else 1.0 for name, f in found.items()}
         self.history.add(self._record(epoch, found, kept, grown, time.perf_counter() - start))
         self._tell_plan()
+
+    def _ready(self, epoch: int, final: bool) -> dict[str, str]:
+        """Check all and take in the values of today; returns in what all processes must be alike."""
+        self._check()
+        check_finite(self._members, self._odd)
+        if isinstance(self._enforcement, Mask):
+            self._enforcement.check(self._members, self._structure.layout(self._alive))
+        self._absorb(self._enforcement.every)
+        if rank_and_size()[1] == 1:
+            return {}
+        alike: dict[str, Any] = {"epoch": epoch, "event": len(self.history), "final": final}
+        alike |= {"mode": self.mode, **self._settings}
+        parameters = named_parameters(self.model).items()
+        return {
+            **{name: repr(value) for name, value in alike.items()},
+            "set of channels": digest(torch.from_numpy(self._alive)),
+            **{f"parameter {name}": f"{tuple(p.shape)} of digest {digest(p)}" for name, p in parameters},
+        }
+
+    def _prepared(self, alive: Atoms, final: bool) -> Callable[[], None]:
+        """What moves to the atoms `alive`, which are certified first if they are to be `final`."""
+        if final:
+            self._structure.certify(self._whole(), alive)
+        return self._moving(alive)
 
     def _leave_mask(self, alive: Atoms) -> None:
         """Cut model, copies and optimizer to `alive`."""
@@ -285,7 +306,7 @@ class Pruner:
             )
         self._absorb(every=True)
         small = Shrink(restart=bool(obstacle))
-        small.exchange(self._members, self._store, {name: {} for name in layout}, layout)
+        small.exchange(self._members, self._store, {name: {} for name in layout}, layout)()
         self._enforcement = Shrink()
         self._alive = alive
 
@@ -312,18 +333,27 @@ class Pruner:
 
     def _move(self, alive: Atoms) -> None:
         """Enforce another set of atoms, with values of the store."""
+        self._moving(alive)()
+
+    def _moving(self, alive: Atoms) -> Callable[[], None]:
+        """Make ready to enforce another set of atoms, with values of the store; what is returned does it."""
         before, after = self._structure.layout(self._alive), self._structure.layout(alive)
         changed = {
             name: where
             for name, where in after.items()
             if any(not np.array_equal(where[dim], before[name][dim]) for dim in where)
         }
-        self._enforcement.exchange(self._members, self._store, before, changed)
-        self._alive = alive
-        if isinstance(self._enforcement, Mask):
-            self._hold = self._enforcement.holder(self._members, after)
-        else:
-            self._compiled.drop_stale()
+        change = self._enforcement.exchange(self._members, self._store, before, changed)
+
+        def move() -> None:
+            change()
+            self._alive = alive
+            if isinstance(self._enforcement, Mask):
+                self._hold = self._enforcement.holder(self._members, after)
+            else:
+                self._compiled.drop_stale()
+
+        return move
 
     def _tell_plan(self) -> None:
         """In shrink mode the model carries the plan that made it, so that ``reprune.save`` can write it."""
