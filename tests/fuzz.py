@@ -33,6 +33,7 @@ class Round:
     """What is drawn for all problems of a round."""
 
     def __init__(self, seed, number, largest):
+        self.number = number
         self.rng = rng = np.random.default_rng([seed, number])
         self.stage = str(rng.choice(list(STAGES), p=list(STAGES.values())))
         self.kind = str(rng.choice(draw.KINDS))
@@ -142,12 +143,12 @@ def cover(r):
         found = reprune.max_coverage(
             np.asfortranarray(given) if r.layout == "fortran" else given,
             keep,
-            k,
+            seed=k,
             ties=ties,
             norms=norms,
             backend="cpp",
         )
-        expected = reprune.max_coverage(labels, keep, k, ties=ties, norms=norms, backend="reference")
+        expected = reprune.max_coverage(labels, keep, seed=k, ties=ties, norms=norms, backend="reference")
         if not np.array_equal(found, expected):
             wrong[k] = (
                 f"keep {keep} of {r.n}, {channels} channels, {clusters} clusters, ties {ties}: other picks"
