@@ -1,0 +1,79 @@
+"""Processes that come to an event in different states all raise with the reason, and nothing is changed."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reprune.distributed import agreed, check_alike, shared
+
+OUT_OF_STEP = "ValueError: step: the processes are out of step, .*{}.*nothing was changed"
+FAILED = "RuntimeError: step: process 1 failed, so nothing was changed on this one; its error was {}"
+EXPECTED = {  # (on process 0, on process 1)
+    "settings": (OUT_OF_STEP.format("regrow is 0.5 on process 0 and 0.4 on process 1"),) * 2,
+    "modes": (OUT_OF_STEP.format("mode is 'shrink' on process 0 and 'mask' on process 1"),) * 2,
+    "weights": (OUT_OF_STEP.format("parameter 3.bias"),) * 2,
+    "ahead": (OUT_OF_STEP.format("parameter 0.weight"),) * 2,
+    "older": (OUT_OF_STEP.format("epoch is 3 on process 0 and 2 on process 1"),) * 2,
+    "no_memory": (FAILED.format("MemoryError: of process 1"), "MemoryError: of process 1"),
+    "no_memory_to_move": (FAILED.format("MemoryError: of process 1"), "MemoryError: of process 1"),
+    "not_certified": (FAILED.format("ValueError: not certified"), "ValueError: not certified"),
+}
+
+
+@pytest.fixture(scope="module")
+def met():
+    """What two processes met in each case; as one program, which ends within a minute or is stopped."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}
+    if Path("/sys/class/net/lo").exists():
+        environment["GLOO_SOCKET_IFNAME"] = "lo"  # no look-up of names
+    run = subprocess.run(
+        [sys.executable, "-P", str(Path(__file__).parent / "ranks.py")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("case", EXPECTED)
+def test_all_raise_and_nothing_is_changed(met, case):
+    for text, expected in zip(met[case], EXPECTED[case], strict=True):
+        assert re.match(expected, text), text
+        assert text.endswith("| as before")
+
+
+def test_a_training_goes_on_after_the_error(met):
+    for text in met["not_finite"]:
+        assert "the weight of 0 has NaN" in text
+        assert text.endswith("| as before; then no error")
+    assert met["not_finite"][0].startswith("RuntimeError: step: process 1 failed")
+
+
+def test_equal_processes_agree(met):
+    assert met["alike"][0] == met["alike"][1]
+    assert json.loads(met["alike"][0])
+
+
+def test_a_killed_process_is_an_error_for_the_other(met):
+    first, second = met["killed"]
+    assert first.startswith("RuntimeError: step: expected all processes at the event, but one has ended")
+    assert first.endswith("| as before")
+    assert second == ""
+
+
+def test_alone():
+    assert shared(lambda: 3) == [3]
+    assert agreed(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        agreed(lambda: 1 // 0)
+    check_alike([{"epoch": "1"}])
+    check_alike([{"epoch": "1"}, {"epoch": "1"}])
+    with pytest.raises(ValueError, match="extra is None on process 0 and 2 on process 1"):
+        check_alike([{"epoch": "1"}, {"epoch": "1", "extra": "2"}])
