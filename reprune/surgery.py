@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Concatenate, ParamSpec
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .arrays import shown
-from .graph import cut, cut_all, named_tensors, put
+from .graph import cut, cut_all, named_tensors, put, whole_copy
 from .memory import check_apart
 from .optimizers import Keeper, check_parameters, check_references, check_states
 from .origin import plan_of, remember_plan
@@ -20,6 +19,7 @@ from .planner import make_plan
 from .wrappers import bare, changeable
 
 
+@torch.inference_mode(False)
 def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Make `model` smaller, in place, as `plan` says.
 
@@ -82,7 +82,7 @@ def _on_a_copy(
         """A smaller copy of `model`, without the wrappers around it, and the plan that made it;
         :func:`make_plan` describes the arguments and errors."""
         plan = make(model, *args, **kwargs)
-        small = copy.deepcopy(bare(model)[0])
+        small = whole_copy(bare(model)[0])
         apply(plan, small)
         return small, plan
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from .blame import find_guilty
+from .blame import NotRepeatableError, find_guilty
 from .certificate import Failure, Mask, certify
+from .copying import whole_copy
 from .custom import register_rule
 from .groups import LAYERS, ChannelGroup, Producer, find_groups, has_gamma, mean_gamma, output_first
+from .preserving import Guard, preserving
 from .sizes import set_widths
 from .slicing import (
     Slices,
@@ -26,7 +28,6 @@ from .slicing import (
     sliced_shape,
     successor,
 )
-from .trace import left_as_it_was
 from .traced import Example, TracedModel, as_example, trace_model
 from .watch import Watch, watching
 
@@ -34,6 +35,7 @@ __all__ = [
     "LAYERS",
     "ChannelGraph",
     "ChannelGroup",
+    "Guard",
     "Mask",
     "Producer",
     "Slices",
@@ -43,16 +45,17 @@ __all__ = [
     "cut_all",
     "has_gamma",
     "in_format_of",
-    "left_as_it_was",
     "mean_gamma",
     "named_tensors",
     "output_first",
+    "preserving",
     "put",
     "register_rule",
     "set_widths",
     "sliced_copy",
     "sliced_shape",
     "successor",
+    "whole_copy",
 ]
 
 
@@ -90,6 +93,12 @@ class ChannelGraph:
 
     def certified(self, kept: Mask) -> ChannelGraph:
         """The graph without the groups in which `kept` fails to be certified; itself if it does not."""
+        try:
+            return self._certified(kept)
+        except NotRepeatableError as error:
+            return self.without(self.groups, str(error))
+
+    def _certified(self, kept: Mask) -> ChannelGraph:
         if not self.groups:
             return self
         guilty = find_guilty(self.groups, kept, lambda mask: self.certify(self.traced.filled(mask)))
@@ -121,10 +130,19 @@ def build_graph(
     example = as_example(example_inputs)
     watch = Watch(progress, time_limit, len(named_tensors(model)))
     with watching(watch):
-        traced, trace = trace_model(model, example)
-        groups, skipped, channels = find_groups(model, trace, traced.labels, traced.atoms, layers)
-        graph = ChannelGraph(model, example, traced, tuple(groups), skipped, channels)
-        return graph.certified(_probe(graph))
+        graph = _traced(model, example, layers)
+        try:
+            return graph._certified(_probe(graph))
+        except NotRepeatableError:  # perhaps as the first run has filled a cache outside of the model
+            graph = _traced(model, example, layers)
+            return graph.certified(_probe(graph))
+
+
+def _traced(model: nn.Module, example: Example, layers: str) -> ChannelGraph:
+    """The graph of `model`, not certified yet."""
+    traced, trace = trace_model(model, example)
+    groups, skipped, channels = find_groups(model, trace, traced.labels, traced.atoms, layers)
+    return ChannelGraph(model, example, traced, tuple(groups), skipped, channels)
 
 
 def _probe(graph: ChannelGraph) -> Mask:

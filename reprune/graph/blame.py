@@ -8,8 +8,16 @@ import numpy as np
 
 from .certificate import Failure, Fault, Mask
 from .groups import ChannelGroup
+from .steps import CALLS
 
 Certify = Callable[[Mask], Failure | None]
+
+
+class NotRepeatableError(Exception):
+    """A model does not run alike twice, with all its channels."""
+
+    def __str__(self) -> str:
+        return f"the model does not run alike twice on the example inputs, with all channels: {self.args[0]}"
 
 
 def find_guilty(groups: Sequence[ChannelGroup], kept: Mask, certify: Certify) -> dict[str, str]:
@@ -17,7 +25,9 @@ def find_guilty(groups: Sequence[ChannelGroup], kept: Mask, certify: Certify) ->
 
     A fault shows the channels that were at hand where the slice ran otherwise.  Where these are of one group,
     it is to blame; of several, or if none of them was cut (the branch over there asked how wide a layer over
-    here is), parts of the groups are tried alone.  If the model fails unsliced, no group can be tried.
+    here is), parts of the groups are tried alone.
+
+    Raises :class:`NotRepeatableError` if the model fails unsliced, as then no group can be tried.
     """
     guilty: dict[str, Fault] = {}
     cleared: set[int | None] = {None}
@@ -25,7 +35,7 @@ def find_guilty(groups: Sequence[ChannelGroup], kept: Mask, certify: Certify) ->
     while (failure := certify(trial)) is not None:
         cut = [group for group in groups if not trial[group.atoms].all()]
         if trial is kept and (unsliced := certify(np.ones_like(kept))) is not None:
-            return {group.name: unsliced.reason for group in groups}
+            raise NotRepeatableError(unsliced.reason.removeprefix(CALLS))
         for fault in failure.faults:
             at_hand = [group for group in cut if not fault.atoms.isdisjoint(group.atoms.tolist())]
             if any(group.name in guilty for group in at_hand):

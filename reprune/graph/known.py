@@ -30,6 +30,7 @@ class Known:
         self._states: Any = WeakTensorKeyDictionary()
         self._bases: Any = WeakTensorKeyDictionary()
         self._viewed: Any = WeakTensorKeyDictionary()
+        self._own = frozenset(map(id, tensors.values()))
         for name, tensor in tensors.items():
             dims: list[Dim] = [labels.get((name, dim)) for dim in range(tensor.dim())]
             self._states[tensor] = State(tuple(dims), flows=False)
@@ -39,8 +40,28 @@ class Known:
         known: State | None = self._states.get(x)
         return known if known is not None else State((None,) * x.dim(), flows=False)
 
+    def knows(self, x: Tensor) -> bool:
+        """`x` was seen in this run."""
+        return x in self._states
+
     def set(self, x: Tensor, dims: list[Dim], flows: bool) -> None:
         self._states[x] = State(tuple(dims), flows)
+
+    def is_activation(self, x: Tensor) -> bool:
+        """`x` depends on the model's input, and is no parameter or buffer into which such a value was
+        written."""
+        base: Tensor | None = x
+        while base is not None:
+            if id(base) in self._own:
+                return False
+            base = self._bases.get(base)
+        return self.state(x).flows
+
+    def alias(self, x: Tensor, of: Tensor) -> None:
+        """`x` is `of`, by another name."""
+        if self.knows(of):
+            self._states[x] = self.state(of)
+            self.viewed(x, of)
 
     def choose(self, guess: int) -> int:
         """`guess`, or what was guessed here when the full model ran."""
@@ -71,7 +92,12 @@ class Known:
 
     def pin(self, x: Tensor, why: str, dims: list[int] | None = None) -> None:
         """All labels of `x`, or those along `dims`, must live."""
-        state = self.state(x)
+        self.pin_state(self.state(x), why, dims)
+
+    def pin_state(self, state: State | None, why: str, dims: list[int] | None = None) -> None:
+        """All labels of a tensor of which `state` is known, or those along `dims`, must live."""
+        if state is None:
+            return
         for k in state.labelled() if dims is None else dims:
             labels = state.labels(k)
             if labels is not None:

@@ -111,6 +111,11 @@ CUSTOM: dict[str, Rule] = {}
 """Rules that users registered; these come first."""
 
 
+def has_rule(call: Call) -> bool:
+    """The operation is in a table, by name."""
+    return call.name in CUSTOM or call.name in RULES
+
+
 def rule_of(call: Call) -> Rule:
     for rules in (CUSTOM, RULES):
         if call.name in rules:

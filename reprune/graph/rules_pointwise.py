@@ -31,10 +31,11 @@ def _meet(known: Known, call: Call, tensors: list[Tensor], out: Tensor, d: int) 
             continue
         state = known.state(x)
         dim = state.dims[k]
-        if state.flows and flowed and call.name in _ADDITIONS and _has_labels(dim) and _has_labels(carried):
+        flows = state.flows and known.is_activation(x)
+        if flows and flowed and call.name in _ADDITIONS and _has_labels(dim) and _has_labels(carried):
             known.ledger.meet(carried, dim)  # type: ignore[arg-type]
         carried = known.unite(carried, dim, f"meets fixed channels in {call.func}")
-        flowed = flowed or state.flows
+        flowed = flowed or flows
     return carried if out.shape[d] > 1 else None
 
 

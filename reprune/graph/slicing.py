@@ -6,15 +6,14 @@ model as it was.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..wrappers import named_parameters, plain_names
+from .copying import shared_copy
 from .labels import Ints
 from .sizes import remember_sizes, set_widths
 
@@ -50,6 +49,7 @@ def sliced_shape(shape: Sequence[int], kept: Mapping[int, Ints]) -> tuple[int, .
     return tuple(kept[dim].size if dim in kept else size for dim, size in enumerate(shape))
 
 
+@torch.inference_mode(False)
 def cut_all(model: nn.Module, slices: Slices) -> dict[Tensor, Tensor]:
     """{tensor of the model: its slice} for every tensor that `slices` names.  The model is not changed."""
     tensors = named_tensors(model)
@@ -109,8 +109,8 @@ def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], met
 def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, int]) -> nn.Module:
     """A copy of `model` with the tensors `new` by name, and norms without tensors of `widths`; all others are
     shared.  Not for training."""
-    memo: dict[int, Any] = {id(t): new.get(name, t) for name, t in named_tensors(model).items()}
-    other = copy.deepcopy(model, memo)
+    tensors = named_tensors(model)
+    other = shared_copy(model, {tensors[name]: tensor for name, tensor in new.items()})
     for module in other.modules():
         remember_sizes(module)
     set_widths(other, widths)

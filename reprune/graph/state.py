@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_iter
 
 from .labels import Ints
 
@@ -58,35 +58,65 @@ class Convolution:
 class Call:
     """One call of an ATen operation; arguments by their schema names: ``call["dim"]``."""
 
-    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any = None) -> None:
         self.func, self.args, self.kwargs, self.out = func, args, kwargs, out
         self.name = base_name(func)
+        self._values = _flat((*args, *kwargs.values()))
+        self._tensors = [x for x in self._values if isinstance(x, torch.Tensor)]
 
     def __getitem__(self, name: str) -> Any:
         if name in self.kwargs:
             return self.kwargs[name]
-        for k, argument in enumerate(self.func._schema.arguments):
-            if argument.name == name:
-                return self.args[k] if k < len(self.args) else argument.default_value
-        raise KeyError(f"{self.func} has no argument {name!r}")
+        found = _arguments(self.func).get(name)
+        if found is None:
+            raise KeyError(f"{self.func} has no argument {name!r}")
+        k, default = found
+        return self.args[k] if k < len(self.args) else default
 
     def has(self, name: str) -> bool:
-        return any(argument.name == name for argument in self.func._schema.arguments)
+        return name in _arguments(self.func)
 
     def tensors(self) -> list[torch.Tensor]:
         """The tensors among the arguments, lists flattened."""
-        return [x for x in tree_iter((self.args, self.kwargs)) if isinstance(x, torch.Tensor)]
+        return list(self._tensors)
 
     def outputs(self) -> list[torch.Tensor]:
-        return [x for x in tree_iter(self.out) if isinstance(x, torch.Tensor)]
+        outs = self.out if isinstance(self.out, (list, tuple)) else (self.out,)
+        return [x for x in _flat(outs) if isinstance(x, torch.Tensor)]
 
     def scalars(self) -> Iterator[Any]:
         """The plain values among the arguments."""
-        for x in tree_iter((self.args, self.kwargs)):
+        for x in self._values:
             if isinstance(x, (bool, int, float, complex, str)):
                 yield x
 
 
+def _flat(values: Iterable[Any]) -> list[Any]:
+    """`values`, with lists in place of their elements: ATen's arguments nest no deeper."""
+    flat: list[Any] = []
+    for value in values:
+        if type(value) is list or type(value) is tuple:
+            flat += value
+        else:
+            flat.append(value)
+    return flat
+
+
+@functools.cache
+def _arguments(func: Any) -> dict[str, tuple[int, Any]]:
+    """{argument of an operation: its place and default}."""
+    return {a.name: (k, a.default_value) for k, a in enumerate(func._schema.arguments)}
+
+
+def storage_of(x: torch.Tensor) -> int | None:
+    """A number that tensors share which share memory, on the device "meta" too; None where there is none."""
+    try:
+        return int(x.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):  # a sparse tensor has several
+        return None
+
+
+@functools.cache
 def base_name(func: Any) -> str:
     """``aten::add_`` -> ``add``: an operation and its in-place form share a rule."""
     name = str(func._schema.name)

@@ -12,6 +12,9 @@ from .labels import Ints
 
 Edge = tuple[Ints, Ints]
 
+CALLS = "its calls depend on the number of channels: "
+"""Begins the reason where calls differ."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -103,6 +106,6 @@ def _parting(stretch: int, mine: Step | None, other: Step | None) -> Parting:
     lines = [line for step in (mine, other) if step is not None for line in step.flowing]
     return Parting(
         stretch,
-        f"its calls depend on the number of channels: {before} becomes {after} (the certificate)",
+        f"{CALLS}{before} becomes {after} (the certificate)",
         lines,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,19 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from .copying import fresh
+from .held import tensors_in
 from .known import Key, Known
 from .labels import LABEL, Ints
-from .rules import rule_of
+from .memory import Memory
+from .outputs import pin_outputs
+from .preserving import Preserved
+from .rules import Rule, has_rule, rule_of
 from .signature import signature
 from .state import Call, State
 from .steps import Step
 from .watch import current
+from .without_values import NeedsValuesError, WithoutValues, on_real_device
 
 _ATTENTION = tuple(
     getattr(torch.ops.aten, name)
@@ -41,14 +48,22 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows labels through a forward pass.
 
     `labels` are those of the model's tensors: fresh ones at first, and those that were kept when a sliced
-    model is traced again for its certificate, with the `choices` of the first trace.
+    model is traced again for its certificate, with the `choices` of the first trace.  With a `device`, the
+    one where the values are, a model on "meta" is traced without them.
     """
 
     def __init__(
-        self, tensors: Mapping[str, Tensor], labels: Mapping[Key, Ints], choices: Sequence[int] = ()
+        self,
+        tensors: Mapping[str, Tensor],
+        labels: Mapping[Key, Ints],
+        preserved: Preserved,
+        choices: Sequence[int] = (),
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.known = Known(tensors, labels, choices)
+        self.preserved = preserved
+        self.without_values = None if device is None else WithoutValues(device, preserved)
         self.steps: list[Step] = []
         """What ran: a sliced model must run the same."""
         self.costs: list[tuple[int, list[Ints]]] = []
@@ -59,6 +74,8 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The operation that ran last."""
         self.at: list[State] = []
         """What is known of the tensors of the last call on activations; of its outputs too, once it ran."""
+        self.memory = Memory()
+        self._rules: dict[Any, Rule] = {}
         self._own = {id(x): name for name, x in tensors.items()}
         self._watch = current()
         # Imported here, as it imports Triton.
@@ -70,21 +87,27 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        self.reached = func
-        tensors = [x for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)]
+        call = Call(func, args, kwargs or {})
+        rule = self._rules.get(func) or self._rules.setdefault(func, rule_of(call))
+        if _has_parts(func) and not has_rule(call):
+            with self:  # as it does without inference mode
+                return func.decompose(*args, **call.kwargs)
+        self.reached, tensors = func, call.tensors()
         states = [self.known.state(x) for x in tensors]
         flows = any(state.flows for state in states)
         if flows:
             self.at = states
-        out = func(*args, **kwargs)
-        call = Call(func, args, kwargs, out)
+        if self.without_values is None:
+            self.preserved.before(call, self.memory.made)
+            call.out = func(*args, **call.kwargs)
+        else:
+            call.out = self.without_values(call, self.memory.made)
         if torch.Tag.dynamic_output_shape in func.tags and any(state.flows for state in states[-1:]):
             self.data_dependent = True  # its last tensor, for a gather the last index, comes from the data
         touched = [(dim, s.flows) for s in states for dim in s.dims if isinstance(dim, np.ndarray)]
         what, united = signature(call, self.known), len(self.known.ledger.edges)
         try:
-            scale = rule_of(call)(self.known, call, flows) or []
+            scale = rule(self.known, call, flows) or []
         except Exception as error:
             raise UntraceableError(
                 f"model: channels cannot be followed through {func}: its rule fails with "
@@ -100,24 +123,62 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 edges=self.known.ledger.edges[united:],
             )
         )
+        self.memory.note(call, self.known)
         if flows:
             self.at = states + [self.known.state(x) for x in call.outputs()]
         if self._watch is not None:
             self._watch.call(func, tensors, self._own.keys())
         count = self._flops.get(getattr(func, "_overloadpacket", None))
         if count is not None and self.counting:
-            self.costs.append((int(count(*args, **kwargs, out_val=out)), scale))
-        return out
+            self.costs.append((int(count(*args, **call.kwargs, out_val=call.out)), scale))
+        return call.out
+
+    def leaves(self, x: Tensor, how: str) -> None:
+        """The values of `x` leave PyTorch, and nobody knows for what."""
+        if self.without_values is not None and not self.without_values.has_values(x):
+            raise NeedsValuesError(f"it reads values by {how}")
+        self.known.pin(x, f"leaves PyTorch by {how}")
+        self.preserved.keep(x, self.memory.made)  # numpy may write to it
 
 
-class _EmptyBatchNorm(TorchFunctionMode):
-    """PyTorch normalises an empty tensor by other operations, which take the numbers of the first channel:
-    whether a detector finds nothing in the example must not matter, so it gets the usual one."""
+@functools.cache
+def _has_parts(func: Any) -> bool:
+    """Made of other operations; PyTorch has not taken it apart, as it had only tensors of inference mode."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
+
+
+_LEAVING = frozenset((Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__))
+_DATA: Any = Tensor.data
+_MAKING = frozenset((torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor))
+
+
+class _Functions(TorchFunctionMode):
+    """Sees what is no ATen operation, and changes one function."""
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self._trace = trace
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+        kwargs, known = kwargs or {}, self._trace.known
+        if func is F.batch_norm:
+            return _batch_norm(*args, **kwargs)
+        if func in _LEAVING:
+            self._trace.leaves(args[0], f"Tensor.{func.__name__}")
+        if func in _MAKING:
+            for x in tree_iter((args[-1:], kwargs)):
+                if isinstance(x, Tensor):
+                    self._trace.leaves(x, func.__name__)
+            if self._trace.without_values is not None:
+                return on_real_device(func, args, kwargs, self._trace.without_values.device)
+        out = func(*args, **kwargs)
+        if func == _DATA.__get__:
+            known.alias(out, args[0])
+        elif func == _DATA.__set__:
+            known.alias(*args)
+        return out
 
 
 def _batch_norm(
@@ -130,83 +191,94 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """:func:`torch.nn.functional.batch_norm`; of an empty tensor by the operation of all others."""
+    """:func:`torch.nn.functional.batch_norm`; of an empty tensor by the operation of all others.
+
+    PyTorch normalises an empty tensor by other operations, which take the numbers of the first channel:
+    whether a detector finds nothing in the example must not matter.
+    """
     if training or input.numel():
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     return torch.native_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps)[0]
 
 
-def run(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Trace) -> str | None:
-    """Trace `model` in evaluation mode, then in training mode (auxiliary heads), under one trace.
+def run(
+    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Trace, twice: bool = False
+) -> Ran:
+    """Trace `model`, a copy to be thrown away, in evaluation mode, then in training mode (auxiliary heads),
+    under one trace.
 
-    Returns why the pass in training mode could not be made, if it could not.  The model is left as it was.
+    What the first pass leaves on the model can make the next another one: it fills a cache, initialises a
+    layer, counts.  Then there is a second pass in evaluation mode (and with ``twice`` in any case).
     """
-    args, kwargs = example
-    for x in tree_iter((args, kwargs)):
-        if isinstance(x, Tensor):
-            trace.known.set(x, [None] * x.dim(), flows=True)
-    with left_as_it_was(model), torch.no_grad():
-        model.eval()
-        try:
-            _pass(model, args, kwargs, trace)
-        except (UntraceableError, TimeoutError):
-            raise
-        except Exception as error:
-            first = next(iter(str(error).splitlines()), "")
-            raise UntraceableError(
-                f"model: its forward pass on the example inputs fails with {type(error).__name__}: {first} "
-                f"({_where(trace)})"
-            ) from error
+    model.eval()
+    before, written = _attributes(model), trace.preserved.written
+    try:
+        _pass(model, example, trace)
         trace.counting = False
-        model.train()
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()  # its statistics must not change, and one example may be too few for new ones
-        try:
-            _pass(model, args, kwargs, trace)
-        except TimeoutError:
-            raise
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-    return None
+        twice = twice or trace.preserved.written > written or not _same(before, _attributes(model))
+        if twice:
+            _pass(model, example, trace)
+    except (UntraceableError, TimeoutError, NeedsValuesError):
+        raise
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise UntraceableError(
+            f"model: its forward pass on the example inputs fails with {type(error).__name__}: {first} "
+            f"({_where(trace)})"
+        ) from error
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()  # its statistics must not change, and one example may be too few for new ones
+    try:
+        _pass(model, example, trace)
+    except (TimeoutError, NeedsValuesError):
+        raise
+    except Exception as error:
+        return Ran(twice, f"{type(error).__name__}: {error}")
+    return Ran(twice)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a run went."""
+
+    twice: bool
+    """There were two passes in evaluation mode."""
+    problem: str | None = None
+    """Why the pass in training mode could not be made."""
 
 
 def _where(trace: Trace) -> str:
     return f"the last operation was {trace.reached}" if trace.reached else "before its first operation"
 
 
-def _pass(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> None:
-    torch.manual_seed(0)
+def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Trace) -> None:
+    args, kwargs = fresh(example)
+    for x in tensors_in(args, kwargs):
+        if not trace.known.knows(x):
+            trace.known.set(x, [None] * x.dim(), flows=True)
+    trace.preserved.begin_pass()
     if (watch := current()) is not None:
         watch.begin_pass()
-    with trace, _EmptyBatchNorm():
+    with trace, _Functions(trace):
         output = model(*args, **kwargs)
-    if not isinstance(output, (Tensor, tuple, list, dict)):
-        output = getattr(output, "__dict__", output)
-    for x in tree_iter(output):
-        if isinstance(x, Tensor):
-            trace.known.pin(x, "is an output of the model")
+    pin_outputs(trace.known, trace.memory, output, model)
 
 
-@contextlib.contextmanager
-def left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """Whatever is run in between, modes, buffers and random numbers are afterwards as they were before."""
-    training = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        with torch.no_grad():
-            for buffer, before in buffers:
-                if not buffer.is_meta and not torch.equal(buffer, before):
-                    buffer.copy_(before)
-        for module, mode in training.items():
-            module.training = mode
+def _attributes(model: nn.Module) -> list[Any]:
+    """What hangs on the modules of `model`: containers and what is in them."""
+    found: list[Any] = []
+    for module in model.modules():
+        for value in module.__dict__.values():
+            found.append(value)
+            if isinstance(value, (dict, list)):
+                found += value.values() if isinstance(value, dict) else value
+    return found
+
+
+def _same(one: list[Any], other: list[Any]) -> bool:
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def fresh_labels(tensors: Mapping[str, Tensor]) -> tuple[dict[Key, Ints], int]:

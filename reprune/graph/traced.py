@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter, tree_map
 
 from .cost import Cost, cost_of, parameter_cost
 from .known import Key
 from .labels import Atoms, Ints, fixed, solve
+from .preserving import preserving
 from .sizes import norms_seen
 from .slicing import named_tensors, sliced_copy
 from .steps import Step
 from .trace import Trace, fresh_labels, run
+from .without_values import NeedsValuesError
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 """(positional, keyword) arguments of a forward pass."""
@@ -38,6 +41,8 @@ class TracedModel:
     steps: list[Step]
     """What ran."""
     data_dependent: bool
+    twice: bool
+    """A pass changes the next one, so that there were two in evaluation mode."""
     training_problem: str | None
     """Why the model could not be traced in training mode too."""
     shapes: bool = False
@@ -94,19 +99,16 @@ def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]
     return _traced(model, example, shapes=False)
 
 
-class NeedsValuesError(Exception):
-    """Shapes do not tell enough of a model."""
-
-
 def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedModel, Trace]:
     tensors = named_tensors(model)
     labels, count = fresh_labels(tensors)
-    ran = sliced_copy(model, {}, {}, meta=True) if shapes else model
-    trace = Trace(named_tensors(ran), labels)
-    with norms_seen(ran, trace.known) as norms:
-        problem = run(ran, without_values(example) if shapes else example, trace)
+    ran = sliced_copy(model, {}, {}, shapes)
+    with preserving(model, example) as preserved:
+        trace = Trace(named_tensors(ran), labels, preserved, device=device_of(model) if shapes else None)
+        with norms_seen(ran, trace.known) as norms:
+            how = run(ran, without_values(example) if shapes else example, trace)
     if shapes:
-        if trace.data_dependent or problem is not None:
+        if trace.data_dependent or how.problem is not None:
             raise NeedsValuesError
         _with_values(trace, labels, named_tensors(ran), tensors)
     atoms = solve(trace.known.ledger, count)
@@ -119,7 +121,8 @@ def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedMod
         choices=trace.known.choices,
         steps=trace.steps,
         data_dependent=trace.data_dependent,
-        training_problem=problem,
+        twice=how.twice,
+        training_problem=how.problem,
         shapes=shapes,
     )
     return traced, trace
@@ -144,6 +147,11 @@ def _with_values(
                 break
         else:
             raise NeedsValuesError
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the values of `model` are."""
+    return next((t.device for t in named_tensors(model).values()), torch.device("cpu"))
 
 
 def without_values(example: Example) -> Example:

@@ -154,6 +154,7 @@ class Pruner:
         self.finished = False
         """``finalize()`` was called."""
 
+    @torch.inference_mode(False)
     def step(self) -> bool:
         """Call at the end of every epoch.  Returns True if it was one with an event.
 
@@ -171,6 +172,7 @@ class Pruner:
         self.epoch += 1
         return event
 
+    @torch.inference_mode(False)
     def finalize(self) -> PruningPlan:
         """Make the structure final and the model small; call it after the last epoch.  Returns the plan.
 
@@ -223,6 +225,7 @@ class Pruner:
         """All that is needed to go on: plain values and tensors, those of dropped channels included."""
         return state.save(self)
 
+    @torch.inference_mode(False)
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from `saved`, with a model at full size or at any other point of the same training.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrize import ParametrizationList
 
-from ..graph import ChannelGraph, copy_with, cut, left_as_it_was, named_tensors, sliced_copy, successor
+from ..graph import ChannelGraph, Guard, copy_with, cut, named_tensors, preserving, sliced_copy, successor
 from ..graph import Mask as Atoms
 from ..optimizers.walk import walk
 from ..plan import Ints
@@ -103,7 +103,7 @@ def check_zeros(graph: ChannelGraph, kept: Atoms, where: Layout, zeros: Layout) 
     bad: list[str] = []
     for name, module in named_modules(large).items():
         module.register_forward_hook(lambda m, i, out, name=name: None if _finite(out) else bad.append(name))
-    with left_as_it_was(model):
+    with preserving(model, graph.example) as preserved, Guard(preserved):
         expected = _outputs(small, graph.example, seed=0)
         got, again = (_outputs(large, graph.example, seed) for seed in (0, 1))
     if not _finite(expected):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..graph import left_as_it_was
+from ..graph import Guard, copy_with, preserving
 from ..graph.traced import Example
 from ..timings import KNOWN, UNTRUSTED, off, off_by
 
@@ -56,34 +55,30 @@ def compare(small: nn.Module, full: nn.Module, example: Example) -> Ratio:
     args, kwargs = example
     now = _clock(full)
     times: list[tuple[float, float]] = []
-    with _in_use(small), _in_use(full), torch.inference_mode():
+    full = copy_with(full, {}, {}).eval()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with preserving(small, example) as one, preserving(full, example) as other:
+        torch.backends.mha.set_fastpath_enabled(fast)  # as those have it who use the network
         begun = time.perf_counter()
-        for _ in range(WARM_UP):
-            small(*args, **kwargs)
-            full(*args, **kwargs)
-        while len(times) < MOST and not _enough(times, seconds := time.perf_counter() - begun):
-            if len(times) < FEWEST and seconds > PATIENCE:
-                each = seconds / (WARM_UP + len(times))
-                raise TimeoutError(
-                    f"{FEWEST} runs do not fit in {PATIENCE:g} s: one of the full network and one of a "
-                    f"smaller take {each:.1f} s"
-                )
-            start = now()
-            small(*args, **kwargs)
-            middle = now()
-            full(*args, **kwargs)
-            times.append((middle - start, now() - middle))
+        for network, preserved in ((small.eval(), one), (full, other)):
+            for _ in range(WARM_UP):
+                with Guard(preserved):
+                    network(*args, **kwargs)
+        with torch.inference_mode():
+            while len(times) < MOST and not _enough(times, seconds := time.perf_counter() - begun):
+                if len(times) < FEWEST and seconds > PATIENCE:
+                    each = seconds / (WARM_UP + len(times))
+                    raise TimeoutError(
+                        f"{FEWEST} runs do not fit in {PATIENCE:g} s: one of the full network and one of a "
+                        f"smaller take {each:.1f} s"
+                    )
+                start = now()
+                small(*args, **kwargs)
+                middle = now()
+                full(*args, **kwargs)
+                times.append((middle - start, now() - middle))
     low, median, high = np.quantile(_ratios(times), [0.25, 0.5, 0.75]).tolist()
     return Ratio(median, low, high, len(times))
-
-
-@contextmanager
-def _in_use(model: nn.Module) -> Iterator[None]:
-    fast = torch.backends.mha.get_fastpath_enabled()
-    with left_as_it_was(model):
-        torch.backends.mha.set_fastpath_enabled(fast)  # as those have it who use the network
-        model.eval()
-        yield
 
 
 def _ratios(times: list[tuple[float, float]]) -> list[float]:

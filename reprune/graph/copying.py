@@ -1,0 +1,160 @@
+"""Copies of a model: modules and what hangs on them are new, tensors are shared or replaced."""
+
+from __future__ import annotations
+
+import copy
+import copyreg
+import weakref
+from collections import ChainMap, OrderedDict, defaultdict, deque
+from collections.abc import Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .held import ATOMS
+
+_AS_THEY_ARE = (type, FunctionType, BuiltinFunctionType, ModuleType)
+
+
+def shared_copy(model: nn.Module, new: Mapping[Tensor, Tensor]) -> nn.Module:
+    """A copy of `model` with the tensors `new` {old: new} in place of the old; all others are shared."""
+    return _Copies({id(old): tensor for old, tensor in new.items()}, share=True).of_model(model)
+
+
+@torch.inference_mode(False)
+def whole_copy(model: nn.Module) -> nn.Module:
+    """A copy of `model` with tensors of its own.
+
+    It is that of :func:`copy.deepcopy`, which fails where something on a module cannot be copied.  Here that
+    is shared (a lock, a file, a stream), and a tensor with a history, such as a loss, is copied without it.
+    """
+    return _Copies({}, share=False).of_model(model)
+
+
+def fresh(value: Any) -> Any:
+    """A copy of `value`, such as the arguments of a model, which shares its tensors."""
+    return _Copies({}, share=True).of(value)
+
+
+class _Copies:
+    """What was copied so far: like :func:`copy.deepcopy`, but what cannot be copied is shared."""
+
+    def __init__(self, memo: dict[int, Any], share: bool) -> None:
+        self._memo: dict[Any, Any] = memo
+        self._share = share
+        self._alive: list[Any] = []
+        """What the ids of the memo belong to."""
+
+    def of_model(self, model: nn.Module) -> nn.Module:
+        """A copy of `model`, in which its modules refer to each other as they did, weakly too."""
+        modules = [module for module in model.modules() if not self._as_it_says(module)]
+        for module in modules:
+            self._put(module, type(module).__new__(type(module)))
+        for module in modules:
+            state = {name: self._or_shared(value) for name, value in _state_of(module).items()}
+            self._memo[id(module)].__setstate__(state)
+        copied: nn.Module = self._memo[id(model)]
+        return copied
+
+    def of(self, one: Any) -> Any:
+        """A copy of `one`."""
+        kind = type(one)
+        if kind in ATOMS:
+            return one
+        if id(one) in self._memo:
+            return self._memo[id(one)]
+        if isinstance(one, Tensor):
+            return self._put(one, one if self._share else self._values(one))
+        if kind is dict or kind is OrderedDict or kind is defaultdict:
+            new = self._put(one, defaultdict(one.default_factory) if kind is defaultdict else kind())
+            new.update((self.of(key), self.of(value)) for key, value in one.items())
+            return new
+        if kind is list or kind is deque:
+            new = self._put(one, [] if kind is list else deque(maxlen=one.maxlen))
+            new.extend(self.of(value) for value in one)
+            return new
+        if kind is tuple or kind is set or kind is frozenset:
+            return self._put(one, kind(self.of(value) for value in one))
+        if isinstance(one, _AS_THEY_ARE):
+            return one
+        if kind is MethodType:
+            return MethodType(one.__func__, self.of(one.__self__))
+        if kind is weakref.ref:
+            target = self._memo.get(id(one()), one())
+            return one if target is one() else weakref.ref(target)
+        return self._memo[id(one)] if self._as_it_says(one) else self._rebuilt(one)
+
+    def _put(self, one: Any, new: Any) -> Any:
+        self._alive.append(one)
+        self._memo[id(one)] = new
+        return new
+
+    def _or_shared(self, value: Any) -> Any:
+        try:
+            return self.of(value)
+        except RecursionError:  # nested deeper than Python can follow
+            return value
+
+    def _values(self, tensor: Tensor) -> Tensor:
+        try:
+            return copy.deepcopy(tensor, self._memo)
+        except RuntimeError:  # it has a history
+            return tensor.detach().clone()
+
+    def _as_it_says(self, one: Any) -> bool:
+        """Copy `one` by its own ``__deepcopy__``; False if it has none, or that fails."""
+        if id(one) in self._memo:
+            return True
+        own = getattr(type(one), "__deepcopy__", None)
+        if own is None:
+            return False
+        trial: ChainMap[Any, Any] = ChainMap({}, self._memo)
+        try:
+            new = own(one, trial)
+        except Exception:
+            return False
+        self._alive += trial.maps[0].pop(id(trial), [])
+        self._memo.update(trial.maps[0])
+        self._put(one, new)
+        return True
+
+    def _rebuilt(self, one: Any) -> Any:
+        """Make `one` anew of copies of its parts, as it would be unpickled; `one` itself where that fails."""
+        try:
+            reduce = copyreg.dispatch_table.get(type(one))
+            parts = one.__reduce_ex__(4) if reduce is None else reduce(one)
+            if isinstance(parts, str):
+                return one
+            make, args, state, items, pairs = (*parts, None, None, None)[:5]
+            new = self._put(one, make(*(self.of(arg) for arg in args)))
+            if items is not None:
+                new.extend(self.of(item) for item in items)
+            if pairs is not None:
+                new.update((self.of(key), self.of(value)) for key, value in pairs)
+            if state is not None:
+                _set_state(new, self.of(state))
+            return new
+        except Exception:  # a lock, a file, a stream: it is one of a kind
+            return self._put(one, one)
+
+
+def _state_of(module: nn.Module) -> dict[str, Any]:
+    """The attributes of `module`, or what it says should be copied of them."""
+    try:
+        state = module.__reduce_ex__(4)[2]
+    except Exception:  # it cannot be pickled, a parametrised module for one
+        return module.__dict__
+    return state if isinstance(state, dict) else module.__dict__
+
+
+def _set_state(new: Any, state: Any) -> None:
+    if hasattr(new, "__setstate__"):
+        new.__setstate__(state)
+        return
+    attributes, slots = state if isinstance(state, tuple) and len(state) == 2 else (state, None)
+    if attributes:
+        new.__dict__.update(attributes)
+    for name, value in (slots or {}).items():
+        setattr(new, name, value)

@@ -1,0 +1,75 @@
+"""Everything that an object holds, whatever kinds of objects are in between: where the tensors in inputs,
+outputs and attributes are found."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import (
+    AsyncGeneratorType,
+    CodeType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    GeneratorType,
+    ModuleType,
+)
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+ATOMS = frozenset(
+    (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device, torch.Size)
+)
+"""Types that hold nothing."""
+
+_NOT_ITS_OWN = (type, ModuleType, CodeType, nn.Module)
+"""What an object refers to and does not own: classes, and the network itself."""
+
+_SUSPENDED = {GeneratorType: "gi_frame", CoroutineType: "cr_frame", AsyncGeneratorType: "ag_frame"}
+
+
+def held_by(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> Iterator[Any]:
+    """The `roots` and all that they hold, each once and nearest first: in containers, attributes, slots,
+    closures and suspended generators, behind weak references, at any depth.
+
+    Left out are classes, Python modules, neural networks, and what `enter` says no to.
+    """
+    seen: set[int] = set()
+    alive: list[Any] = []  # an id is that of one object only as long as it lives
+    queue = deque(roots)
+    while queue:
+        one = queue.popleft()
+        if type(one) in ATOMS or id(one) in seen or isinstance(one, _NOT_ITS_OWN) or not enter(one):
+            continue
+        seen.add(id(one))
+        alive.append(one)
+        yield one
+        queue.extend(_inside(one))
+
+
+def tensors_in(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> list[Tensor]:
+    """All tensors that `roots` hold."""
+    return [one for one in held_by(*roots, enter=enter) if isinstance(one, Tensor)]
+
+
+def _inside(one: Any) -> Iterable[Any]:
+    """What `one` holds itself."""
+    kind = type(one)
+    if isinstance(one, Tensor):
+        return list(one.__dict__.values())  # a subclass may wrap others
+    if isinstance(one, np.ndarray):
+        return [one.base, *(one.flat if one.dtype == object else ())]
+    if kind is FunctionType:
+        return [one.__closure__, one.__defaults__, one.__kwdefaults__, one.__dict__]
+    if kind is FrameType:
+        return list(one.f_locals.values())
+    if kind in _SUSPENDED:
+        return [getattr(one, _SUSPENDED[kind])]
+    if isinstance(one, weakref.ReferenceType):
+        return [one()]
+    return gc.get_referents(one)

@@ -1,0 +1,48 @@
+"""Which memory the operations of a run have made, written to and read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from .known import Known
+from .preserving import written_by
+from .state import Call, State, storage_of
+
+
+class Memory:
+    """The storages of a run; tensors and their views share one."""
+
+    def __init__(self) -> None:
+        self.made: dict[int, StorageWeakRef] = {}
+        """Those that operations made.  The references keep their numbers from being used again."""
+        self._content: dict[int, State] = {}
+        self._read: set[int] = set()
+
+    def note(self, call: Call, known: Known) -> None:
+        """`call` has run, and `known` has what it says about its outputs."""
+        inputs = {storage_of(x) for x in call.tensors()}
+        written = {storage_of(x) for x in written_by(call)}
+        outputs = {where: x for x in call.outputs() if (where := storage_of(x)) is not None}
+        if not call.func.is_view or outputs.keys() - inputs:
+            self._read.update(where for where in inputs if where is not None)
+        for where, x in outputs.items():
+            if where not in inputs:
+                self.made[where] = StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
+            if where not in inputs or where in written:
+                self._content[where] = known.state(x)
+                self._read.discard(where)
+
+    def content(self, x: Tensor) -> State | None:
+        """What is known of the result that is in the memory of `x`, by whatever name."""
+        where = storage_of(x)
+        return None if where is None else self._content.get(where)
+
+    def unread(self) -> Iterator[tuple[int, State]]:
+        """The results that no operation has read since they were written, and that are still there."""
+        for where, state in self._content.items():
+            gone = where in self.made and self.made[where].expired()  # type: ignore[no-untyped-call]
+            if where not in self._read and not gone:
+                yield where, state

@@ -1,0 +1,41 @@
+"""What comes out of a forward pass, which must stay whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from .held import tensors_in
+from .known import Known
+from .memory import Memory
+from .preserving import functions_of
+from .state import State, storage_of
+
+WHY = "is an output of the model"
+KEPT = "is left unused by the forward pass, so it may be an output"
+
+
+def pin_outputs(known: Known, memory: Memory, output: Any, model: nn.Module) -> None:
+    """Pin what a pass of `model` has put out.
+
+    The outputs are the tensors that `output` holds, at any depth.  An object may hide them all the same (in
+    memory of its own, in a file): a result that no operation has read and that is still there, but not on
+    the model, is taken for an output too.  Where nothing at all was found, so is one that is on the model.
+    """
+    found = tensors_in(output)
+    states = [known.state(x) if known.knows(x) else memory.content(x) for x in found]
+    for state in states:
+        known.pin_state(state, WHY)
+    names = {storage_of(x) for x in found}
+    left = {where: state for where, state in memory.unread() if _is_result(state) and where not in names}
+    if left and any(state is not None and state.flows for state in states):
+        hung = (*map(vars, model.modules()), *functions_of(model))
+        for x in tensors_in(*hung, enter=lambda one: one is not known):
+            left.pop(storage_of(x) or 0, None)
+    for state in left.values():
+        known.pin_state(state, KEPT)
+
+
+def _is_result(state: State) -> bool:
+    return state.flows and bool(state.labelled())

@@ -1,0 +1,87 @@
+"""Running operations for the shapes of their results, where values would cost arithmetic and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._pytree import tree_map
+
+from .preserving import Preserved, written_by
+from .state import Call, storage_of
+
+_FILLED = {"zeros": 0, "ones": 1, "full": None, "empty": None}
+"""Names of operations that make a constant tensor, with ``new_`` before or ``_like`` behind too."""
+
+
+class NeedsValuesError(Exception):
+    """A model reads values, so its shapes do not tell enough of it."""
+
+
+class WithoutValues:
+    """Computes operations of a model whose weights and inputs are on the device "meta".
+
+    What depends on neither, such as a grid or a mask, is computed on `device`: code may keep such tensors for
+    later passes, and those of the user's are real.  A tensor on `device` that is written to without values
+    has none from then on.
+    """
+
+    def __init__(self, device: torch.device, preserved: Preserved) -> None:
+        self.device = device
+        self._preserved = preserved
+        self._hollow: dict[int, StorageWeakRef] = {}
+
+    def has_values(self, x: Tensor) -> bool:
+        return not x.is_meta and storage_of(x) not in self._hollow
+
+    def __call__(self, call: Call, new: Container[int]) -> Any:
+        """The result of `call`; ``new``: the storages that operations of this run made."""
+        args, kwargs = call.args, call.kwargs
+        if all(self.has_values(x) for x in call.tensors()):
+            self._preserved.before(call, new)
+            if _is_meta(kwargs.get("device")):
+                kwargs = {**kwargs, "device": self.device}
+            return call.func(*args, **kwargs)
+        shapes: dict[int, Tensor] = {}  # {tensor with values: its stand-in without}
+        real: dict[int, Tensor] = {}
+
+        def shape(x: Any) -> Any:
+            if not isinstance(x, Tensor) or x.is_meta:
+                return x
+            if id(x) not in shapes:
+                shapes[id(x)] = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+                real[id(shapes[id(x)])] = x
+            return shapes[id(x)]
+
+        args, kwargs = tree_map(shape, (args, kwargs))
+        out = call.func(*args, **kwargs)
+        kind = call.name.removeprefix("new_").removesuffix("_like")
+        if kind in _FILLED and out.is_meta:
+            return self._constant(call, out, kind)
+        for x in written_by(call):
+            if not x.is_meta and (where := storage_of(x)) is not None:
+                self._hollow[where] = StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]
+        return tree_map(lambda x: real.get(id(x), x), out)
+
+    def _constant(self, call: Call, shape: Tensor, kind: str) -> Tensor:
+        """A constant tensor like one without values."""
+        out = torch.empty_strided(shape.shape, shape.stride(), dtype=shape.dtype, device=self.device)
+        value = call["fill_value"] if kind == "full" else _FILLED[kind]
+        return out if value is None else out.fill_(value)
+
+
+def _is_meta(device: Any) -> bool:
+    return device is not None and torch.device(device).type == "meta"
+
+
+def on_real_device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device) -> Any:
+    """Call ``torch.tensor`` and the like, which make a tensor of numbers, on `device`, not on "meta"."""
+    if func is Tensor.new_tensor and args[0].is_meta:
+        x, numbers = args[:2]
+        return torch.tensor(numbers, **{"dtype": x.dtype, **kwargs, "device": device})
+    if _is_meta(kwargs.get("device")):
+        kwargs = {**kwargs, "device": device}
+    return func(*args, **kwargs)
