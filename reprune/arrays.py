@@ -16,6 +16,22 @@ Array: TypeAlias = "npt.NDArray[Any] | torch.Tensor"
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]  # float32 or float64
 
 
+MOST = 2**30
+"""Points, filters or channels, at most: they and what they merge to are numbered in 32 bits."""
+MOST_IN_SPACE = 2**24
+"""The same for Ward's linkage of several coordinates, which numbers points in digits of a float32."""
+
+
+def at_most(count: int, most: int, name: str, what: str) -> None:
+    if count > most:
+        raise ValueError(f"{name}: expected at most {most:,} {what}; got {count:,}")
+
+
+def shape_of(x: object) -> tuple[int, ...]:
+    """The shape of an array or tensor, () of anything else: nothing is copied or converted for it."""
+    return tuple(getattr(x, "shape", ()))
+
+
 def is_tensor(x: object) -> bool:
     torch = sys.modules.get("torch")  # a tensor can only come from a torch that is imported
     return torch is not None and isinstance(x, torch.Tensor)

@@ -8,7 +8,19 @@ import numpy as np
 import numpy.typing as npt
 
 from . import reference
-from .arrays import device_of, integer, like, one_of, seed_of, text, to_floats, to_numpy
+from .arrays import (
+    MOST,
+    at_most,
+    device_of,
+    integer,
+    like,
+    one_of,
+    seed_of,
+    shape_of,
+    text,
+    to_floats,
+    to_numpy,
+)
 from .backend import core, resolve
 from .tensors import back, to_tensor
 
@@ -72,11 +84,12 @@ def max_coverage(
 
     Raises:
         ValueError, TypeError: wrong shape or dtype, a negative label, ``keep`` outside 1..O, unknown
-        ``ties``, more than 4,096 filters with backend "triton".
+        ``ties``, more than 2^30 filters or channels, or 4,096 filters with backend "triton".
         BackendUnavailable: the backend cannot run here.
     """
     chosen = resolve(backend, device_of(labels))
     text(name, "name")
+    at_most(max(shape_of(labels), default=0), MOST, "labels", "filters or channels")
     if chosen == "triton":
         return _on_gpu(labels, keep, seed, ties, norms, name)
     table = to_numpy(labels, "labels")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import reference
-from .arrays import device_of, like, shown, to_numpy
+from .arrays import MOST, at_most, device_of, like, shape_of, shown, to_numpy
 from .backend import core, num_threads, resolve
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def _heights(height: Height, problems: int) -> npt.NDArray[np.float64]:
 
 
 def _tree(Z: object, name: str, dimensions: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    at_most(max(shape_of(Z), default=0), MOST - 1, name, "merges or problems")
     tree = to_numpy(Z, name)
     if tree.dtype.kind not in "iuf" or tree.ndim not in dimensions or tree.shape[-1] != 4:
         shapes = " or ".join({2: "[n-1, 4]", 3: "[B, n-1, 4]"}[k] for k in dimensions)

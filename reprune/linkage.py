@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import reference
-from .arrays import Floats, device_of, like, one_of, to_floats
+from .arrays import MOST, MOST_IN_SPACE, Floats, at_most, device_of, like, one_of, shape_of, to_floats
 from .backend import core, num_threads, resolve
 from .room import threads_within
 from .tensors import back, finite, to_float_tensor
@@ -55,11 +55,22 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
     Returns:
         ``Z [n-1, 4]``, ``[B, n-1, 4]`` or a list of ``[n_b - 1, 4]``: float64 in scipy's form, row k = (id,
         id, height, size) of the cluster with id ``n + k``, rows sorted by height and ids within a row. numpy
-        in, numpy out; torch in, torch out on the same device. Among equal heights any order may come.
+        in, numpy out; torch in, torch out on the same device.
+
+    Of equally high merges the one of the smallest numbers comes first, a cluster going by the largest number
+    of its points: :mod:`reprune.reference.linkage` states the rule and the formulas. "reference" and "cpp"
+    give the same Z to the last bit, whatever the threads, the processor and the calls before; "triton" breaks
+    ties otherwise.
+
+    Any finite numbers will do, from the smallest that float64 has to the largest, side by side: a height is
+    right to rounding wherever float64 holds it, infinite where it would be above the largest, and a whole
+    number of the smallest, 5e-324, where it is near that. Only where numbers above 2^900 are there, digits
+    below 2^-950 are lost.
 
     Raises:
         ValueError, TypeError: wrong shape, no points, NaN or infinity, unknown method or backend; another
-            method than ward with the backend "triton".
+            method than ward with the backend "triton"; more than 2^30 points, or 2^24 of more than one
+            coordinate by "ward".
         MemoryError: "complete" and "average" keep the distances of all points of a problem, ``8 n^2`` bytes,
             and there is less; where that suffices, fewer problems are worked on at a time.
         BackendUnavailable: the backend cannot run here.
@@ -68,6 +79,7 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
     if isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 for p in points):
         return _ragged(points, method, backend)
     name = resolve(backend, device_of(points))
+    _check_count(points, "points", method)
     if name == "triton":
         return _on_gpu([points], ["points"], (2, 3), method)[0]
     floats = to_floats(points, "points")
@@ -82,6 +94,8 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
 
 def _ragged(points: Sequence[Any], method: str, backend: str) -> list[Any]:
     name = resolve(backend, device_of(points[0]))
+    for k, p in enumerate(points):
+        _check_count(p, f"points[{k}]", method)
     if name == "triton":
         return _on_gpu(points, [f"points[{k}]" for k in range(len(points))], (2,), method)
     problems = []
@@ -136,6 +150,15 @@ def _check_size(floats: Any, name: str) -> None:
         raise ValueError(
             f"{name}: expected at least one point of one coordinate; got shape {list(floats.shape)}"
         )
+
+
+def _check_count(points: Any, name: str, method: str) -> None:
+    shape = shape_of(points)
+    if len(shape) < 2:
+        return
+    at_most(max(shape), MOST, name, "points, coordinates or problems")
+    if method == "ward" and shape[-1] > 1:
+        at_most(shape[-2], MOST_IN_SPACE, name, "points of more than one coordinate by method 'ward'")
 
 
 def link_batch(points: Floats, method: str, backend: str, name: str = "points") -> npt.NDArray[np.float64]:

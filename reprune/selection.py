@@ -11,7 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from . import gpu, reference
-from .arrays import Array, device_of, integer, is_tensor, like, one_of, seed_of, text, to_floats
+from .arrays import (
+    MOST,
+    MOST_IN_SPACE,
+    Array,
+    at_most,
+    device_of,
+    integer,
+    is_tensor,
+    like,
+    one_of,
+    seed_of,
+    shape_of,
+    text,
+    to_floats,
+)
 from .backend import core, num_threads, resolve
 from .tensors import back as back_to
 from .tensors import finite, to_float_tensor
@@ -86,7 +100,9 @@ def select_filters(
     The kernels ``weight[:, j]`` of every input channel j are clustered by Ward linkage. All channels are cut
     at one height, the largest at which any of them makes its ``O - keep``-th merge (Eq. 5), so that each ends
     with at most ``keep`` clusters. Then ``keep`` filters are picked greedily to cover the most clusters
-    (Eq. 6-7).
+    (Eq. 6-7). Any finite weights are clustered right, by the rule and with the heights of :func:`linkage`:
+    every backend but "triton", which breaks ties between merges otherwise, gives the same selection to the
+    last bit.
 
     Args:
         weight: ``[O, I, ...]``, the weight of a convolution or linear layer; numpy or torch, any real dtype
@@ -94,16 +110,20 @@ def select_filters(
         keep: filters to keep, 1 to O.
         seed: any integer; with ``name`` it fixes how ties are broken, the same on every backend.
         ties: ``"random"``, uniform among the tied (the paper's rule); ``"norm"``, the filter with the larger
-            L2 norm.
+            L2 norm; norms below 1e-300 of the largest weight count as 0.
         name: the layer's name.
         backend: ``"auto"``, ``"reference"``, ``"cpp"`` or ``"triton"``.
 
     Raises:
         ValueError, TypeError: wrong shape, NaN or infinity, ``keep`` outside 1..O, unknown ``ties`` or
-            ``backend``.
+            ``backend``, more than 2^30 filters or channels, or 2^24 filters of larger kernels than 1x1.
         BackendUnavailable: the backend cannot run here.
     """
     chosen = resolve(backend, device_of(weight))
+    shape = shape_of(weight)
+    at_most(max(shape, default=0), MOST, "weight", "filters, channels or numbers of a kernel")
+    if math.prod(shape[2:]) > 1:
+        at_most(shape[0], MOST_IN_SPACE, "weight", "filters of kernels of more than one number")
     given: Any
     if chosen == "triton":
         given = to_float_tensor(weight, "weight")
