@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from torch import nn
 
 from .pruner import Pruner
-from .pruner.state import widen
+from .pruner.full_size import FullSize, full_size_state
+from .wrappers import AVERAGES, bare
 
 
 class REPrune(Callback):
@@ -23,8 +26,16 @@ class REPrune(Callback):
     ``example_input_array`` unless given.  On several devices use ``mode="mask"``.  ``callback.pruner`` has
     the history and the plan.
 
-    Checkpoints go on with ``trainer.fit(module, ckpt_path=...)``: they hold model and optimizer at full
-    size, in either mode.  After the last epoch the module is small.
+    An event comes after the last batch of its epoch and before the validation, so what is validated is what
+    is saved and what goes on.  After the last epoch the module is small.
+
+    From the start of ``fit`` the module's ``state_dict()`` is at full size, whatever the size of its tensors,
+    with zeros for channels that are gone.  So any checkpoint loads into a module as it is built, which then
+    computes what was validated, and into one that was pruned, which takes the sizes of the network in it
+    (``trainer.test(ckpt_path="best")``).  ``trainer.fit(module, ckpt_path=...)`` goes on to the bit.
+
+    A second ``fit`` of the same module goes on where the first ended.  Copies of the module that other
+    callbacks hold, such as those of ``EMAWeightAveraging`` and ``StochasticWeightAveraging``, go along.
 
     The module needs one optimizer.  Raises ``ValueError`` when training starts if it does not fit.
     """
@@ -54,37 +65,78 @@ class REPrune(Callback):
         self._example = example_inputs
         self._settings = settings
         self._saved: dict[str, Any] | None = None
+        self._full_size: FullSize | None = None
+        self._offset = 0
+        """The trainer's epoch when the pruner's was 0."""
         self.pruner: Pruner | None = None
         """The pruner, once training has started."""
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """A checkpoint that is loaded now brings the whole training, at full size."""
+        if self._full_size is not None:
+            self._full_size.grow = stage == "fit"
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Build the pruner, at the point of a checkpoint if there is one."""
+        """Build the pruner, at the point of a checkpoint if there is one, or go on with the one there is."""
+        if len(trainer.optimizers) != 1:
+            raise ValueError(f"module: expected one optimizer, it has {len(trainer.optimizers)}")
+        copies = _averages(trainer)
+        with _without_trainer(pl_module):
+            if self._saved is None and self.pruner is not None and self.pruner.model is pl_module:
+                self.pruner.go_on_with(trainer.optimizers[0], copies)
+                self._offset = trainer.current_epoch - self.pruner.epoch
+            else:
+                self.pruner = self._built(trainer, pl_module, copies)
+        assert self._full_size is not None
+        self._full_size.grow = False
+        for module in (pl_module, *copies):
+            self._full_size.attach(module)
+        self._check_end(trainer)
+
+    def _built(self, trainer: Trainer, pl_module: LightningModule, copies: list[nn.Module]) -> Pruner:
         example = pl_module.example_input_array if self._example is None else self._example
         if example is None:
             raise ValueError(
                 "example_inputs: none given, and the module has no example_input_array; give one"
             )
-        if len(trainer.optimizers) != 1:
-            raise ValueError(f"module: expected one optimizer, it has {len(trainer.optimizers)}")
         if self._settings["mode"] == "shrink" and trainer.world_size > 1:
             raise ValueError("mode: 'shrink' works on one device only; use mode='mask' on several")
         example = torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: x.to(pl_module.device), example)
-        with _without_trainer(pl_module):
-            self.pruner = Pruner(pl_module, trainer.optimizers[0], example, **self._settings)
-        if trainer.max_epochs is not None and -1 < trainer.max_epochs < self.pruner.schedule.last:
-            raise ValueError(
-                f"until: the last event comes after epoch {self.pruner.schedule.last}, and the trainer stops "
-                f"after {trainer.max_epochs}"
-            )
+        pruner = Pruner(pl_module, trainer.optimizers[0], example, copies=copies, **self._settings)
+        self._full_size = FullSize(pruner)
+        self._offset = trainer.current_epoch
         if self._saved is not None:
-            self.pruner.load_state_dict(self._saved)
+            pruner.load_state_dict(self._saved["pruner"])
+            self._offset = self._saved["offset"]
             self._saved = None
+        return pruner
+
+    def _check_end(self, trainer: Any) -> None:
+        assert self.pruner is not None
+        last, most = self._offset + self.pruner.schedule.last, trainer.max_epochs
+        if most is None or most == -1 or self.pruner.finished or trainer.fast_dev_run:
+            return
+        if most < last:
+            raise ValueError(
+                f"until: the last event comes after epoch {last}, and the trainer stops after {most}"
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """An epoch is done, and not yet validated."""
+        if trainer.is_last_batch:
+            self._step(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """One epoch is done."""
+        """An epoch is done, if it had no last batch."""
+        self._step(trainer, pl_module)
+
+    def _step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.pruner is not None
         with _without_trainer(pl_module):
-            self.pruner.step()
+            while self.pruner.epoch < trainer.current_epoch + 1 - self._offset:
+                self.pruner.step()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make the module small, unless training was stopped before the last event."""
@@ -95,7 +147,7 @@ class REPrune(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Goes into checkpoints."""
-        return {} if self.pruner is None else self.pruner.state_dict()
+        return {} if self.pruner is None else {"pruner": self.pruner.state_dict(), "offset": self._offset}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Comes out of a checkpoint, before training starts."""
@@ -104,16 +156,33 @@ class REPrune(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let model and optimizer be of full size in the checkpoint, as Lightning restores them first."""
-        if self.pruner is not None and not self.pruner.finished and checkpoint.get("optimizer_states"):
-            widen(self.pruner, checkpoint["state_dict"], checkpoint["optimizer_states"][0])
+        """Let the optimizer's state be of full size in the checkpoint, as Lightning restores it first."""
+        if self.pruner is not None and checkpoint.get("optimizer_states"):
+            states = checkpoint["optimizer_states"]
+            checkpoint["optimizer_states"] = [full_size_state(self.pruner, states[0]), *states[1:]]
+
+
+def _averages(trainer: Any) -> list[nn.Module]:
+    """The averages of the module that other callbacks hold."""
+    found = []
+    for callback in trainer.callbacks:
+        for value in vars(callback).values():
+            inner, around = bare(value) if isinstance(value, nn.Module) else (None, set())
+            if inner and (around & AVERAGES or isinstance(callback, StochasticWeightAveraging)):
+                found.append(inner)
+    return found
 
 
 @contextlib.contextmanager
 def _without_trainer(module: LightningModule) -> Iterator[None]:
-    """A module is copied while it is traced, and its trainer must not be."""
+    """A module is copied while it is traced, and its trainer must not be, nor what torch.compile made of its
+    methods, which would still run the module in the copy."""
     trainer, module.trainer = module.trainer, None
+    names = ["_compiler_ctx", *(name.removeprefix("original_") for name in module._compiler_ctx or ())]
+    compiled = {name: module.__dict__.pop(name) for name in names if name in module.__dict__}
+    module._compiler_ctx = None
     try:
         yield
     finally:
         module.trainer = trainer
+        module.__dict__.update(compiled)

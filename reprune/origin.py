@@ -30,6 +30,12 @@ def remember_plan(model: nn.Module, plan: PruningPlan, first: PruningPlan | None
         module.__dict__[_MARK] = {"plan": text, "name": name, "tensors": tensors}
 
 
+def forget_plan(model: nn.Module) -> None:
+    """Let `model` be as if no plan had made it."""
+    for module in model.modules():
+        module.__dict__.pop(_MARK, None)
+
+
 def plan_of(model: nn.Module) -> PruningPlan | None:
     """The plan that made `model` from the full model, if one did; put together from those of its parts, and
     the part of a larger network's that is its own.

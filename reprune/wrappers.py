@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 T = TypeVar("T")
@@ -18,6 +21,9 @@ WRAPPERS = {
     "ModelEmaV3": "module",
 }
 """{class: where it holds what it wraps}; subclasses and namesakes of other packages do alike."""
+
+AVERAGES = {"AveragedModel", "ModelEmaV2", "ModelEmaV3"}
+"""Those whose module is not the one that was given, but a copy with averaged values."""
 
 
 def inside(module: nn.Module) -> str | None:
@@ -51,6 +57,16 @@ def changeable(model: nn.Module) -> nn.Module:
             "parameters that it was made for; change the module inside (model.module) and wrap it again"
         )
     return inner
+
+
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Nothing is compiled, and nothing that was runs, in between."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled yet
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def plain_names(model: nn.Module) -> Callable[[str], str]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..wrappers import named_modules
 from .known import Known
 from .labels import Ints
 
@@ -87,7 +88,7 @@ def norms_seen(model: nn.Module, known: Known) -> Iterator[dict[str, Ints]]:
 
     handles = [
         module.register_forward_pre_hook(look(name))
-        for name, module in model.named_modules()
+        for name, module in named_modules(model).items()
         if isinstance(module, _Norm) and not [*module.parameters(), *module.buffers()]
     ]
     try:
@@ -104,8 +105,9 @@ def _channel_dim(module: nn.Module, x: Tensor) -> int:
 
 def set_widths(model: nn.Module, widths: Mapping[str, int]) -> None:
     """Tell norms without tensors, {name: channels}, how many they are given."""
+    modules = named_modules(model)
     for name, channels in widths.items():
-        _set_width(model.get_submodule(name), channels)
+        _set_width(modules[name], channels)
 
 
 def _set_width(module: nn.Module, channels: int) -> None:

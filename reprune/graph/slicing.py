@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..wrappers import named_parameters, plain_names
+from ..wrappers import named_modules, named_parameters, plain_names
 from .copying import shared_copy
 from .labels import Ints
 from .sizes import remember_sizes, set_widths
@@ -80,7 +80,7 @@ def successor(old: Tensor, value: Tensor, moved: Callable[[Tensor], Tensor] | No
 def put(model: nn.Module, new: Mapping[Tensor, Tensor], widths: Mapping[str, int] | None = None) -> None:
     """Replace tensors of `model`, tied ones at every place, and set the sizes that its layers remember; those
     of norms without tensors are given as `widths`.  ``ValueError`` if there is none of such a name."""
-    for name in sorted((widths or {}).keys() - dict(model.named_modules()).keys()):
+    for name in sorted((widths or {}).keys() - named_modules(model).keys()):
         raise ValueError(f"plan: made for a model with a norm named {name}; this model has none")
     for module in model.modules():
         for store in (module._parameters, module._buffers):

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from ..wrappers import eagerly
 from .copying import fresh
 from .held import tensors_in
 from .known import Key, Known
@@ -261,7 +262,7 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
     trace.preserved.begin_pass()
     if (watch := current()) is not None:
         watch.begin_pass()
-    with trace, _Functions(trace):
+    with eagerly(), trace, _Functions(trace):
         output = model(*args, **kwargs)
     pin_outputs(trace.known, trace.memory, output, model)
 

@@ -20,8 +20,6 @@ class Members:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, copies: Sequence[nn.Module]
     ) -> None:
         self.model = model
-        self.optimizer = optimizer
-        self.copies = tuple(copies)
         self.sizes = {name: tuple(t.shape) for name, t in named_tensors(model).items()}
         """{tensor: its full shape}."""
         self._dtypes = {name: t.dtype for name, t in named_tensors(model).items()}
@@ -33,12 +31,20 @@ class Members:
                     "DistributedDataParallel, or make the pruner's plan with reprune.make_plan before "
                     "sharding"
                 )
-        for k, copy in enumerate(self.copies):
-            found = {name: tuple(t.shape) for name, t in named_tensors(copy).items()}
-            if found != self.sizes:
+        self.replace(optimizer, copies)
+
+    def replace(self, optimizer: torch.optim.Optimizer, copies: Sequence[nn.Module]) -> None:
+        """Another optimizer and other copies of the model as it is now.
+
+        Raises ``ValueError`` for a copy with other tensors.
+        """
+        sizes = {name: t.shape for name, t in named_tensors(self.model).items()}
+        for k, copy in enumerate(copies):
+            if {name: t.shape for name, t in named_tensors(copy).items()} != sizes:
                 raise ValueError(
                     f"copies: number {k} has other tensors than the model; expected copies of it"
                 )
+        self.optimizer, self.copies = optimizer, tuple(copies)
 
     def models(self) -> list[tuple[str, nn.Module]]:
         """[(prefix of its keys, model or copy)]."""

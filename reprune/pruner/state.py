@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from ..graph import sliced_shape
-from ..wrappers import named_parameters
 from .history import History
 from .state_check import FORMAT, check
 
@@ -92,25 +91,3 @@ def keep(pruner: Pruner) -> Callable[[], None]:
         pruner._store.full = full
 
     return put_back
-
-
-def widen(pruner: Pruner, model_state: dict[str, Any], optimizer_state: dict[str, Any]) -> None:
-    """Replace what is cut in two ``state_dict()`` by its full-size twin; nothing else is changed.
-
-    A full-size model and optimizer that are given these go on with ``pruner.load_state_dict``.
-    """
-    pruner._absorb(pruner._enforcement.every)
-    full = pruner._store.full
-    for name in model_state:
-        if f"model/{name}" in full:
-            model_state[name] = full[f"model/{name}"].clone()
-    names = {id(parameter): name for name, parameter in named_parameters(pruner.model).items()}
-    held = [names.get(id(p), "") for group in pruner.optimizer.param_groups for p in group["params"]]
-    states = optimizer_state["state"]
-    optimizer_state["state"] = {
-        number: {
-            kind: full[key].clone() if (key := f"state/{kind}/{held[number]}") in full else value
-            for kind, value in state.items()
-        }
-        for number, state in states.items()
-    }

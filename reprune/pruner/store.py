@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +37,10 @@ class Store:
         for key, tensor in saved.items():
             fits = key in was and was[key].shape == tensor.shape
             self.full[key] = torch.empty_like(was[key]).copy_(tensor) if fits else tensor.clone()
+
+    def drop(self, what: Callable[[str], bool]) -> None:
+        """Forget the twins of the keys that `what` is true of."""
+        self.full = {key: tensor for key, tensor in self.full.items() if not what(key)}
 
     def take(self, key: str, where: Positions, device: torch.device) -> Tensor:
         """The positions `where`, as a tensor of its own on `device`."""

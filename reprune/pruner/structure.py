@@ -39,7 +39,7 @@ class Structure:
         self._example = full.example
         self.graph = _light(full)
         traced = full.traced
-        movable = np.zeros(traced.atoms.count, dtype=bool)
+        self._movable = movable = np.zeros(traced.atoms.count, dtype=bool)
         for group in full.groups:
             movable[group.atoms] = True
         self._lines: dict[str, dict[int, Ints]] = {}
@@ -47,6 +47,24 @@ class Structure:
             atoms = traced.atoms.of[line]
             if movable[atoms].any():
                 self._lines.setdefault(name, {})[dim] = atoms
+
+    def spared(self, model: nn.Module) -> dict[str, set[int]]:
+        """{tensor: dimensions} along which zeros do not take channels out of `model`."""
+        return spared_dims(model, self._lines)
+
+    def alive_in(self, tensors: Mapping[str, Tensor], spared: Mapping[str, set[int]]) -> Mask:
+        """The atoms of which `tensors`, some of the full model's, have anything but zeros.
+
+        Along the dimensions of `spared` there are others in any case.
+        """
+        alive = ~self._movable
+        for name, dims in self._lines.items():
+            if name in tensors:
+                there = (tensors[name] != 0).cpu().numpy()
+                for dim in dims.keys() - spared.get(name, set()):
+                    others = tuple(k for k in range(there.ndim) if k != dim)
+                    alive[dims[dim][there.any(axis=others)]] = True
+        return self.graph.traced.filled(alive)
 
     def layout(self, alive: Mask) -> dict[str, dict[int, Ints]]:
         """{tensor that can be cut: {dimension: positions that are there}} with the atoms `alive`."""
@@ -57,7 +75,7 @@ class Structure:
 
     def mask(self, model: nn.Module) -> MaskMode:
         """Mask mode for `model`; ``ValueError`` if zeros do not take channels out of it."""
-        mask = MaskMode(spared_dims(model, self._lines))
+        mask = MaskMode(self.spared(model))
         kept = self.graph.everything()
         for group in self.graph.groups:
             kept[group.atoms[::2]] = False

@@ -15,7 +15,7 @@ from ..graph import ChannelGraph, Guard, copy_with, cut, named_tensors, preservi
 from ..graph import Mask as Atoms
 from ..optimizers.walk import walk
 from ..plan import Ints
-from ..wrappers import named_modules
+from ..wrappers import eagerly, named_modules
 from .store import Layout, Positions
 
 Lines = Mapping[str, Mapping[int, Ints]]
@@ -122,7 +122,7 @@ def _outputs(model: nn.Module, example: Any, seed: int) -> list[Tensor]:
     """The floating-point outputs in evaluation mode."""
     args, kwargs = example
     torch.manual_seed(seed)
-    with torch.no_grad():
+    with torch.no_grad(), eagerly():
         return _floats(model.eval()(*args, **kwargs))
 
 

@@ -1,0 +1,161 @@
+"""The state of a pruned module at full size: zeros stand for channels that are gone.
+
+A module of full size that loads it computes the same, and a smaller one takes the sizes that it tells of.  So
+checkpoints fit both a module as it is built and one that was pruned, whenever they were written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from ..graph import cut, in_format_of, named_tensors, put, successor
+from ..optimizers import Keeper
+from ..origin import forget_plan, plan_of, remember_plan
+from ..wrappers import plain_names
+from .store import Positions, write
+from .zeros import missing
+
+if TYPE_CHECKING:
+    from .pruner import Pruner
+
+
+class FullSize:
+    """Lets ``state_dict()`` of modules be of full size, and ``load_state_dict()`` take it.
+
+    The modules are the model of `pruner`, its copies and copies of these; `pruner` is at full size now.
+    Anything that is not at full size is loaded as ever, and a state of the module's own tensors
+    (``keep_vars=True``) is left as it is.
+    """
+
+    def __init__(self, pruner: Pruner) -> None:
+        self._pruner = pruner
+        tensors, saved = named_tensors(pruner.model), pruner.model.state_dict()
+        plain = plain_names(pruner.model)
+        here = {plain(name) for name in saved}
+        self._unsaved = {
+            name: tensors[name].detach().clone()
+            for name in pruner._structure.layout(pruner._alive)
+            if name not in here
+        }
+        """What can be cut and is in no state: buffers that are not persistent."""
+        self._spared = pruner._structure.spared(pruner.model)
+        self.grow = False
+        """A module that loads becomes whole: its optimizer, which loads too, does so."""
+
+    def attach(self, module: nn.Module) -> None:
+        """Do so for `module`, and nobody else any more."""
+        for hooks in (module._state_dict_hooks, module._load_state_dict_pre_hooks):
+            for key, hook in list(hooks.items()):
+                if isinstance(getattr(hook, "hook", hook), FullSize):
+                    del hooks[key]
+        module.register_state_dict_post_hook(self)  # type: ignore[no-untyped-call]  # PyTorch's
+        module.register_load_state_dict_pre_hook(self)  # type: ignore[no-untyped-call]
+
+    def __call__(
+        self, module: nn.Module, state: MutableMapping[str, Any], prefix: str, metadata: Any, *loading: Any
+    ) -> None:
+        """The hook: with `loading` of the one kind, else of the other."""
+        plain = plain_names(module)
+        raw = {plain(name.removeprefix(prefix)): name for name in state if name.startswith(prefix)}
+        (self._take if loading else self._give)(module, state, raw)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FullSize:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In a pickle it is a method of PyTorch that does nothing: such a module needs no reprune."""
+        return getattr, (nn.Identity(), "__init__")
+
+    def _give(self, module: nn.Module, state: MutableMapping[str, Any], raw: Mapping[str, str]) -> None:
+        own = {id(tensor) for tensor in named_tensors(module).values()}
+        sizes = self._pruner._members.sizes
+        for name, where in self._layout(module).items():
+            value = state.get(raw.get(name, ""))
+            if isinstance(value, Tensor) and id(value) not in own:
+                state[raw[name]] = scattered(value, sizes[name], where, self._spared.get(name, set()))
+
+    def _take(self, module: nn.Module, state: MutableMapping[str, Any], raw: Mapping[str, str]) -> None:
+        pruner = self._pruner
+        structure, sizes = pruner._structure, pruner._members.sizes
+        whole = structure.layout(pruner._graph.everything())
+        found = {name: state[raw[name]] for name in whole if name in raw}
+        if any(not isinstance(t, Tensor) or tuple(t.shape) != sizes[name] for name, t in found.items()):
+            return  # of another size: as it is, or for PyTorch to refuse
+        alive = pruner._graph.everything() if self.grow else structure.alive_in(found, self._spared)
+        if pruner.mode == "mask" and not pruner.finished:
+            target = whole
+        else:
+            target = structure.layout(alive)
+            self._resize(module, target, alive)
+        if module is pruner.model:
+            pruner._follow(alive)
+        for name in found:
+            state[raw[name]] = cut(found[name], target[name])
+
+    def _layout(self, module: nn.Module) -> dict[str, dict[int, Any]]:
+        """{tensor of `module` that was cut since the pruner began: {dimension: positions that are there}}."""
+        plan, first = plan_of(module), self._pruner._first
+        layout: dict[str, dict[int, Any]] = {}
+        for name, dims in plan.slices.items() if plan is not None else ():
+            before = {} if first is None else first.slices.get(name, {})
+            layout[name] = {
+                dim: np.searchsorted(before[dim], kept) if dim in before else kept
+                for dim, kept in dims.items()
+            }
+        return layout
+
+    def _resize(self, module: nn.Module, target: Mapping[str, Positions], alive: Any) -> None:
+        """Give the tensors of `module` other sizes; their values are loaded afterwards."""
+        tensors, sizes = named_tensors(module), self._pruner._members.sizes
+        whole = self._pruner._structure.layout(self._pruner._graph.everything())
+        now, new = self._layout(module), {}
+        for name, where in target.items():
+            old, before = tensors[name], whole[name] | now.get(name, {})
+            if all(np.array_equal(kept, before[dim]) for dim, kept in where.items()):
+                continue
+            full = self._unsaved.get(name)
+            value = old.new_zeros(sizes[name]) if full is None else full.to(old.device)
+            new[old] = successor(old, in_format_of(old, cut(value, where)), None)
+        plan = self._pruner.plan_with(alive)
+        put(module, new, plan.widths)
+        first = self._pruner._first
+        forget_plan(module)
+        if not alive.all():
+            remember_plan(module, plan, first)
+        elif first is not None:
+            remember_plan(module, first, None)
+
+
+def scattered(part: Tensor, size: tuple[int, ...], where: Positions, spared: Collection[int] = ()) -> Tensor:
+    """`part` at the positions `where` of a tensor of `size`, and zeros elsewhere.
+
+    Ones along the dimensions `spared`, where zeros would give NaN: other tensors take these channels out.
+    """
+    full = in_format_of(part, part.new_zeros(size))
+    for dim, gone in missing(size, {dim: kept for dim, kept in where.items() if dim in spared}):
+        full.index_fill_(dim, torch.from_numpy(gone).to(full.device), 1)
+    for dim, gone in missing(size, {dim: kept for dim, kept in where.items() if dim not in spared}):
+        full.index_fill_(dim, torch.from_numpy(gone).to(full.device), 0)
+    write(full, where, part)
+    return full
+
+
+def full_size_state(pruner: Pruner, optimizer_state: dict[str, Any]) -> dict[str, Any]:
+    """``state_dict()`` of the optimizer of `pruner`, at full size."""
+    layout = pruner._structure.layout(pruner._alive)
+    sizes = pruner._members.sizes
+    wide = {
+        id(entry.value): (entry.value, sizes[entry.name], layout[entry.name])
+        for entry in Keeper(pruner.optimizer).entries(pruner._members.parameters(layout))
+        if tuple(entry.value.shape) != sizes[entry.name]
+    }
+    widened: dict[str, Any] = tree_map_only(
+        Tensor, lambda t: scattered(*wide[id(t)]) if id(t) in wide else t, optimizer_state
+    )
+    return widened
