@@ -16,6 +16,7 @@
 #include "coverage.hpp"
 #include "cut.hpp"
 #include "linkage.hpp"
+#include "near_ties.hpp"
 #include "pool.hpp"
 #include "python_call.hpp"
 #include "scan.hpp"
@@ -86,6 +87,35 @@ Doubles bind_linkage_condensed(const Doubles& distances, std::int64_t n, int met
     double* z = result.mutable_data();
     call_core([&] { return no_memory(1, n, 1); }, [&] { linkage_condensed(d, n, static_cast<Method>(method), z); });
     return result;
+}
+
+// z [n-1, 4] as `fill` writes it, None where that finds a near tie
+template <class Fill>
+std::optional<Doubles> if_unique(std::int64_t n, const Fill& fill) {
+    Doubles result({n - 1, std::int64_t{4}});
+    double* z = result.mutable_data();
+    bool unique = true;
+    const auto work = [&] {
+        try {
+            fill(z);
+        } catch (const NearTie&) {
+            unique = false;
+        }
+    };
+    call_core([&] { return no_memory(1, n, 1); }, work);
+    if (!unique) return std::nullopt;
+    return result;
+}
+
+std::optional<Doubles> bind_linkage_if_unique(const py::array& points, int method) {  // [n, d] -> [n-1, 4]
+    const Points problem = view(points, 0);
+    return if_unique(problem.n, [&](double* z) { linkage(problem, static_cast<Method>(method), z, Ties::refuse); });
+}
+
+// [n (n-1) / 2] -> [n-1, 4]
+std::optional<Doubles> bind_linkage_condensed_if_unique(const Doubles& distances, std::int64_t n, int method) {
+    const double* d = distances.data();
+    return if_unique(n, [&](double* z) { linkage_condensed(d, n, static_cast<Method>(method), z, Ties::refuse); });
 }
 
 Labels bind_cut(const Doubles& trees, const Doubles& heights, int threads) {  // [b, n-1, 4], [b] -> [b, n]
@@ -229,6 +259,9 @@ PYBIND11_MODULE(_core, m) {
     m.def("linkage", &bind_linkage, py::arg("points"), py::arg("method"), py::arg("threads"));
     m.def("linkage_ragged", &bind_linkage_ragged, py::arg("points"), py::arg("method"), py::arg("threads"));
     m.def("linkage_condensed", &bind_linkage_condensed, py::arg("distances"), py::arg("n"), py::arg("method"));
+    m.def("linkage_if_unique", &bind_linkage_if_unique, py::arg("points"), py::arg("method"));
+    m.def("linkage_condensed_if_unique", &bind_linkage_condensed_if_unique, py::arg("distances"), py::arg("n"),
+          py::arg("method"));
     m.def("cut", &bind_cut, py::arg("trees"), py::arg("heights"), py::arg("threads"));
     m.def("max_coverage", &bind_max_coverage, py::arg("labels"), py::arg("clusters"), py::arg("keep"), py::arg("seed"),
           py::arg("name"), py::arg("norms"));

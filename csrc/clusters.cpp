@@ -45,7 +45,7 @@ bool Clusters::blurred(std::int32_t id, double lower, double higher) const {
     const double* x = total(id);
     double squares = 0;
     for (std::int32_t k = 0; k < d; ++k) squares += x[k] * x[k];
-    const double root = std::sqrt(lower), off = n * 0x1p-48 * (root + std::sqrt(squares / size[at(id)]));
+    const double root = std::sqrt(lower), off = (n + d) * 0x1p-48 * (root + std::sqrt(squares / size[at(id)]));
     return std::sqrt(higher) <= root + off;
 }
 

@@ -75,4 +75,15 @@ void to_scipy(const std::vector<Merge>& merges, std::int64_t n, int exponent, do
     }
 }
 
+void refuse_near_heights(const double* z, std::int64_t n, int exponent, const Tolerance& tolerance) {
+    const auto size = [&](double id) { return id < n ? 1.0 : z[4 * (static_cast<std::int64_t>(id) - n) + 3]; };
+    double below = 0, points = 0;  // of the row above: its height, and the points of its smaller cluster
+    for (std::int64_t k = 0; k + 1 < n; ++k) {
+        const double height = std::ldexp(z[4 * k + 2], -exponent), fewer = std::min(size(z[4 * k]), size(z[4 * k + 1]));
+        if (k > 0 && tolerance.covers(below, height, std::max(points, fewer))) throw NearTie();
+        below = height;
+        points = fewer;
+    }
+}
+
 }  // namespace reprune

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "near_ties.hpp"
+
 namespace reprune {
 
 struct Merge {
@@ -17,5 +19,8 @@ void by_height(std::vector<Merge>& merges, std::int64_t n);
 
 // n-1 merges that join n points, in order -> z [n-1, 4]: rows (smaller id, larger id, height times 2^exponent, size).
 void to_scipy(const std::vector<Merge>& merges, std::int64_t n, int exponent, double* z);
+
+// Throws NearTie if rounding decides the order of the rows of z [n-1, 4]; exponent: as above.
+void refuse_near_heights(const double* z, std::int64_t n, int exponent, const Tolerance& tolerance);
 
 }  // namespace reprune

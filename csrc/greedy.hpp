@@ -14,6 +14,7 @@
 
 #include "dendrogram.hpp"
 #include "loops.hpp"
+#include "near_ties.hpp"
 
 namespace reprune {
 
@@ -24,8 +25,9 @@ namespace reprune {
 template <class Space>
 class Greedy {
   public:
-    Greedy(Space& space, std::vector<std::int32_t> numbers)
-        : space_(space), number_(std::move(numbers)), places_(number_.size()), gone_(places_, 0.0), reached_(places_, 0.0),
+    // refuse_within: throw NearTie where a merge is decided by less; null: decide all the same. Rows must be whole then.
+    Greedy(Space& space, std::vector<std::int32_t> numbers, const Tolerance* refuse_within = nullptr)
+        : space_(space), refuse_within_(refuse_within), number_(std::move(numbers)), places_(number_.size()), gone_(places_, 0.0), reached_(places_, 0.0),
           least_(places_, infinity), nearest_(places_, nowhere), again_(places_) {}
 
     std::vector<Merge> run(double limit) {  // all merges of height <= limit, in their order
@@ -38,6 +40,7 @@ class Greedy {
             std::size_t a = 0;
             while (least_[a] != least) ++a;
             const auto b = static_cast<std::size_t>(nearest_[a]);
+            if (refuse_within_ != nullptr) refuse_near_tie(a, b);
             const double height = std::max({least, reached_[a], reached_[b]});
             merges.push_back({number_[a], number_[b], height});
             space_.join(a, b, height);
@@ -61,6 +64,20 @@ class Greedy {
         std::size_t j = i + 1;
         while (row[j] + gone_[j] != least_[i]) ++j;
         nearest_[i] = static_cast<std::int32_t>(j);
+    }
+
+    // Is another cluster about as near to a or b as they are to each other?
+    void refuse_near_tie(std::size_t a, std::size_t b) {
+        double other = infinity;
+        for (const std::size_t i : {a, b}) {
+            const double* row = space_.row(i);
+            std::size_t from = 0;
+            for (const std::size_t to : {a, b, places_}) {  // all but the two
+                other = std::min(other, smallest_sum(row + from, gone_.data() + from, to - from));
+                from = to + 1;
+            }
+        }
+        if (refuse_within_->covers(least_[a], other, 1)) throw NearTie();
     }
 
     void after(std::size_t a, std::size_t b) {
@@ -96,6 +113,7 @@ class Greedy {
     }
 
     Space& space_;
+    const Tolerance* refuse_within_;
     std::vector<std::int32_t> number_;
     std::size_t places_;
     std::vector<double> gone_, reached_;  // infinity for a place that is gone; the height of its own merge

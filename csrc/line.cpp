@@ -124,24 +124,24 @@ void Line::collapse() {
     boundary_[at(live_)] = n_ - 1;
 }
 
-void Line::run(double limit, bool wide) {
+void Line::run(double limit, bool wide, const Tolerance* refuse_within) {
     sequence_.clear();
     sort();
     collapse();
     const double cost = limit * limit / 2 * (1 + 0x1p-8);  // a little further, so that rounding near the limit is no matter
-    if (!wide && blur_ * n_ <= cost * 0x1p-10 && rounds(cost)) {
+    if (!wide && blur_ * n_ <= cost * 0x1p-10 && rounds(cost, refuse_within == nullptr)) {
         heights_of(heights_.data(), n_ - 1);
     } else {
         sort();
         collapse();
-        greedy(limit);
+        greedy(limit, refuse_within);
     }
 }
 
 // Every round joins all neighbours whose gap is the smallest on both sides: they are each other's nearest. Most data takes
 // few rounds; where a round joins little, the rest goes one by one. Heights are costs until the end. False: rounding may have
 // decided.
-bool Line::rounds(double limit) {
+bool Line::rounds(double limit, bool decide) {
     double *total = total_.data(), *size = size_.data(), *gap = gap_.data();
     std::int32_t* boundary = boundary_.data();
     std::int64_t* join = join_.data();
@@ -150,7 +150,7 @@ bool Line::rounds(double limit) {
         gaps(live_, total, size, gap);  // gap[i]: to the left of cluster i
         gap[0] = gap[live_] = gap[live_ + 1] = infinity;
         total[live_] = size[live_] = 0;
-        if (smallest(live_, gap, size, limit, blur_, join) && !settle(limit)) return false;
+        if (smallest(live_, gap, size, limit, blur_, join) && !(decide && settle(limit))) return false;
         std::int32_t to = 0;
         std::int64_t skip = 0;  // was this cluster joined to the one before it?
         for (std::int32_t i = 0; i < live_; ++i) {
@@ -239,8 +239,9 @@ bool Line::chain(double limit) {
     }
 }
 
-// As the rule reads: the lowest join of all, again and again.
-void Line::greedy(double limit) {
+// As the rule reads: the lowest join of all, again and again. Across a neighbour no one is as near as the nearer of the two on
+// either side of it, so neighbours show whether rounding decides.
+void Line::greedy(double limit, const Tolerance* refuse_within) {
     // clusters by their first one: `last`, numbers and heights; boundary b is that between b and b + 1 of those at first
     const std::int32_t count = live_;
     std::vector<std::int32_t> first(at(count)), last(at(count)), id(at(count));
@@ -270,6 +271,12 @@ void Line::greedy(double limit) {
         if (height > limit) return;
         if (heights_[at(boundary_[at(b)])] < infinity || gap(b) != least) continue;  // joined, or its clusters were
         const std::int32_t left = first[at(b)], end = last[at(b + 1)];
+        if (refuse_within != nullptr) {
+            const double points = std::max(size_[at(left)], size_[at(b + 1)]);
+            const double before = left > 0 ? std::get<0>(gap(left - 1)) : infinity;
+            const double after = end + 1 < count ? std::get<0>(gap(end)) : infinity;
+            if (refuse_within->covers(height, std::min(before, after), points)) throw NearTie();
+        }
         const double raised = std::max({height, reached[at(left)], reached[at(b + 1)]});
         heights_[at(boundary_[at(b)])] = reached[at(left)] = raised;
         sequence_.push_back(boundary_[at(b)]);

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "near_ties.hpp"
+
 namespace reprune {
 
 class Line {  // memory is kept from one channel to the next
@@ -15,7 +17,8 @@ class Line {  // memory is kept from one channel to the next
     double* start(std::int32_t n);  // values [n] to be filled in, scaled
     // Finds the joins of height <= limit: heights()[p] is that of the join which closes the boundary between the sorted points
     // p and p + 1; above the limit, or infinite, where none within the limit does. wide: as Scale has it.
-    void run(double limit, bool wide);
+    // refuse_within: throw NearTie where a join is decided by less; null: decide all the same.
+    void run(double limit, bool wide, const Tolerance* refuse_within = nullptr);
 
     const std::int32_t* order() const { return order_.data(); }  // [n] points by value, equal ones by id
     const double* heights() const { return heights_.data(); }    // [n-1]
@@ -25,10 +28,10 @@ class Line {  // memory is kept from one channel to the next
   private:
     void sort();
     void collapse();
-    bool rounds(double limit);
+    bool rounds(double limit, bool decide);
     bool settle(double limit);
     bool chain(double limit);
-    void greedy(double limit);
+    void greedy(double limit, const Tolerance* refuse_within);
 
     std::int32_t n_ = 0, live_ = 0;
     double blur_ = 0;  // costs of clusters of s points that differ by less than s times this may be equal

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "call.hpp"
@@ -22,11 +23,27 @@ namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 
-std::vector<Merge> ward(const Points& points, int& exponent) {
+// What the caller wants and what became of the points.
+struct Task {
+    Ties ties;
+    int exponent = 0;                    // as Scale has it
+    std::optional<Tolerance> tolerance;  // where near ties are refused
+
+    const Tolerance* refuse_within() const { return tolerance ? &*tolerance : nullptr; }
+    void begin(const Points& points, const Scale& scale, const double* rows) {
+        exponent = scale.exponent;
+        if (ties == Ties::decide) return;
+        if (scale.wide) throw NearTie();  // others compute with squares
+        tolerance.emplace(points.n, points.d, exponent, rows);
+    }
+};
+
+std::vector<Merge> ward(const Points& points, Task& task) {
     Ward& space = kept<Ward>();
-    const Scale scale = load(points, space.start(static_cast<std::int32_t>(points.n), static_cast<std::int32_t>(points.d)));
-    exponent = scale.exponent;
-    space.run(infinity, scale.wide);
+    double* rows = space.start(static_cast<std::int32_t>(points.n), static_cast<std::int32_t>(points.d));
+    const Scale scale = load(points, rows);
+    task.begin(points, scale, rows);
+    space.run(infinity, scale.wide, task.ties == Ties::refuse);
     std::vector<Merge> merges;
     merges.reserve(space.joins().size());
     for (const Join& x : space.joins()) merges.push_back({x.gone, x.kept, x.height});
@@ -34,11 +51,12 @@ std::vector<Merge> ward(const Points& points, int& exponent) {
     return merges;
 }
 
-std::vector<Merge> ward_on_a_line(const Points& points, int& exponent) {
+std::vector<Merge> ward_on_a_line(const Points& points, Task& task) {
     Line& space = kept<Line>();
-    const Scale scale = load(points, space.start(static_cast<std::int32_t>(points.n)));
-    exponent = scale.exponent;
-    space.run(infinity, scale.wide);
+    double* values = space.start(static_cast<std::int32_t>(points.n));
+    const Scale scale = load(points, values);
+    task.begin(points, scale, values);
+    space.run(infinity, scale.wide, task.refuse_within());
     std::vector<Merge> merges;
     merges.reserve(static_cast<std::size_t>(points.n));
     const auto add = [&](std::int32_t p) {
@@ -74,16 +92,21 @@ void measure(const std::vector<double>& rows, std::size_t n, std::size_t d, bool
     }
 }
 
-std::vector<Merge> agglomerate(Square& square, std::size_t n) {
+std::vector<Merge> agglomerate(Square& square, std::size_t n, const Task& task) {
     square.mirror();
     std::vector<std::int32_t> numbers(n);
     std::iota(numbers.begin(), numbers.end(), 0);
-    return Greedy<Square>(square, numbers).run(infinity);
+    return Greedy<Square>(square, numbers, task.refuse_within()).run(infinity);
+}
+
+void write(const std::vector<Merge>& merges, std::int64_t n, const Task& task, double* z) {
+    to_scipy(merges, n, task.exponent, z);
+    if (task.tolerance) refuse_near_heights(z, n, task.exponent, *task.tolerance);
 }
 
 }  // namespace
 
-void linkage_condensed(const double* distances, std::int64_t points, Method method, double* z) {
+void linkage_condensed(const double* distances, std::int64_t points, Method method, double* z, Ties ties) {
     const auto n = static_cast<std::size_t>(points);
     Square square(n, method);
     double largest = 0;
@@ -98,28 +121,30 @@ void linkage_condensed(const double* distances, std::int64_t points, Method meth
         hear(static_cast<std::int64_t>(8 * n));
         for (std::size_t j = i + 1; j < n; ++j) square.row(i)[j] = std::ldexp(*distances++, -exponent);
     }
-    to_scipy(agglomerate(square, n), points, exponent, z);
+    Task task{ties, exponent, {}};
+    if (ties == Ties::refuse) task.tolerance.emplace(points, 0, exponent, nullptr);
+    write(agglomerate(square, n, task), points, task, z);
 }
 
-void linkage(const Points& points, Method method, double* z) {
-    int exponent = 0;
+void linkage(const Points& points, Method method, double* z, Ties ties) {
+    Task task{ties, 0, {}};
     std::vector<Merge> merges;
     if (method == Method::ward) {
-        merges = points.d == 1 ? ward_on_a_line(points, exponent) : ward(points, exponent);
+        merges = points.d == 1 ? ward_on_a_line(points, task) : ward(points, task);
     } else {
         const auto n = static_cast<std::size_t>(points.n), d = static_cast<std::size_t>(points.d);
         std::vector<double> rows(n * d);
         const Scale scale = load(points, rows.data());
-        exponent = scale.exponent;
+        task.begin(points, scale, rows.data());
         if (method == Method::single) {
             merges = single_linkage(rows, points.n, points.d, scale.wide);
         } else {
             Square square(n, method);
             measure(rows, n, d, scale.wide, square);
-            merges = agglomerate(square, n);
+            merges = agglomerate(square, n, task);
         }
     }
-    to_scipy(merges, points.n, exponent, z);
+    write(merges, points.n, task, z);
 }
 
 }  // namespace reprune

@@ -22,15 +22,17 @@ double* Ward::start(std::int32_t n, std::int32_t d) {
     return points_.data();
 }
 
-void Ward::run(double limit, bool wide) {
+void Ward::run(double limit, bool wide, bool refuse) {
     clusters_.start(points_.data(), n_, d_);
     if (limit <= 0) return;
+    if (refuse && (wide || clusters_.joins.size() > 1)) throw NearTie();  // of equal points
     const double cost = limit * limit / 2 * (1 + 0x1p-6);  // a little further, so that rounding near the limit is no matter
     if (!wide) {
         clusters_.begin();
         clusters_.tied = clusters_.blurred(cost);
         if (!clusters_.tied) levels(cost);
         if (!clusters_.tied) return;
+        if (refuse) throw NearTie();
         clusters_.start(points_.data(), n_, d_);
     }
     greedy(limit, wide);

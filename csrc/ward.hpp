@@ -10,8 +10,9 @@ namespace reprune {
 class Ward {  // memory is kept from one channel to the next
   public:
     double* start(std::int32_t n, std::int32_t d);  // rows [n, d] to be filled in, scaled
-    // Makes all joins of height <= limit, and maybe a few above it: joins(). wide: as Scale has it.
-    void run(double limit, bool wide);
+    // Makes all joins of height <= limit, and maybe a few above it: joins(). wide: as Scale has it. refuse: throw NearTie where
+    // rounding may decide.
+    void run(double limit, bool wide, bool refuse = false);
     const std::vector<Join>& joins() const { return clusters_.joins; }
     bool in_order() const { return clusters_.tied; }  // joins are in the order that the rule makes them in, else in any
 

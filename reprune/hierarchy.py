@@ -6,15 +6,15 @@ condensed distances, in the C++ core; every other name, argument and error is sc
 which takes linear time, most of it for checking its argument; so is "single" on condensed distances.
 
 The result is scipy's: the same merges in the same order, heights to rounding (1e-15 of the largest). Where
-merges tie, scipy's order follows its own rounding, so ties are handed on to scipy too: values on a grid
-(integers, multiples of 1/1000 or 1/1024) at once, others when two heights of the result are equal. One kind
-of tie leaves no trace in the heights, and there another dendrogram can come, as right as scipy's: a cluster,
-off these grids, that is equally near to two others, of which it can join but one.
+rounding could decide, because two merges cost as good as the same, the order is whatever scipy's own rounding
+says, so the core notes such ties and leaves the whole problem to scipy. A threshold that equals a height but
+for rounding may therefore cut on its other side, as with scipy's own heights on another machine;
+:func:`fclusterdata`, which knows the threshold, leaves that to scipy too.
 """
 
 from __future__ import annotations
 
-import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy.typing as npt
 from . import reference
 from .arrays import is_tensor
 from .backend import resolve
-from .linkage import link_batch, link_condensed
+from .linkage import link_if_unique, points_of
 
 try:
     from scipy.cluster import hierarchy as _scipy
@@ -34,9 +34,8 @@ __all__ = list(_scipy.__all__)
 
 Result = npt.NDArray[np.float64]
 
-_LARGEST = 1e150  # the squares of larger numbers overflow in scipy, which is an error there
-_GRIDS = (1024.0, 1000.0)  # parts of one: binary and decimal
-_TIE = 1e-12  # heights this close (relative) are equal but for rounding
+_MODERATE = 1e130  # between this and its reciprocal, squares neither overflow nor vanish in scipy
+_CLOSE = 1e-6  # relative; a threshold this close to what it is compared with may be equal but for rounding
 
 
 def __getattr__(name: str) -> Any:
@@ -105,48 +104,45 @@ def fclusterdata(
 ) -> npt.NDArray[np.int32]:
     """``scipy.cluster.hierarchy.fclusterdata``: :func:`linkage` of observations ``[n, d]``, then
     ``fcluster``; labels ``[n]`` from 1, errors as scipy's."""
-    Z = _euclidean(X, method, (2,)) if metric == "euclidean" else None
     labels: npt.NDArray[np.int32]
-    if Z is None:
-        labels = _scipy.fclusterdata(X, t, criterion, metric, depth, method, R)
-    else:
-        if R is None:
-            R = _scipy.inconsistent(Z, d=depth)  # whatever the criterion: it checks `depth`
-        labels = _scipy.fcluster(Z, t, criterion, depth, R)
+    ours = metric == "euclidean" and R is None and isinstance(t, Real)
+    Z = _euclidean(X, method, (2,)) if ours else None
+    if Z is not None:
+        found = _scipy.inconsistent(Z, d=depth)  # whatever the criterion: it checks `depth`
+        compared = {"distance": Z[:, 2], "inconsistent": found[:, 3]}.get(criterion)
+        if compared is None or not near(compared, t):
+            labels = _scipy.fcluster(Z, t, criterion, depth, found)
+            return labels
+    labels = _scipy.fclusterdata(X, t, criterion, metric, depth, method, R)
     return labels
+
+
+def near(numbers: Result, threshold: float) -> bool:
+    """Is one of the numbers so near to the threshold that rounding may decide which is larger?"""
+    return bool((np.abs(numbers - threshold) <= _CLOSE * np.abs(threshold)).any())
 
 
 def _euclidean(y: Any, method: Any, dimensions: tuple[int, ...]) -> Result | None:
     """Our dendrogram of ``y``, or None where it might differ from what scipy says: the caller asks scipy
     then, which also knows the right error."""
-    given = _numbers(y) if method in reference.METHODS else None
+    if method not in reference.METHODS or resolve("auto") != "cpp":
+        return None
+    given = _numbers(y)
     if given is None or given.ndim not in dimensions:
         return None
-    Z = _observations(given, method) if given.ndim == 2 else _condensed(given, method)
-    if Z is None:
-        return None
-    heights = Z[:, 2]
-    tied = (heights[1:] - heights[:-1] <= _TIE * heights[1:]).any()
-    return None if tied else Z
+    ours = _are_observations(given) if given.ndim == 2 else _are_distances(given) and method != "single"
+    return link_if_unique(given, method, "y") if ours else None  # scipy's single from distances is as fast
 
 
-def _observations(points: Result, method: str) -> Result | None:
-    if len(points) < 2 or _on_grid(points):
-        return None
+def _are_observations(points: Result) -> bool:
     # scipy warns of a square of distances in the place of observations
-    if points.shape[0] == points.shape[1] and np.isclose(np.diagonal(points), 0).all():
-        return None
-    Z: Result = link_batch(points[None], method, resolve("auto"), "y")[0]
-    return Z
+    square = points.shape[0] == points.shape[1] and np.isclose(np.diagonal(points), 0).all()
+    return len(points) > 1 and not square
 
 
-def _condensed(distances: Result, method: str) -> Result | None:
-    if method == "single" or resolve("auto") != "cpp":  # scipy's minimum spanning tree is as fast
-        return None
-    n = (1 + math.isqrt(1 + 8 * len(distances))) // 2
-    if n * (n - 1) // 2 != len(distances) or distances.min() < 0 or _on_grid(distances):
-        return None
-    return link_condensed(distances, method, "y")
+def _are_distances(numbers: Result) -> bool:
+    n = points_of(numbers)
+    return n * (n - 1) // 2 == len(numbers) and bool(numbers.min() >= 0)
 
 
 def _numbers(y: Any) -> Result | None:
@@ -165,21 +161,5 @@ def _numbers(y: Any) -> Result | None:
     if given.dtype.kind not in "biuf" or given.size == 0:
         return None
     numbers = np.ascontiguousarray(given, dtype=np.float64)
-    # false for NaN too
-    moderate = numbers.max() < _LARGEST and numbers.min() > -_LARGEST
-    return numbers if moderate else None
-
-
-def _on_grid(points: Result) -> bool:
-    largest = np.abs(points).max()
-    # smaller and larger numbers are multiples to within rounding, whatever they are; and most data show in
-    # the first rows that they lie on no grid
-    return any(
-        1 <= largest * grid <= 1e12 and _multiples(points[:8], grid) and _multiples(points[8:], grid)
-        for grid in _GRIDS
-    )
-
-
-def _multiples(points: Result, grid: float) -> bool:
-    scaled = points * grid
-    return bool((np.abs(scaled - np.rint(scaled)) < 1e-3).all())
+    largest = max(numbers.max(), -numbers.min())  # NaN if one is
+    return numbers if largest == 0 or 1 / _MODERATE < largest < _MODERATE else None

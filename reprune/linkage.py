@@ -198,14 +198,43 @@ def link_condensed(
     By the C++ core. Ward's method takes them for Euclidean. Trusts its arguments. ``MemoryError`` names the
     argument `name`.
     """
-    n = (1 + math.isqrt(1 + 8 * len(distances))) // 2
+    n = points_of(distances)
+    _room_for(n, name)
+    Z: npt.NDArray[np.float64] = core().linkage_condensed(distances, n, reference.METHODS.index(method))
+    return Z
+
+
+def link_if_unique(
+    numbers: npt.NDArray[np.float64], method: str, name: str
+) -> npt.NDArray[np.float64] | None:
+    """Points [n, d], or distances [n (n-1) / 2] as for :func:`link_condensed`, finite, n >= 2 -> Z [n-1, 4].
+
+    None where another Z is as right but for rounding: there are two merges that cost as good as the same. By
+    the C++ core; trusts its arguments. ``MemoryError`` names the argument `name`.
+    """
+    index = reference.METHODS.index(method)
+    if numbers.ndim == 2:
+        _threads([numbers.shape], method, name)
+        Z: npt.NDArray[np.float64] | None = core().linkage_if_unique(numbers, index)
+    else:
+        n = points_of(numbers)
+        _room_for(n, name)
+        Z = core().linkage_condensed_if_unique(numbers, n, index)
+    return Z
+
+
+def points_of(distances: npt.NDArray[np.float64]) -> int:
+    """The n of distances [n (n-1) / 2]; rounded down where there is none."""
+    return (1 + math.isqrt(1 + 8 * len(distances))) // 2
+
+
+def _room_for(n: int, name: str) -> None:
+    """Raise MemoryError unless there is room for the square of the condensed distances of n points."""
     threads_within(
         [_square(n)],
         f"{name}: condensed distances of {n:,} points are laid out in a square",
         "fewer points, or, by 'ward' or 'single', observations [n, d] need less",
     )
-    Z: npt.NDArray[np.float64] = core().linkage_condensed(distances, n, reference.METHODS.index(method))
-    return Z
 
 
 def _square(n: int) -> int:

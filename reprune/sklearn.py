@@ -27,8 +27,8 @@ class AgglomerativeClustering(cluster.AgglomerativeClustering):  # type: ignore[
     The C++ core builds the tree for ``linkage`` "ward", "complete" and "average" with ``metric="euclidean"``
     and no connectivity. The rest is handed on to scikit-learn: connectivity, other metrics,
     precomputed distances, callables, and ``linkage="single"``, where the order within a row of ``children_``
-    follows scikit-learn's way through the minimum spanning tree. How ties are met is told in
-    :mod:`reprune.hierarchy`.
+    follows scikit-learn's way through the minimum spanning tree. So are, as :mod:`reprune.hierarchy` tells,
+    trees in which rounding decides, and thresholds as near to a height.
     """
 
     def _fit(self, X: Any) -> AgglomerativeClustering:
@@ -38,6 +38,11 @@ class AgglomerativeClustering(cluster.AgglomerativeClustering):  # type: ignore[
             super()._fit(X)
             return self
         Z = check_memory(self.memory).cache(_tree)(X, self.linkage)
+        threshold = self.distance_threshold
+        # one that equals a height of our own tree was read from it
+        if threshold is not None and hierarchy.near(Z[Z[:, 2] != threshold, 2], threshold):
+            super()._fit(X)  # by scikit-learn's heights, to the last bit
+            return self
         self.children_ = Z[:, :2].astype(np.intp)
         self.n_connected_components_ = 1
         self.n_leaves_ = len(X)
