@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
 
 from .pruner import Pruner
-from .pruner.full_size import FullSize, full_size_state
+from .pruner.full_size import FullSize, full_size_state, go_on_with
 from .wrappers import AVERAGES, bare
 
 
@@ -83,7 +83,7 @@ class REPrune(Callback):
         copies = _averages(trainer)
         with _without_trainer(pl_module):
             if self._saved is None and self.pruner is not None and self.pruner.model is pl_module:
-                self.pruner.go_on_with(trainer.optimizers[0], copies)
+                go_on_with(self.pruner, trainer.optimizers[0], copies)
                 self._offset = trainer.current_epoch - self.pruner.epoch
             else:
                 self.pruner = self._built(trainer, pl_module, copies)

@@ -6,7 +6,7 @@ checkpoints fit both a module as it is built and one that was pruned, whenever t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_map_only
 from ..graph import cut, in_format_of, named_tensors, put, successor
 from ..optimizers import Keeper
 from ..origin import forget_plan, plan_of, remember_plan
-from ..wrappers import plain_names
+from ..wrappers import bare, plain_names
+from .mask import Mask
 from .store import Positions, write
 from .zeros import missing
 
@@ -94,7 +95,7 @@ class FullSize:
             target = structure.layout(alive)
             self._resize(module, target, alive)
         if module is pruner.model:
-            pruner._follow(alive)
+            _follow(pruner, alive)
         for name in found:
             state[raw[name]] = cut(found[name], target[name])
 
@@ -159,3 +160,21 @@ def full_size_state(pruner: Pruner, optimizer_state: dict[str, Any]) -> dict[str
         Tensor, lambda t: scattered(*wide[id(t)]) if id(t) in wide else t, optimizer_state
     )
     return widened
+
+
+def go_on_with(pruner: Pruner, optimizer: torch.optim.Optimizer, copies: Sequence[nn.Module]) -> None:
+    """Let `pruner` go on with another optimizer and other copies, made of the model as it is now."""
+    pruner._unhook()
+    pruner.optimizer = optimizer
+    pruner._members.replace(optimizer, [bare(copy)[0] for copy in copies])
+    pruner._store.drop(lambda key: not key.startswith("model/"))
+    pruner._check()
+    if not pruner.finished:
+        pruner._unhook = Keeper(optimizer).after_each_step(lambda: pruner._hold())
+
+
+def _follow(pruner: Pruner, alive: Any) -> None:
+    """The model of `pruner` was given the atoms `alive` by whoever loaded it."""
+    pruner._alive = alive
+    if isinstance(pruner._enforcement, Mask):
+        pruner._hold = pruner._enforcement.holder(pruner._members, pruner._structure.layout(alive))

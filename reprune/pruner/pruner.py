@@ -223,16 +223,6 @@ class Pruner:
         """The plan that keeps the atoms `alive` of the full model."""
         return plan_of_atoms(self._graph, alive, self._coverage, self._members.sizes, dict(self._settings))
 
-    def go_on_with(self, optimizer: torch.optim.Optimizer, copies: Sequence[nn.Module] = ()) -> None:
-        """Go on with another optimizer and other copies, made of the model as it is now."""
-        self._unhook()
-        self.optimizer = optimizer
-        self._members.replace(optimizer, [bare(copy)[0] for copy in copies])
-        self._store.drop(lambda key: not key.startswith("model/"))
-        self._check()
-        if not self.finished:
-            self._unhook = Keeper(optimizer).after_each_step(lambda: self._hold())
-
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on: plain values and tensors, those of dropped channels included."""
         return state.save(self)
@@ -369,12 +359,6 @@ class Pruner:
                 self._compiled.drop_stale()
 
         return move
-
-    def _follow(self, alive: Atoms) -> None:
-        """The model was given the atoms `alive` by whoever loaded it."""
-        self._alive = alive
-        if isinstance(self._enforcement, Mask):
-            self._hold = self._enforcement.holder(self._members, self._structure.layout(alive))
 
     def _tell_plan(self) -> None:
         """In shrink mode the model carries the plan that made it, so that ``reprune.save`` can write it."""
