@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import nn
@@ -54,7 +54,8 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         _same_names(own, file.shapes, path)
         tensors = named_tensors(inner)
         if plan is not None:
-            plan.check(inner)
+            with _naming(path):
+                plan.check(inner)
         slices = {} if plan is None else {tensors[name]: kept for name, kept in plan.slices.items()}
         for name, old in own.items():
             size = sliced_shape(old.shape, slices.get(old, {}))
@@ -100,8 +101,15 @@ def _plan_in(file: TensorFile, path: str | os.PathLike[str]) -> PruningPlan | No
             f"{path}: this version of reprune reads files of format {FORMAT}, got format {version!r}; "
             "use the version that wrote it, or a newer one"
         )
-    try:
+    with _naming(path):
         return None if plan is None else PruningPlan.from_json(json.dumps(plan))
+
+
+@contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let errors say which file they are about."""
+    try:
+        yield
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
