@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import tempfile
+from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
@@ -153,7 +154,13 @@ CASES = [
 
 
 def process(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=30),
+    )
     for case in CASES:
         (folder / f"{case.__name__}{rank}").write_text(case(rank))
 

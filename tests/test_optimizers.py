@@ -189,7 +189,7 @@ def test_mask(name):
         return
     first = pruner()
     for _ in range(2):
-        train(model, optimizer, 2)
+        train(model, optimizer, 1)
         snap = snapshot(model, optimizer, case.masked)
         first.step()  # which says so where dropped channels are not zero any more
     with warnings.catch_warnings(record=True) as caught:

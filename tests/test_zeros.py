@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 import reprune
 
 SERIES = torch.randn(4, 1, 20, generator=torch.Generator().manual_seed(0))
-SETTINGS = {"sparsity": 0.5, "rule": "uniform", "interval": 1, "until": 3, "regrow": 0.4}
+SETTINGS = {"sparsity": 0.5, "rule": "uniform", "interval": 1, "until": 2, "regrow": 0.4}
 
 
 class PlusLowRank(nn.Module):
@@ -74,11 +74,10 @@ def network(first, second, between=nn.ReLU):
 def trained(model, mode):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-3)
     pruner = reprune.Pruner(model, optimizer, SERIES, mode=mode, **SETTINGS)
-    for _ in range(4):
-        for _ in range(2):
-            optimizer.zero_grad()
-            model(SERIES).square().mean().backward()
-            optimizer.step()
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(SERIES).square().mean().backward()
+        optimizer.step()
         pruner.step()
     return pruner
 
