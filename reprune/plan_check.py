@@ -108,9 +108,8 @@ def _check_layer(
         isinstance(module, nn.modules.conv._ConvTransposeNd) and module.groups > 1
     ):  # the columns of its weight are the channels of one group
         return
-    lines = {id(t): 0 for t in tensors if t.dim() == 1 or not norm}
-    if turned:
-        lines[id(module._parameters.get("weight"))] = 1
+    # a weight may stand there in parts, for a hook to compute it
+    lines = {id(t): int(turned and t.dim() > 1) for t in tensors if t.dim() == 1 or not norm}
     found = [cuts[key][dim] for key, dim in lines.items() if dim in cuts.get(key, {})]
     part = norm and 1 < len(found) < len(lines)  # one alone may be used without its layer
     if found and kept is not None:

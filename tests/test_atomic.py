@@ -219,7 +219,7 @@ def test_folders_and_files_that_may_not_be_written(tmp_path, monkeypatch):
     (tmp_path / "free" / "x").chmod(0o444)
     (tmp_path / "locked").chmod(0o555)
     (tmp_path / "free").chmod(0o777)
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
         folder.chmod(folder.stat().st_mode | 0o055)
     monkeypatch.chdir(tmp_path)
     os.seteuid(65534 if ROOT else os.geteuid())

@@ -212,7 +212,8 @@ def test_the_clock(monkeypatch):
     assert ratio.middle == pytest.approx(0.5, abs=0.05)
     assert ratio.low <= ratio.middle <= ratio.high
     assert clock.FEWEST <= ratio.runs <= clock.MOST
-    assert full.calls == small.calls == ratio.runs + clock.WARM_UP
+    assert full.calls == 0  # a copy ran
+    assert small.calls >= ratio.runs
     assert full.training
 
 
