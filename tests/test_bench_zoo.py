@@ -20,6 +20,7 @@ def zoo(folder, *words):
     return done.stdout, [json.loads(line) for line in lines], (folder / "zoo.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_classifier_and_a_detector(tmp_path):
     sample = ["--only", "squeezenet1_1", "ssdlite320_mobilenet_v3_large", "--columns", "exact"]
     _, rows, table = zoo(tmp_path, *sample)

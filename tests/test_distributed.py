@@ -17,7 +17,7 @@ from reprune.pruner.structure import Structure
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_torchrun(processes):
     """DDP in both modes, gloo: after every event plans and weights are identical on every rank."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}

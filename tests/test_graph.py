@@ -33,7 +33,7 @@ def exact(model, x, seeds=(0,), share=None, layers="conv"):
     return graph
 
 
-@pytest.mark.parametrize("batch", range(6))
+@pytest.mark.parametrize("batch", [0, 1, 2, *(pytest.param(k, marks=pytest.mark.slow) for k in (3, 4, 5))])
 def test_random_networks(batch, monkeypatch):
     """Keep-sets down to a single channel of a group; every other network is traced without values."""
     pruned = 0

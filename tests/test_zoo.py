@@ -34,6 +34,9 @@ ARCHITECTURES = {
 WITH_HEADS = {"googlenet", "inception_v3"}
 
 
+LARGEST = {"inception_v3", "vgg16_bn", "wide_resnet50_2"}
+
+
 def build(name):
     extra = {"init_weights": False} if name in WITH_HEADS else {}
     torch.manual_seed(0)
@@ -53,7 +56,9 @@ def drop_a_third(graph, scope, rng):
     return kept
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGEST else n for n in ARCHITECTURES]
+)
 def test_pruned_equals_masked(name):
     model = build(name)
     x = torch.randn(2, *ARCHITECTURES[name], dtype=torch.float64, generator=torch.Generator().manual_seed(1))
