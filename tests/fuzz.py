@@ -17,13 +17,13 @@ import time
 import fuzz_draw as draw
 import fuzz_judges as judge
 import numpy as np
+from isas import ISAS
 from scipy.cluster import hierarchy
 
 import reprune
 from reprune import _core, reference
 
 METHODS = reference.METHODS
-ISAS = [name for name in ("avx512", "avx2", "sse2", "plain") if _core.set_isa(name)]
 STAGES = {"linkage": 0.55, "select": 0.25, "cover": 0.1, "cut": 0.1}
 SLOW = 150  # points from which the reference takes too long: it is O(n^3)
 PATIENCE = 300  # seconds for a round

@@ -7,20 +7,12 @@ import threading
 import numpy as np
 import oracles
 import pytest
+from isas import ISAS
 from scipy.cluster import hierarchy
 
 import reprune
 from reprune import _core
 from reprune.selection import LayerProblem, select_layers
-
-ISAS = [name for name in ("avx512", "avx2", "sse2", "plain") if _core.set_isa(name)]
-_core.set_isa("")
-
-
-@pytest.fixture
-def isa():
-    yield _core.set_isa
-    _core.set_isa("")
 
 
 def awkward(kind, O, I, d, seed=0):

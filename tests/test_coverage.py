@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from isas import ISAS
 from scipy.stats import chi2
 
 import reprune
-from reprune import _core
 
 BACKENDS = ("reference", "cpp")
 
@@ -43,17 +43,14 @@ def test_larger_tables(O, I, clusters):
     assert results[0][0].dtype == results[0][1].dtype == np.int64
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "sse2", "plain"])
+@pytest.mark.parametrize("name", ISAS)
 @pytest.mark.parametrize("O", [90, 509, 600])
-def test_pairs_and_filters_that_are_alone(isa, O):
+def test_pairs_and_filters_that_are_alone(isa, name, O):
     rng = np.random.default_rng(O)
     labels = np.stack([rng.permutation(O) // size for size in (1, 2, 2, 3, O)] * 9, axis=1).astype(np.int32)
     expected = reprune.max_coverage(labels, O // 2, backend="reference")
-    if _core.set_isa(isa):
-        try:
-            np.testing.assert_array_equal(reprune.max_coverage(labels, O // 2), expected)
-        finally:
-            _core.set_isa("")
+    assert isa(name)
+    np.testing.assert_array_equal(reprune.max_coverage(labels, O // 2), expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

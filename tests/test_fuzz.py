@@ -10,17 +10,14 @@ import numpy as np
 import pytest
 
 import reprune
-from reprune import _core
 
 LARGEST = 120
 
 
 @pytest.fixture(autouse=True)
 def unchanged(monkeypatch):
-    """Rounds set the number of threads and the instruction set."""
+    """Rounds set the number of threads."""
     monkeypatch.setenv("REPRUNE_NUM_THREADS", "1")
-    yield
-    _core.set_isa("")
 
 
 def rounds(stage, count):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import reprune
-from reprune import _core
 
 METHODS = ("ward", "single", "complete", "average")
 DRAWS = 30
@@ -97,12 +96,6 @@ def test_ties_of_float32_numbers_on_a_line():
     assert one.height == other.height
     np.testing.assert_array_equal(one.labels, other.labels)
     np.testing.assert_array_equal(one.order, other.order)
-
-
-@pytest.fixture
-def isa():
-    yield _core.set_isa
-    _core.set_isa("")
 
 
 def answers(batch, weight):
