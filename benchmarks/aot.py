@@ -7,7 +7,7 @@ Columns: registers of a thread; bytes of stack (spills included); bytes of stati
 the PTX; warps of a multiprocessor that have room for their registers; "per pair": instructions of a lane for
 one evaluation of Ward's cost in the inner loop of the scan, loads and addresses included, counted in the
 machine code. `--emit` leaves the PTX of each variant and a JSON beside it that says how it is launched;
-`--write` puts the table, a line per variant, into a page (docs/gpu.md).
+`--write` puts the table, a line per variant, into a page (docs/results/gpu.md).
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/bench_training.py --jobs 2 --records runs.jsonl --markdown docs/fashion_mnist.md
+    python benchmarks/bench_training.py --jobs 2 --records runs.jsonl --markdown docs/results/fashion_mnist.md
     python benchmarks/bench_training.py --smoke
 
 Every run is a line of ``--records`` as soon as it is done, and the page is written anew; started again, the

@@ -1,4 +1,4 @@
-"""The zoo table: every network of torchvision and 60 of timm, pruned.  Written to docs/zoo.md.
+"""The zoo table: every network of torchvision and 60 of timm, pruned.  Written to docs/results/zoo.md.
 
 ::
 
@@ -10,7 +10,7 @@
 Each network, with random weights, is measured in a process of its own with a time limit, and its row appended
 to a file of JSON lines; what is there is not measured again (``--again`` measures it anew).
 
-prunable    share of the channels that may leave, and of the FLOPs in layers that can shrink
+prunable    fraction of the channels that may leave, and of the FLOPs in layers that can shrink
 reached     FLOPs left by make_plan(flops=0.5, scope="all", layers="all", rule="uniform"); where its error
             says that more must stay, that much
 error       30 % of every group dropped at random, in float64: largest difference between the pruned network
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,17 +46,23 @@ HEADS = {
 }
 COLUMNS = ("exact", "onnx", "latency")
 EXACT, AGREES, NEAR = 1e-9, 1e-4, 0.02
+OF_THE_PLAN = {"reached", "out_of_reach"}
+TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""Colours and the like, which some libraries put into their error messages."""
 
 
 def rows_of(path: Path) -> dict[str, dict[str, Any]]:
-    """{kind/name: row}; a later line for a network adds its columns."""
+    """{kind/name: row}; a later line for a network adds its columns, and what it says replaces the old."""
     rows: dict[str, dict[str, Any]] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         new = json.loads(line)
-        old = rows.setdefault(f"{new['kind']}/{new['name']}", {"columns": [], "problems": {}})
+        key = f"{new['kind']}/{new['name']}"
+        old = rows.setdefault(key, {"columns": [], "problems": {}})
         again = {"plan", "process", *new["columns"]}
         problems = {column: text for column, text in old["problems"].items() if column not in again}
         columns = sorted({*old["columns"], *new["columns"]})
+        if "reached" in new or "plan" in new["problems"]:  # what an older plan said is of no interest
+            old = rows[key] = {what: value for what, value in old.items() if what not in OF_THE_PLAN}
         old.update(new, problems={**problems, **new["problems"]}, columns=columns)
     return rows
 
@@ -93,8 +100,8 @@ def main() -> None:
         help=f"besides the plan: {', '.join(COLUMNS)} (slow); default: exact onnx",
     )
     parser.add_argument("--timeout", type=float, default=900, help="seconds for one network")
-    parser.add_argument("--rows", type=Path, default=ROOT / "benchmarks" / "zoo.jsonl")
-    parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "zoo.md")
+    parser.add_argument("--rows", type=Path, default=ROOT / "docs" / "results" / "zoo.jsonl")
+    parser.add_argument("--markdown", type=Path, default=ROOT / "docs" / "results" / "zoo.md")
     parser.add_argument("--table", action="store_true", help="measure nothing, write the table")
     parser.add_argument("--one", nargs=2, metavar=("KIND", "NAME"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -155,14 +162,13 @@ TITLES = (
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """docs/zoo.md."""
+    """docs/results/zoo.md."""
     lines = [
-        "# The zoo",
+        f"# The zoo: {len(rows)} networks",
         "",
-        "Written by `python benchmarks/zoo.py`, whose first lines say what the columns are; weights are",
-        "random, a dash means not measured (or failed, which is told below each table).  Rows without FLOPs",
-        "at 0.5 come from a run of the error column alone, with a small image where the network allows one;",
-        "their shares hold for that image.",
+        "`python benchmarks/zoo.py` wrote this page; its first lines say what the columns are. The weights",
+        "are random. A dash means that a figure was not measured, or that measuring it failed; the failures",
+        "are listed below each table.",
         "",
     ]
     for kind, head in HEADS.items():
@@ -176,8 +182,14 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
                 *(f"- {row['name']}: {row['out_of_reach']}" for row in mine if "out_of_reach" in row),
             ]
             problems = [(row["name"], *item) for row in mine for item in row["problems"].items()]
-            lines += [*(f"- {name}, {column}: {text}" for name, column, text in problems), ""]
+            lines += [*(f"- {name}, {column}: {plain(text)}" for name, column, text in problems), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def plain(text: str) -> str:
+    """An error message as it may stand on a page."""
+    text = TERMINAL.sub("", text).replace("<", "&lt;").strip()
+    return text + " ..." if len(text) >= 450 else text
 
 
 def name_of(row: dict[str, Any]) -> str:

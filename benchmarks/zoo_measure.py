@@ -96,7 +96,8 @@ def _problem(row: dict[str, Any], column: str) -> Any:
     try:
         yield
     except Exception as error:
-        text = re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", f"{type(error).__name__}: {error}")  # colours
+        text = re.sub(r"\s+", " ", text)
         row["problems"][column] = text[:500]
 
 

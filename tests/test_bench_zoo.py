@@ -42,3 +42,15 @@ def test_a_network_that_takes_too_long_gets_a_row(tmp_path):
     assert row["problems"] == {"process": "not done after 0.5 s"}
     assert "- resnet18, process: not done after 0.5 s" in table
     assert "1 networks, 1 with a failure.  0 of 0 equal" in table
+
+
+def test_the_newest_plan_counts_and_messages_are_plain(tmp_path):
+    row = {"name": "a", "kind": "video", "columns": ["exact"], "problems": {}, "reached": 0.8}
+    row["problems"] = {"onnx": "Error: \x1b[96mred\x1b[0m <b>"}
+    lines = [{**row, "out_of_reach": "at least 0.77"}, {**row, "reached": 0.5}]
+    (tmp_path / "zoo.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    _, _, table = zoo(tmp_path, "--table")
+    assert "out of reach" not in table
+    assert "0.77" not in table
+    assert "| 0.5000 |" in table
+    assert "- a, onnx: Error: red &lt;b>" in table
