@@ -20,7 +20,7 @@ from binaries import Report, report_of
 from pages import replace_table
 from variants import TARGETS, Variant, cuda_variants, triton_variants
 
-from reprune.atomic import write_text
+from reprune.files.atomic import write_text
 
 HEAD = ("variant", "target", "registers", "stack", "shared", "barriers", "warps", "per pair")
 

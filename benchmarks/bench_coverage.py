@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import reprune
-from reprune import reference
 from reprune.bench import checking
 from reprune.bench.peers import numpy_coverage
+from reprune.clustering import reference
 
 
 @pytest.mark.benchmark(timer=time.process_time, min_rounds=3, max_time=1.0, warmup=False)

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 import reprune
-from reprune import backend
-from reprune.atomic import write_text
 from reprune.bench import machine, selection, shapes
 from reprune.bench.report import GPU
 from reprune.bench.shapes import Layer
 from reprune.cli.tables import count, duration
+from reprune.clustering import backend
+from reprune.files.atomic import write_text
 
 LAYERS = (*shapes.LAYERS, Layer("layer", 2048, 2048, (3, 3)), Layer("layer", 512, 512, (7, 7)))
 SAMPLE = 2  # channels per shape whose pairs are counted

@@ -19,7 +19,7 @@ from torch import nn
 from torchvision import models
 
 import reprune
-from reprune.atomic import write_text
+from reprune.files.atomic import write_text
 from reprune.targets.clock import compare
 
 MODELS = ("resnet50", "vgg16_bn", "mobilenet_v2", "densenet121")

@@ -13,7 +13,7 @@ import pytest
 
 from reprune.bench import checking, shapes
 from reprune.bench.selection import check
-from reprune.selection import LayerProblem, select_layers
+from reprune.clustering.selection import LayerProblem, select_layers
 
 CHECK = 5.0  # seconds for comparing channels with scipy
 

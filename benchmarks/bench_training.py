@@ -32,7 +32,7 @@ import torch
 from criteria import OTHERS, OURS, deciding, recompute_statistics
 
 import reprune
-from reprune.atomic import write_text
+from reprune.files.atomic import write_text
 
 TRAINED = (*OURS, "random", "L1 (Torch-Pruning)", "BN gamma")
 IN_ONE_SHOT = (*OURS, *OTHERS)

@@ -9,7 +9,7 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from reprune.selection import LayerProblem, Selection, select_layers
+from reprune.clustering.selection import LayerProblem, Selection, select_layers
 
 OURS = {"REPrune, ties random": "random", "REPrune, ties norm": "norm"}
 """{name: tie rule}."""
@@ -86,7 +86,7 @@ def deciding(criterion: str, model: nn.Module, seed: int) -> Iterator[str]:
 
     with (
         mock.patch("reprune.pruner.decide.select_layers", select),
-        mock.patch("reprune.tables.select_layers", select),
+        mock.patch("reprune.layer_problems.select_layers", select),
     ):
         yield "random"
 

@@ -22,7 +22,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 import reprune
 from reprune.bench.checking import OURS, WrongAnswer, first_appearance
 from reprune.bench.shapes import NETWORKS, Layer, network
-from reprune.selection import LayerProblem, select_layers
+from reprune.clustering.selection import LayerProblem, select_layers
 
 LARGE = "1024x1024x3x3"
 CHOICES = ("resnet18", "vgg16", LARGE, "resnet50")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from reprune.atomic import write_text
+from reprune.files.atomic import write_text
 
 
 def replace_table(path: Path, script: str, table: str) -> None:

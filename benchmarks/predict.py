@@ -23,10 +23,10 @@ from binaries import report_of
 from simulated import cover, cut, cut_kernels_of, simulator, ward, ward_kernel
 from variants import cuda_variants
 
-from reprune.atomic import write_text
 from reprune.bench import shapes
 from reprune.bench.shapes import Layer
-from reprune.selection import LayerProblem, select_layers
+from reprune.clustering.selection import LayerProblem, select_layers
+from reprune.files.atomic import write_text
 
 SCHEDULERS, RATE = 4 * 132, 0.6 * 1.755e9  # warp instructions a second of each
 L2, L2_BYTES, MEMORY = 5.5e12, 50e6, 3.35e12

@@ -11,11 +11,11 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from reprune.kernels import cut as cut_kernels
 from variants import Variant, cut_variant, ward_variant
 
-from reprune import reference
-from reprune.backend import core
+from reprune.clustering import reference
+from reprune.clustering.backend import core
+from reprune.kernels import cut as cut_kernels
 
 TYPES = {np.float32: torch.float32, np.float64: torch.float64}
 COVER_THREADS, INDEX_THREADS, INDEX_BLOCKS = 512, 128, 32  # as csrc/cover_layers.hpp launches them

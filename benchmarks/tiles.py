@@ -16,11 +16,11 @@ import torch
 from binaries import report_of
 from pages import replace_table
 from predict import L2, L2_BYTES, MEMORY, RATE, SCHEDULERS
-from reprune.kernels.launch import ward_shape
 from simulated import Kernel, simulator, ward
 from variants import CHIPS, ward_variant
 
-from reprune import reference
+from reprune.clustering import reference
+from reprune.kernels.launch import ward_shape
 
 TILES = ((2, 32), (4, 32), (8, 32), (2, 64), (4, 64))
 TARGETS = ("sm_80", "sm_90", "sm_100")

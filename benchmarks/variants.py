@@ -11,11 +11,12 @@ from pathlib import Path
 
 import torch
 import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
 from reprune.kernels.cut import height_kernel, label_kernel
 from reprune.kernels.launch import cut_shape, ward_shape
 from reprune.kernels.ward import ward_kernel
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),

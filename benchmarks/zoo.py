@@ -34,7 +34,7 @@ from typing import Any
 
 import zoo_networks
 
-from reprune.atomic import write_text
+from reprune.files.atomic import write_text
 
 ROOT = Path(__file__).parents[1]
 HEADS = {

@@ -24,7 +24,8 @@ from torch.utils._pytree import tree_leaves
 from zoo_networks import Network
 
 import reprune
-from reprune.graph import ChannelGraph, build_graph, cut_all, put
+from reprune.graph import ChannelGraph, build_graph
+from reprune.modules.slicing import replace_tensors, slice_model
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from zoo import difference, masked, randomize
@@ -106,10 +107,12 @@ def _exact(row: dict[str, Any], network: Network, model: nn.Module, graph: Chann
     slices = graph.traced.slices(_drop(graph))
     model = copy.deepcopy(model).double()
     example = network.example(model, torch.float64, small=True)
-    smaller = cut_all(model, slices)
+    smaller = slice_model(model, slices)
     model = masked(model, slices, in_place=True)
     expected, expected_trained = _run(model, example), _train(model, example, backward=False)
-    put(model, smaller)  # in place: a second copy of the largest networks would not fit beside the first
+    replace_tensors(
+        model, smaller
+    )  # in place: a second copy of the largest networks would not fit beside the first
     row["error"] = difference(_run(model, example), expected)
     row["error_training"] = difference(_train(model, example), expected_trained)
 

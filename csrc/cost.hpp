@@ -1,5 +1,5 @@
 // Ward's height of two clusters by their totals. The formula and the order of its operations are part of the rule, which
-// reprune/reference/linkage.py states: with t = |B| total_A - |A| total_B of a coordinate,
+// reprune/clustering/reference/linkage.py states: with t = |B| total_A - |A| total_B of a coordinate,
 //     cost = sum of t^2 / (|A||B| (|A| + |B|)),    height = sqrt(2 cost).
 #pragma once
 

@@ -1,4 +1,4 @@
-// The rule of reprune/reference/linkage.py as it reads: the lowest pair of all merges, of equally low ones that with the smallest
+// The rule of reprune/clustering/reference/linkage.py as it reads: the lowest pair of all merges, of equally low ones that with the smallest
 // numbers; right for every linkage, and where rounding decides.
 //
 // Clusters have places in the order of their numbers. Every place knows its nearest among those above it, so the lowest pair is

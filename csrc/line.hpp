@@ -1,7 +1,7 @@
 // Ward's clustering of points on a line (1 x 1 kernels): only neighbours ever merge, so after sorting each boundary between
 // neighbours has one height, and the clusters at a cut are read off by comparing.
 //
-// Rounds join all neighbours that are each other's nearest, in whatever order. That is the rule of reprune/reference/linkage.py
+// Rounds join all neighbours that are each other's nearest, in whatever order. That is the rule of reprune/clustering/reference/linkage.py
 // as long as rounding decides nothing; where it might, the line is done again as the rule reads.
 #pragma once
 

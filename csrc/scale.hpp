@@ -1,5 +1,5 @@
 // Points as float64 rows of one size and without a common offset: what every clustering here works on. Both changes are
-// exact, so nothing depends on them but that squares neither overflow nor vanish; reprune/reference/scale.py says the same.
+// exact, so nothing depends on them but that squares neither overflow nor vanish; reprune/clustering/reference/scale.py says the same.
 #pragma once
 
 #include <cstdint>

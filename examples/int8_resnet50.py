@@ -26,8 +26,8 @@ from torchvision.models import resnet50
 from torchvision.models.resnet import BasicBlock, ResNet
 
 import reprune
-from reprune.atomic import atomic_write
 from reprune.demo import data
+from reprune.files.atomic import atomic_write
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

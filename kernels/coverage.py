@@ -27,7 +27,7 @@ class CoverProblem:
     keep: int
     """1 <= keep <= O <= :data:`MOST_FILTERS`."""
     key: int
-    """:func:`reprune.reference.tie_key` of the seed and the layer's name."""
+    """:func:`reprune.clustering.reference.tie_key` of the seed and the layer's name."""
     norms: Tensor | None = None
     """float64 [O], for ``ties="norm"``; all problems of a call have them or none has."""
 

@@ -1,17 +1,17 @@
 """Channel pruning by kernel clustering (REPrune), on an exact, batched clustering core."""
 
-from .backend import BackendUnavailable, installed_version
-from .checkpoint import load, read_plan, save
-from .coverage import max_coverage
-from .cut import cut
-from .linkage import linkage
+from .clustering.backend import BackendUnavailable, installed_version
+from .clustering.coverage import max_coverage
+from .clustering.cut import cut
+from .clustering.linkage import linkage
+from .clustering.selection import Selection, select_filters
+from .clustering.sparsity import keep_counts
+from .files import load_training, save_training
+from .files.model import load, read_plan, save
 from .plan import PruningPlan
-from .planner import make_plan
+from .planner import make_plan, prune
 from .pruner import Pruner
-from .selection import Selection, select_filters
-from .sparsity import keep_counts
-from .surgery import apply, prune
-from .training import load_training, save_training
+from .surgery import apply
 
 __version__ = installed_version()
 

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import reference
-from .arrays import is_tensor
-from .backend import resolve
-from .linkage import link_if_unique, points_of
+from .arguments import is_tensor
+from .clustering import reference
+from .clustering.backend import resolve
+from .clustering.linkage import link_if_unique, points_of
 
 try:
     from scipy.cluster import hierarchy as _scipy

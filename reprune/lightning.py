@@ -11,9 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
 
+from .modules.wrappers import AVERAGES, unwrap
 from .pruner import Pruner
 from .pruner.full_size import FullSize, full_size_state, go_on_with
-from .wrappers import AVERAGES, bare
 
 
 class REPrune(Callback):
@@ -167,7 +167,7 @@ def _averages(trainer: Any) -> list[nn.Module]:
     found = []
     for callback in trainer.callbacks:
         for value in vars(callback).values():
-            inner, around = bare(value) if isinstance(value, nn.Module) else (None, set())
+            inner, around = unwrap(value) if isinstance(value, nn.Module) else (None, set())
             if inner and (around & AVERAGES or isinstance(callback, StochasticWeightAveraging)):
                 found.append(inner)
     return found

@@ -10,12 +10,17 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from .arrays import number, seed_of, shown
-from .backend import resolve
-from .graph import LAYERS, ChannelGraph, build_graph, named_tensors
+from .aliases import Progress
+from .arguments import number, seed_of, shown
+from .clustering.backend import resolve
+from .graph import LAYERS, ChannelGraph, build_graph
+from .layer_problems import Chosen, read, select_groups
+from .modules.copying import whole_copy
+from .modules.slicing import named_tensors
+from .modules.wrappers import named_parameters, unwrap
 from .plan import PruningPlan
-from .plan_check import fingerprint_of
-from .tables import Chosen, Progress, read, select_groups
+from .plan.check import fingerprint_of
+from .surgery import apply
 from .targets import (
     check_bounds,
     choice,
@@ -27,7 +32,6 @@ from .targets import (
     target_of,
     without_ignored,
 )
-from .wrappers import bare, named_parameters
 
 _LAYER_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "conv": ("convolutions", (nn.modules.conv._ConvNd,)),
@@ -97,7 +101,7 @@ def make_plan(
             given by its name, that of a module around it, or a pattern (``"layer1.*.conv2"``).
         time_limit: seconds after which tracing gives up (default: none).
         seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`.
-        backend: who clusters, see :mod:`reprune.backend`.
+        backend: who clusters, see :mod:`reprune.clustering.backend`.
         progress: called as ``progress(stage, done, total)``, stage "trace", "measure" (latency), "select" or
             "certify".
 
@@ -110,7 +114,7 @@ def make_plan(
             small as asked for was found.
         BackendUnavailable: `backend` cannot run here.
     """
-    model = bare(model)[0]
+    model = unwrap(model)[0]
     target = target_of(sparsity, flops, params, keep, latency, size_mb)
     choice("rule", rule, ("bn", "uniform"))
     choice("scope", scope, ("internal", "all"))
@@ -171,6 +175,59 @@ def make_plan(
     shapes = {name: tuple(tensors[name].shape) for name in tensors}
     plan = plan_of_atoms(graph, kept, coverage, shapes, settings)
     return replace(plan, notes=(*plan.notes, *notes, *landing_notes(graph, target, kept, round_to, min_keep)))
+
+
+def prune(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    sparsity: float | None = None,
+    flops: float | None = None,
+    params: float | None = None,
+    latency: float | None = None,
+    size_mb: float | None = None,
+    keep: Mapping[str, int] | None = None,
+    rule: str = "bn",
+    scope: str = "internal",
+    layers: str = "conv",
+    round_to: int = 1,
+    min_keep: int | Mapping[str, int] = 1,
+    ignore: Sequence[str] = (),
+    time_limit: float | None = None,
+    seed: int = 0,
+    ties: str = "random",
+    backend: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[nn.Module, PruningPlan]:
+    """Make a smaller copy of `model`, and the plan that made it.
+
+    This is :func:`make_plan`, which describes the arguments and the errors, followed by :func:`apply` to a
+    copy; `model` is left as it was, and the copy has none of the wrappers that were around it.
+    """
+    plan = make_plan(
+        model,
+        example_inputs,
+        sparsity=sparsity,
+        flops=flops,
+        params=params,
+        latency=latency,
+        size_mb=size_mb,
+        keep=keep,
+        rule=rule,
+        scope=scope,
+        layers=layers,
+        round_to=round_to,
+        min_keep=min_keep,
+        ignore=ignore,
+        time_limit=time_limit,
+        seed=seed,
+        ties=ties,
+        backend=backend,
+        progress=progress,
+    )
+    small = whole_copy(unwrap(model)[0])
+    apply(plan, small)
+    return small, plan
 
 
 def _scales(graph: ChannelGraph) -> dict[str, Tensor]:

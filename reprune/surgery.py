@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Concatenate, ParamSpec
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from .arrays import shown
-from .graph import cut, cut_all, named_tensors, put, whole_copy
-from .memory import check_apart
-from .optimizers import Keeper, check_parameters, check_references, check_states
-from .origin import plan_of, remember_plan
-from .plan import PruningPlan
-from .planner import make_plan
-from .wrappers import bare, changeable
+from .arguments import shown
+from .modules.sharing import check_apart
+from .modules.slicing import named_tensors, replace_tensors, slice_model, slice_tensor
+from .modules.wrappers import changeable
+from .optimizers import Entry, Keeper, check_parameters, check_references, check_states
+from .plan import PruningPlan, plan_of, remember_plan
 
 
 @torch.inference_mode(False)
@@ -44,11 +40,13 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
     check_parameters(parameters)
     keeper = None if optimizer is None else _checked(optimizer, tensors, parameters)
     first = plan_of(model)
-    new = cut_all(model, plan.slices)
-    carried = (
-        keeper.carried(parameters, lambda entry: cut(entry.value, plan.slices[entry.name])) if keeper else []
-    )
-    put(model, new, plan.widths)
+    new = slice_model(model, plan.slices)
+
+    def sliced(entry: Entry) -> Tensor:
+        return slice_tensor(entry.value, plan.slices[entry.name])
+
+    carried = keeper.carried(parameters, sliced) if keeper else []
+    replace_tensors(model, new, plan.widths)
     if keeper:
         keeper.replace(new, carried)
     remember_plan(model, plan, first)
@@ -66,30 +64,3 @@ def _checked(
     check_references(keeper, parameters)
     check_states(keeper, parameters)
     return keeper
-
-
-Arguments = ParamSpec("Arguments")
-
-
-def _on_a_copy(
-    make: Callable[Concatenate[nn.Module, Arguments], PruningPlan],
-) -> Callable[Concatenate[nn.Module, Arguments], tuple[nn.Module, PruningPlan]]:
-    """`make`, with its arguments, followed by :func:`apply` to a copy of the model."""
-
-    def prune(
-        model: nn.Module, *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> tuple[nn.Module, PruningPlan]:
-        """A smaller copy of `model`, without the wrappers around it, and the plan that made it;
-        :func:`make_plan` describes the arguments and errors."""
-        plan = make(model, *args, **kwargs)
-        small = whole_copy(bare(model)[0])
-        apply(plan, small)
-        return small, plan
-
-    result = "tuple[nn.Module, PruningPlan]"
-    prune.__signature__ = inspect.signature(make).replace(return_annotation=result)  # type: ignore[attr-defined]
-    prune.__qualname__ = "prune"
-    return prune  # type: ignore[return-value]  # which takes its model by name too
-
-
-prune = _on_a_copy(make_plan)

@@ -16,10 +16,10 @@ try:
 except ImportError as error:
     raise ImportError('reprune.torch_pruning needs it: pip install "reprune[torch-pruning]"') from error
 
-from .backend import resolve
+from .clustering.backend import resolve
+from .clustering.selection import LayerProblem, select_layers
 from .graph import output_first
-from .selection import LayerProblem, select_layers
-from .tables import tables_of
+from .layer_problems import tables_of
 from .targets import choice
 
 __all__ = ["REPruneImportance"]
@@ -48,7 +48,7 @@ class REPruneImportance(Importance):  # type: ignore[misc]
     Args:
         seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`; a group goes by the
             name of its first layer in the model.
-        backend: who clusters, see :mod:`reprune.backend`.
+        backend: who clusters, see :mod:`reprune.clustering.backend`.
 
     Raises ``ValueError`` when called: without a pruner; for groups that it does not prune (attention heads,
     isomorphic scopes); with global pruning, for a group without BatchNorm or with all scales equal; for

@@ -21,7 +21,8 @@ from isas import ISAS
 from scipy.cluster import hierarchy
 
 import reprune
-from reprune import _core, reference
+from reprune import _core
+from reprune.clustering import reference
 
 METHODS = reference.METHODS
 STAGES = {"linkage": 0.55, "select": 0.25, "cover": 0.1, "cut": 0.1}

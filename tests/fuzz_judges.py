@@ -4,7 +4,7 @@ import numpy as np
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
 
-from reprune import reference
+from reprune.clustering import reference
 
 
 def scaled(points):

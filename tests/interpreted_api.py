@@ -5,12 +5,12 @@ import oracles
 import pytest
 import torch
 from networks import images, small_resnet
-from reprune.kernels import select as kernels
 from waits import Waits
 
 import reprune
 from reprune import planner
 from reprune.graph import ChannelGraph
+from reprune.kernels import select as kernels
 
 
 def draw_labels(O, I, clusters, seed):

@@ -9,9 +9,9 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from reprune.kernels.linkage import dendrograms, link
 
-from reprune import reference
+from reprune.clustering import reference
+from reprune.kernels.linkage import dendrograms, link
 
 SIZES = (1, 2, 3, 17, 64, 65, 200, 512)
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # of the largest height

@@ -21,8 +21,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import reprune
-from reprune import tensor_file
-from reprune.atomic import atomic_write
+from reprune.files import tensor_file
+from reprune.files.atomic import atomic_write
 
 EPOCHS = 8
 

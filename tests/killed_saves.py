@@ -32,7 +32,7 @@ def saves(path, models, ready):
 def dies_at(step, count, after):
     """Let the process kill itself before or after its call number `count` of a step."""
     left = iter(range(count, -1, -1))
-    module, name = (os, step) if step != "write" else (reprune.tensor_file, "_bytes_of")
+    module, name = (os, step) if step != "write" else (reprune.files.tensor_file, "_bytes_of")
     call = getattr(module, name)
 
     def dies(*arguments):

@@ -180,7 +180,7 @@ def test_any_name_will_do(tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), RuntimeError("odd")])
 def test_nothing_half_written_after_an_error(tmp_path, error):
-    from reprune.atomic import atomic_write
+    from reprune.files.atomic import atomic_write
 
     def fails(path):
         with atomic_write(path) as file:
@@ -236,7 +236,7 @@ def test_folders_and_files_that_may_not_be_written(tmp_path, monkeypatch):
 
 
 def test_what_killed_writers_left_goes_and_what_living_ones_write_stays(tmp_path):
-    from reprune.atomic import atomic_write
+    from reprune.files.atomic import atomic_write
 
     code = f"""if True:
         import os, signal, sys

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import reprune
-from reprune import backend, bench, reference
+from reprune import bench
 from reprune.bench import WrongAnswer, checking, peers, shapes, timing
 from reprune.cli import main
+from reprune.clustering import backend, reference
 
 QUICK = ("bench", "--quick", "--seconds", "0.5")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from reprune.training.codec import decode, encode
+from reprune.files.codec import decode, encode
 
 
 def there_and_back(value):

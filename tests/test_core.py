@@ -12,7 +12,7 @@ from scipy.cluster import hierarchy
 
 import reprune
 from reprune import _core
-from reprune.selection import LayerProblem, select_layers
+from reprune.clustering.selection import LayerProblem, select_layers
 
 
 def awkward(kind, O, I, d, seed=0):

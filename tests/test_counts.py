@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import reprune
-from reprune import arrays
+from reprune.clustering import arrays
 
 
 @pytest.mark.parametrize("O", [65_535, 65_536, 65_537, 131_072, 196_610])

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from reprune.kernels.coverage import MOST_FILTERS, CoverProblem, max_coverage, squared_norms
 
-from reprune import reference
-from reprune.backend import core
+from reprune.clustering import reference
+from reprune.clustering.backend import core
+from reprune.kernels.coverage import MOST_FILTERS, CoverProblem, max_coverage, squared_norms
 
 KINDS = ("uniform", "one cluster", "all alone", "skewed")
 

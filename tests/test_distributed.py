@@ -10,8 +10,8 @@ import pytest
 import torch
 from torchvision.models import resnet50
 
-from reprune.distributed import gathered, owners, rank_and_size
 from reprune.pruner.decide import cost
+from reprune.pruner.distributed import gathered, owners, rank_and_size
 from reprune.pruner.structure import Structure
 
 HERE = Path(__file__).parent

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 import reprune
-from reprune import _core, backend
+from reprune import _core
+from reprune.clustering import backend
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(reprune.__file__).parent
 CALL = "import numpy, reprune; print(reprune.linkage(numpy.eye(3)).shape)"
 BACKENDS = ["cpp", "triton"] if find_spec("triton") else ["cpp"]
-REASONS = f"from reprune import backend; print(*map(backend.unavailable, {BACKENDS}), sep='|')"
+REASONS = f"from reprune.clustering import backend; print(*map(backend.unavailable, {BACKENDS}), sep='|')"
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import torch
 from networks import images, small_resnet
 
 import reprune
-from reprune import backend
 from reprune.bench import device
-from reprune.selection import LayerProblem, select_layers
+from reprune.clustering import backend
+from reprune.clustering.selection import LayerProblem, select_layers
 
 SMALL = backend.interpreted()
 WHERE = "cpu" if SMALL else "cuda"

@@ -10,7 +10,8 @@ from torch import nn
 from torchvision.ops import roi_align
 from zoo import difference, masked, randomize
 
-from reprune.graph import build_graph, cut_all, put
+from reprune.graph import build_graph
+from reprune.modules.slicing import replace_tensors, slice_model
 
 
 def exact(model, x, seeds=(0,), share=None, layers="conv"):
@@ -27,7 +28,7 @@ def exact(model, x, seeds=(0,), share=None, layers="conv"):
         assert graph.certify(kept) is None
         slices = graph.traced.slices(kept)
         small = copy.deepcopy(model)
-        put(small, cut_all(small, slices))
+        replace_tensors(small, slice_model(small, slices))
         with torch.no_grad():
             assert difference(small(x), masked(model, slices)(x)) < 1e-9
     return graph
@@ -328,7 +329,7 @@ def test_tied_weights_stay_tied():
     graph = build_graph(model, x)
     kept = graph.everything()
     kept[graph.groups[0].atoms[:3]] = False
-    put(model, cut_all(model, graph.traced.slices(kept)))
+    replace_tensors(model, slice_model(model, graph.traced.slices(kept)))
     assert model.c.weight is model.b.weight
     assert model.b.weight.shape == (5, 5, 3, 3)
     model(x)

@@ -13,6 +13,7 @@ import pytest
 
 import reprune
 from reprune import hierarchy
+from reprune.clustering.selection import LayerProblem, select_layers
 
 RNG = np.random.default_rng(0)
 AFTER = 0.2
@@ -150,14 +151,12 @@ def test_a_call_of_another_thread_finishes(on_signal):
 
 def test_an_error_of_the_progress_stops_the_layers_that_others_work_on():
     weights = [normal(65_535, 1, 9), normal(40, 3, 9)]
-    problems = [
-        reprune.selection.LayerProblem(str(k), (w.swapaxes(0, 1),), 20) for k, w in enumerate(weights)
-    ]
+    problems = [LayerProblem(str(k), (w.swapaxes(0, 1),), 20) for k, w in enumerate(weights)]
 
     def progress(done):
         raise HeardError
 
     start = time.process_time()
     with pytest.raises(HeardError):
-        reprune.selection.select_layers(problems, progress=progress)
+        select_layers(problems, progress=progress)
     assert time.process_time() - start < 20

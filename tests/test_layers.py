@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,22 +13,17 @@ ROOT = Path(__file__).parents[1]
 
 # A row imports only from the rows above it; the members of a row do not know each other.
 ROWS = (
-    {"arrays", "backend", "timings", "atomic", "memory", "room", "strict_json", "wrappers"},
-    {"tensors", "tensor_file"},
-    {"reference", "kernels", "_core"},
-    {"linkage", "cut", "coverage", "sparsity", "graph", "gpu"},
-    {"selection", "targets", "hierarchy", "plan_check", "plan_text"},
-    {"plan", "tables"},
-    {"planner", "optimizers", "origin"},
-    {"surgery", "contents"},
-    {"checkpoint", "distributed"},
-    {"pruner"},
-    {"training"},
-    {"lightning", "sklearn", "torch_pruning", "demo", "bench"},
+    {"aliases", "arguments", "strict_json", "timings", "kernels", "_core"},
+    {"clustering", "modules"},
+    {"graph", "optimizers", "plan", "hierarchy"},
+    {"targets", "surgery", "layer_problems", "sklearn"},
+    {"planner"},
+    {"pruner", "torch_pruning"},
+    {"files"},
+    {"lightning", "demo", "bench"},
     {"cli"},
-    {"__main__"},
 )
-ALONE = {"reference", "kernels", "_core"}  # import nothing of reprune at all
+ALONE = {"kernels", "_core"}  # import nothing of reprune at all
 USERS = {"demo", "bench", "cli"}  # written as our users write: they may say `import reprune`
 HEAVY = {"triton", "torchvision", "scipy", "matplotlib", "mlxtend", "rich", "sklearn", "pandas", "lightning"}
 HEAVY |= {"torch_pruning", "onnx", "onnxscript", "onnxruntime", "torchao"}
@@ -38,11 +34,11 @@ def row_of(module: str) -> int:
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    """(package that holds it, file) of every source file but the one that stands outside the rows."""
+    """(package that holds it, file) of every source file but the two that stand outside the rows."""
     for folder, package in ((ROOT / "reprune", "reprune"), (ROOT / "kernels", "reprune.kernels")):
         for path in sorted(folder.rglob("*.py")):
             inside = path.relative_to(folder).parent.parts
-            if (package, *inside, path.stem) != ("reprune", "__init__"):
+            if (package, *inside) != ("reprune",) or path.stem not in ("__init__", "__main__"):
                 yield ".".join((package, *inside)), path
 
 
@@ -86,21 +82,82 @@ def test_imports_come_from_the_rows_above(package: str, path: Path) -> None:
 @pytest.mark.parametrize(
     "module,source,count",
     [
-        ("plan", "from reprune.selection import select_filters", 0),
+        ("plan", "from reprune.modules.slicing import slice_tensor", 0),
         ("plan", "import reprune.surgery", 1),
-        ("linkage", "from reprune import cut", 1),
-        ("linkage", "def f():\n    from reprune.plan import PruningPlan", 1),
-        ("reference", "from reprune.backend import choose", 1),
+        ("clustering", "from reprune import plan", 1),
+        ("clustering", "def f():\n    from reprune.plan import PruningPlan", 1),
+        ("kernels", "from reprune.clustering.backend import resolve", 1),
         ("plan", "import reprune", 1),
         ("cli", "import reprune\nfrom reprune import demo", 0),
         ("graph", "from reprune.graph.labels import Labels", 0),
-        ("cut", "from . import linkage", 1),
-        ("cut", "from .backend import resolve", 0),
-        ("cut", "from numpy import cut", 0),
+        ("optimizers", "from . import plan", 1),
+        ("planner", "from .clustering.backend import resolve", 0),
+        ("graph", "from numpy import graph", 0),
     ],
 )
 def test_the_check_finds_offences(module: str, source: str, count: int) -> None:
     assert len(offences(module, source)) == count
+
+
+def imports_of_each(files: dict[str, str]) -> dict[str, set[str]]:
+    """{module: those of `files` that it imports, be it for types; a package stands for its `__init__`."""
+    packages = {name.rpartition(".")[0] for name in files}
+    found: dict[str, set[str]] = {}
+    for name, source in files.items():
+        package = name if name in packages else name.rpartition(".")[0]
+        found[name] = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *filter(None, [node.module])])
+                names = {f"{base}.{alias.name}" for alias in node.names}
+                found[name] |= {other if other in files else base for other in names}
+        found[name] &= files.keys() - {"reprune"}
+    return found
+
+
+def a_circle(files: dict[str, str]) -> list[str]:
+    try:
+        TopologicalSorter(imports_of_each(files)).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_circle_of_imports() -> None:
+    files = {
+        f"{package}.{path.stem}".removesuffix(".__init__"): path.read_text() for package, path in modules()
+    }
+    assert a_circle(files) == []
+
+
+def test_a_circle_is_found() -> None:
+    files = {
+        "reprune.p": "from .one import f",
+        "reprune.p.one": "def f():\n    from .two import g",
+        "reprune.p.two": "from ..q import h",
+    }
+    assert a_circle(files) == []
+    assert len(a_circle({**files, "reprune.p.two": "if TYPE_CHECKING:\n    from .one import f"})) == 3
+    assert len(a_circle({**files, "reprune.p.two": "from . import f"})) == 4
+
+
+def private_names(source: str) -> list[str]:
+    """What is imported from another package and begins with an underscore."""
+    return [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and (node.level > 1 or (node.module or "").startswith("reprune"))
+        for alias in node.names
+        if f"{node.module or ''}.{alias.name}".split(".")[-1].startswith("_")
+        or any(part.startswith("_") for part in (node.module or "").split("."))
+    ]
+
+
+@pytest.mark.parametrize("package,path", list(modules()), ids=lambda value: getattr(value, "stem", None))
+def test_no_private_name_of_another_package(package: str, path: Path) -> None:
+    assert private_names(path.read_text()) == []
+    assert private_names("from ..graph.rules import _rule\nfrom ..graph._rules import rule") != []
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -8,8 +8,8 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
 
 import reprune
-from reprune import backend
-from reprune.linkage import link_condensed
+from reprune.clustering import backend
+from reprune.clustering.linkage import link_condensed
 
 BACKENDS = ("reference", "cpp")
 

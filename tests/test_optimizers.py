@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributed.optim import PostLocalSGDOptimizer
 
 import reprune
-from reprune.graph import named_tensors
+from reprune.modules.slicing import named_tensors
 
 X = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(8) % 4

@@ -14,7 +14,7 @@ from torchvision.models import MobileNetV2
 from torchvision.models.resnet import BasicBlock, ResNet
 
 import reprune
-from reprune.graph import named_tensors
+from reprune.modules.slicing import named_tensors
 
 EVENTS = 12
 

@@ -7,7 +7,7 @@ import oracles
 import pytest
 from ptx import benchmarks, needs_simulator, needs_triton, open_files, simulator
 
-from reprune import reference
+from reprune.clustering import reference
 
 pytestmark = [needs_simulator, needs_triton, open_files]
 

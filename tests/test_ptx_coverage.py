@@ -8,7 +8,7 @@ import pytest
 from ptx import benchmarks, compiled, needs_nvcc, needs_simulator, needs_triton, open_files, simulator
 
 import reprune
-from reprune import reference
+from reprune.clustering import reference
 
 pytestmark = [needs_nvcc, needs_simulator, needs_triton, open_files]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import reprune.distributed
+import reprune.pruner.distributed
 
 OUT_OF_STEP = "ValueError: step: the processes are out of step, .*{}.*nothing was changed"
 FAILED = "RuntimeError: step: process 1 failed, so nothing was changed on this one; its error was {}"
@@ -70,7 +70,7 @@ def test_a_killed_process_is_an_error_for_the_other(met):
 
 def test_alone():
     agreed, check_alike, shared = (
-        getattr(reprune.distributed, n) for n in ("agreed", "check_alike", "shared")
+        getattr(reprune.pruner.distributed, n) for n in ("agreed", "check_alike", "shared")
     )
     assert shared(lambda: 3) == [3]
     assert agreed(lambda: 3) == 3

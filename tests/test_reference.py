@@ -5,7 +5,7 @@ import oracles
 import pytest
 from scipy.stats import chi2
 
-from reprune import reference
+from reprune.clustering import reference
 
 
 @pytest.mark.parametrize("method", oracles.METHODS)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import reprune
-from reprune import _core, hierarchy, room
+from reprune import _core, hierarchy
+from reprune.clustering import room
 
-linkage = importlib.import_module("reprune.linkage")  # the module; its function has the same name
+linkage = importlib.import_module("reprune.clustering.linkage")
 GB = 10**9
 MANY = 200_000  # points whose distances take 320 GB
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.cluster import hierarchy
 
 import reprune
-from reprune.selection import LayerProblem, select_layers
+from reprune.clustering.selection import LayerProblem, select_layers
 
 BACKENDS = ("reference", "cpp")
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reprune import keep_counts
-from reprune.sparsity import _rank, uniform_counts
+from reprune.clustering.sparsity import _rank, uniform_counts
 
 
 def test_the_count_is_exact_for_every_fraction():

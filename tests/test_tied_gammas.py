@@ -17,7 +17,7 @@ INPUT = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def ranked(gammas, sparsity, present=None):
-    from reprune.sparsity import Ranking
+    from reprune.clustering.sparsity import Ranking
 
     return Ranking(gammas, present).counts(sparsity)
 

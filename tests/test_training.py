@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import reprune
-from reprune.training.codec import decode, encode
+from reprune.files.codec import decode, encode
 
 HERE = Path(__file__).parent
 X = images(2)

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from trainings import SGD, build, epoch, everything, file_of
 
 import reprune
-from reprune.training.codec import decode, encode
+from reprune.files.codec import decode, encode
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from zoo import difference, masked, randomize
 
-from reprune.graph import build_graph, cut_all, put
+from reprune.graph import build_graph
+from reprune.modules.slicing import replace_tensors, slice_model
 
 torchvision = pytest.importorskip("torchvision")
 
@@ -71,7 +72,7 @@ def test_pruned_equals_masked(name):
         assert graph.certify(kept) is None
         slices = graph.traced.slices(kept)
         small = copy.deepcopy(model)
-        put(small, cut_all(small, slices))
+        replace_tensors(small, slice_model(small, slices))
         full = masked(model, slices)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             got = small(x)

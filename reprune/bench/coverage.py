@@ -6,7 +6,7 @@ import numpy as np
 
 import reprune
 
-from .. import reference
+from ..clustering import reference
 from . import checking, peers
 from .checking import WrongAnswer
 from .device import coverage_turn

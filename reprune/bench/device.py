@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from .. import backend
-from ..coverage import max_coverage
-from ..linkage import linkage
-from ..selection import LayerProblem, Selection, select_layers
-from ..tensors import to_float_tensor, to_tensor
+from ..clustering import backend
+from ..clustering.coverage import max_coverage
+from ..clustering.linkage import linkage
+from ..clustering.selection import LayerProblem, Selection, select_layers
+from ..clustering.tensors import to_float_tensor, to_tensor
 from . import checking
 from .checking import WrongAnswer
 from .report import GPU

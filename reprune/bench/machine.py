@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .. import backend
+from ..clustering import backend
 
 PACKAGES = ("reprune", "numpy", "torch", "scipy", "fastcluster", "scikit-learn", "torchvision", "triton")
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import reference
-from ..selection import LayerProblem, Selection
+from ..clustering import reference
+from ..clustering.selection import LayerProblem, Selection
 from . import checking, peers
 from .checking import OURS, WrongAnswer
 from .timing import NONE, Seconds, clocked

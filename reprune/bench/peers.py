@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import reference
+from ..clustering import reference
 
 Points = npt.NDArray[np.float64]  # [n, d]
 Tree = npt.NDArray[np.float64]  # [n-1, 4]

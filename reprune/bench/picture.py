@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..atomic import atomic_write
+from ..files.atomic import atomic_write
 from .markdown import TITLES
 from .report import ONE, Report, Row
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from .. import backend, reference
+from ..aliases import Progress
+from ..clustering import backend, reference
 from ..timings import KNOWN, UNTRUSTED, company
 from . import coverage, dendrograms, machine, peers, selection, shapes
 from .report import Report, Row
@@ -53,7 +54,7 @@ class Settings:
 Measure = Callable[[float], list[Row]]  # seconds -> rows
 
 
-def run(settings: Settings, progress: Callable[[str, int, int], None]) -> Report:
+def run(settings: Settings, progress: Progress) -> Report:
     """Check and time everything; ``progress(stage, done, total)`` is told what goes on.
 
     Raises:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..selection import LayerProblem, Selection, select_layers
+from ..clustering.selection import LayerProblem, Selection, select_layers
 from . import checking, peers
 from .checking import WrongAnswer
 from .device import selection_turn

@@ -6,9 +6,10 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from .. import bench, reference
-from ..atomic import write_text
+from .. import bench
 from ..bench import DEVICES, Report, Settings, markdown
+from ..clustering import reference
+from ..files.atomic import write_text
 from . import tables
 from .errors import UserError
 from .outputs import check_output

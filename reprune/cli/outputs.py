@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..atomic import check_place
+from ..files.atomic import check_place
 from .errors import UserError
 
 

@@ -12,14 +12,13 @@ from torch import nn
 
 import reprune
 
-from ..atomic import atomic_write, write_text
+from ..aliases import Progress
+from ..files.atomic import atomic_write, write_text
 from ..plan import PruningPlan
 from ..pruner import History
 from ..timings import KNOWN, UNTRUSTED, company
 from . import data, measure, network, pace, train
 from .report import Report, Side
-
-Progress = Callable[[str, int, int], None]  # (stage, done, total)
 
 FLOPS_LEFT = 0.5
 ROUND_TO = (

@@ -14,6 +14,8 @@ from statistics import median
 
 import torch
 
+from ..aliases import Progress
+
 LIMIT = 300.0
 """Seconds that all may take; then it ends with an error."""
 PLANNED = 0.5
@@ -82,7 +84,7 @@ def _pace(step: Callable[[], object], threads: int) -> Pace:
 class Deadline:
     """Told of progress, ends what takes longer than the limit."""
 
-    def __init__(self, tell: Callable[[str, int, int], None]) -> None:
+    def __init__(self, tell: Progress) -> None:
         self._tell = tell
         self._end = time.perf_counter() + LIMIT
 

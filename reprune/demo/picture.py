@@ -8,7 +8,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from ..atomic import atomic_write
+from ..files.atomic import atomic_write
 from ..plan import PruningPlan
 
 KEPT, REMOVED, INK, FAINT = "#0f766e", "#f1d9cf", "#1f2937", "#6b7280"

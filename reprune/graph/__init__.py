@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from ..aliases import Progress
+from ..modules.slicing import named_tensors
 from .blame import NotRepeatableError, find_guilty
 from .certificate import Failure, Mask, certify
-from .copying import whole_copy
 from .custom import register_rule
 from .groups import LAYERS, ChannelGroup, Producer, find_groups, has_gamma, mean_gamma, output_first
 from .preserving import Guard, preserving
-from .sizes import set_widths
-from .slicing import (
-    Slices,
-    copy_with,
-    cut,
-    cut_all,
-    in_format_of,
-    named_tensors,
-    put,
-    sliced_copy,
-    sliced_shape,
-    successor,
-)
 from .traced import Example, TracedModel, as_example, trace_model
 from .watch import Watch, watching
 
@@ -38,24 +26,12 @@ __all__ = [
     "Guard",
     "Mask",
     "Producer",
-    "Slices",
     "build_graph",
-    "copy_with",
-    "cut",
-    "cut_all",
     "has_gamma",
-    "in_format_of",
     "mean_gamma",
-    "named_tensors",
     "output_first",
     "preserving",
-    "put",
     "register_rule",
-    "set_widths",
-    "sliced_copy",
-    "sliced_shape",
-    "successor",
-    "whole_copy",
 ]
 
 
@@ -112,7 +88,7 @@ class ChannelGraph:
 def build_graph(
     model: nn.Module,
     example_inputs: Any,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
     layers: str = "conv",
     time_limit: float | None = None,
 ) -> ChannelGraph:

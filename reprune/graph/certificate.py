@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from ..aliases import Ints
+from ..modules.slicing import named_tensors, sliced_copy
 from .groups import ChannelGroup
-from .labels import FIXED, Ints, fixed
+from .labels import FIXED, fixed
 from .preserving import preserving
-from .slicing import named_tensors, sliced_copy
 from .steps import Edge, Step, partings
 from .trace import Trace, run
 from .traced import Example, TracedModel, device_of, without_values

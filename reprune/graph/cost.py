@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from ..wrappers import named_parameters
+from ..aliases import Ints
+from ..modules.slicing import named_tensors
+from ..modules.wrappers import named_parameters
 from .known import Key
-from .labels import Atoms, Ints, fixed
-from .slicing import named_tensors
+from .labels import Atoms, fixed
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..wrappers import named_modules
+from ..aliases import Ints
+from ..modules.wrappers import named_modules
 from .known import Key
-from .labels import FIXED, Atoms, Ints, components, fixed
+from .labels import FIXED, Atoms, components, fixed
 from .state import Convolution
 from .trace import Trace
 

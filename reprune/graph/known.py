@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from .labels import Ints, Ledger
+from ..aliases import Ints
+from .labels import Ledger
 from .state import FREE, Convolution, Dim, State
 
 Key = tuple[str, int]

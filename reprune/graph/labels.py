@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.signedinteger[Any]]
+from ..aliases import Ints
 
 LABEL = np.int32
 """What labels and atoms are stored as; a model has several hundred thousand of them."""

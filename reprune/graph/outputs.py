@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from .held import tensors_in
+from ..modules.held import tensors_in
 from .known import Known
 from .memory import Memory
 from .preserving import functions_of

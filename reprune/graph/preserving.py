@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .held import held_by, tensors_in
+from ..modules.held import held_by, tensors_in
 from .state import Call, storage_of
 
 MOST_HELD = 10_000
@@ -37,7 +37,7 @@ def preserving(model: nn.Module, *inputs: Any) -> Iterator[Preserved]:
     - autograd's and the backends' settings.  Gradients are off in between, and so is inference mode, whose
       tensors could not be trained.
 
-    Attributes of modules are not put back: run a copy (:mod:`reprune.graph.copying`).
+    Attributes of modules are not put back: run a copy (:mod:`reprune.modules.copying`).
     """
     with torch.inference_mode(False), torch.no_grad():
         tensors = [*model.parameters(), *model.buffers(), *tensors_in(*inputs)]

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import torch
 
+from ..aliases import Ints
 from . import rules_compute as compute
 from . import rules_shape as shape
 from .known import Known
-from .labels import Ints
 from .rules_pointwise import pointwise
 from .state import FREE, Call
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from ..aliases import Ints
 from .known import Known
-from .labels import Ints
 from .state import FREE, Call, Convolution, Dim
 
 

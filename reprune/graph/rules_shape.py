@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
+from ..aliases import Ints
 from .known import Known
-from .labels import FIXED, Ints, fixed
+from .labels import FIXED, fixed
 from .state import FREE, Call, Dim, State
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .labels import Ints
+from ..aliases import Ints
 
 
 class Free(enum.Enum):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .labels import Ints
+from ..aliases import Ints
 
 Edge = tuple[Ints, Ints]
 

@@ -15,11 +15,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from ..wrappers import eagerly
-from .copying import fresh
-from .held import tensors_in
+from ..aliases import Ints
+from ..modules.copying import fresh
+from ..modules.held import tensors_in
+from ..modules.wrappers import eagerly
 from .known import Key, Known
-from .labels import LABEL, Ints
+from .labels import LABEL
 from .memory import Memory
 from .outputs import pin_outputs
 from .preserving import Preserved

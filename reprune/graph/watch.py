@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor
 
-Report = Callable[[str, int, int], None]
+from ..aliases import Progress
+
 PASSES = 4
 """Of a model that needs no second certificate: the trace and the certificate, in evaluation and training."""
 
@@ -18,7 +19,7 @@ PASSES = 4
 class Watch:
     """Counts the tensors of the model that a trace has come to, and keeps its time limit."""
 
-    def __init__(self, report: Report | None, seconds: float | None, tensors: int) -> None:
+    def __init__(self, report: Progress | None, seconds: float | None, tensors: int) -> None:
         self._report, self._seconds = report, seconds
         self._tensors, self._total = tensors, max(1, PASSES * tensors)
         self._begun = time.monotonic()

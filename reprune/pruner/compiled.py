@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ..wrappers import inside
+from ..modules.wrappers import inside
 
 
 class CompiledCode:

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..distributed import owners, rank_and_size, shared
+from ..aliases import Ints
+from ..clustering.selection import LayerProblem, select_layers
 from ..graph import ChannelGraph, ChannelGroup, Mask, Producer
-from ..plan import Ints
-from ..selection import LayerProblem, select_layers
-from ..tables import read, tables_of
+from ..layer_problems import read, tables_of
 from ..targets import MinKeep, Target, counts_of
+from .distributed import owners, rank_and_size, shared
 from .regrowth import draw, residual_norms
 
 

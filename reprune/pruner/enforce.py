@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..graph import cut, named_tensors, put, sliced_shape, successor
+from ..modules.slicing import named_tensors, replace_tensors, replacement, slice_tensor, sliced_shape
 from ..optimizers import Keeper
 from .members import Members
 from .store import Layout, Positions, Store, write
@@ -61,7 +61,7 @@ class Shrink:
                 old = tensors[name]
                 value = store.take(f"{prefix}/{name}", where, old.device)
                 move = partial(_moved, full=members.sizes[name], before=before[name], after=where)
-                new[old] = successor(old, value, move)
+                new[old] = replacement(old, value, move)
             news.append(new)
         keeper = Keeper(members.optimizer)
         parameters = {} if self.restart else members.parameters(after)
@@ -69,7 +69,7 @@ class Shrink:
 
         def change() -> None:
             for (_, model), new in zip(members.models(), news, strict=True):
-                put(model, new)
+                replace_tensors(model, new)
             keeper.replace(news[0], carried)
             if self.restart:
                 keeper.restart()
@@ -83,6 +83,6 @@ def _moved(grad: Tensor, full: tuple[int, ...], before: Positions, after: Positi
         return _moved(grad.to_dense(), full, before, after).to_sparse(grad.sparse_dim())
     whole = torch.zeros(full, dtype=grad.dtype, device=grad.device)
     write(whole, before, grad.detach())
-    out = cut(whole, after)
+    out = slice_tensor(whole, after)
     channels_last = grad.dim() == 4 and not grad.is_contiguous()
     return out.contiguous(memory_format=torch.channels_last) if channels_last else out

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..graph import named_tensors
+from ..clustering.tensors import together
+from ..modules.slicing import named_tensors
+from ..modules.wrappers import named_parameters
 from ..optimizers import Keeper
-from ..tensors import together
-from ..wrappers import named_parameters
 from .members import Members
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from ..graph import cut, in_format_of, named_tensors, put, successor
+from ..modules.slicing import in_format_of, named_tensors, replace_tensors, replacement, slice_tensor
+from ..modules.wrappers import plain_names, unwrap
 from ..optimizers import Keeper
-from ..origin import forget_plan, plan_of, remember_plan
-from ..wrappers import bare, plain_names
+from ..plan import forget_plan, plan_of, remember_plan
 from .mask import Mask
 from .store import Positions, write
 from .zeros import missing
@@ -97,7 +97,7 @@ class FullSize:
         if module is pruner.model:
             _follow(pruner, alive)
         for name in found:
-            state[raw[name]] = cut(found[name], target[name])
+            state[raw[name]] = slice_tensor(found[name], target[name])
 
     def _layout(self, module: nn.Module) -> dict[str, dict[int, Any]]:
         """{tensor of `module` that was cut since the pruner began: {dimension: positions that are there}}."""
@@ -122,9 +122,9 @@ class FullSize:
                 continue
             full = self._unsaved.get(name)
             value = old.new_zeros(sizes[name]) if full is None else full.to(old.device)
-            new[old] = successor(old, in_format_of(old, cut(value, where)), None)
+            new[old] = replacement(old, in_format_of(old, slice_tensor(value, where)), None)
         plan = self._pruner.plan_with(alive)
-        put(module, new, plan.widths)
+        replace_tensors(module, new, plan.widths)
         first = self._pruner._first
         forget_plan(module)
         if not alive.all():
@@ -166,7 +166,7 @@ def go_on_with(pruner: Pruner, optimizer: torch.optim.Optimizer, copies: Sequenc
     """Let `pruner` go on with another optimizer and other copies, made of the model as it is now."""
     pruner._unhook()
     pruner.optimizer = optimizer
-    pruner._members.replace(optimizer, [bare(copy)[0] for copy in copies])
+    pruner._members.replace(optimizer, [unwrap(copy)[0] for copy in copies])
     pruner._store.drop(lambda key: not key.startswith("model/"))
     pruner._check()
     if not pruner.finished:

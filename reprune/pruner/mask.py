@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ..graph import cut, named_tensors
-from ..plan import Ints
-from ..wrappers import named_parameters
+from ..aliases import Ints
+from ..modules.slicing import named_tensors, slice_tensor
+from ..modules.wrappers import named_parameters
 from .members import Members
 from .store import Layout, Positions, Store, write
 from .zeros import missing, zeroed
@@ -37,7 +37,7 @@ class Mask:
         return full
 
     def live(self, tensor: Tensor, where: Positions) -> Tensor:
-        return cut(tensor, where)
+        return slice_tensor(tensor, where)
 
     def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         zeros = self.zeros(after)

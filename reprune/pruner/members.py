@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..graph import named_tensors
+from ..modules.slicing import named_tensors
+from ..modules.wrappers import named_parameters
 from ..optimizers import Entry, Keeper, check_parameters, check_references, check_states, state_obstacle
-from ..wrappers import named_parameters
 
 
 class Members:

@@ -12,20 +12,21 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..arrays import seed_of, shown
-from ..backend import resolve
-from ..distributed import agreed, check_alike, digest, rank_and_size, shared
-from ..graph import LAYERS, copy_with, named_tensors, set_widths, successor
+from ..arguments import seed_of, shown
+from ..clustering.backend import resolve
+from ..graph import LAYERS
 from ..graph import Mask as Atoms
+from ..modules.sizes import set_widths
+from ..modules.slicing import copy_with, named_tensors, replacement
+from ..modules.wrappers import named_parameters, unwrap
 from ..optimizers import Keeper
-from ..origin import plan_of, remember_plan
-from ..plan import PruningPlan
+from ..plan import PruningPlan, plan_of, remember_plan
 from ..planner import plan_of_atoms
 from ..targets import MinKeep, check_bounds, check_reach, choice, landing_notes, target_of
-from ..wrappers import bare, named_parameters
 from . import state
 from .compiled import CompiledCode
 from .decide import Found, Rules, decide
+from .distributed import agreed, check_alike, digest, rank_and_size, shared
 from .enforce import Enforcement, Shrink
 from .finite import check_finite, not_finite
 from .history import Event, History
@@ -111,7 +112,7 @@ class Pruner:
         round_to, min_keep, ignore = check_bounds(round_to, min_keep, ignore)
         seed_of(seed)
         seed = int(seed)
-        inner, around = bare(model)
+        inner, around = unwrap(model)
         averaged = _modules(copies)
         if not hasattr(optimizer, "param_groups"):
             raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {shown(optimizer)}")
@@ -122,7 +123,7 @@ class Pruner:
                 "anew where step() returns True; or use mode='mask'"
             )
         self.model, self.optimizer, self.mode = inner, optimizer, mode
-        self._members = Members(inner, optimizer, [bare(copy)[0] for copy in averaged])
+        self._members = Members(inner, optimizer, [unwrap(copy)[0] for copy in averaged])
         self._members.check(self._members.sizes)
         device = next(inner.parameters()).device.type
         self._rules = Rules(target, rule, round_to, min_keep, seed_of(seed), ties, resolve(backend, device))
@@ -333,7 +334,7 @@ class Pruner:
         tensors, whole = named_tensors(self.model), {}
         for name in self._structure.layout(self._alive):
             value = self._store.take(f"model/{name}", {}, tensors[name].device)
-            whole[name] = successor(tensors[name], value)
+            whole[name] = replacement(tensors[name], value)
         return copy_with(self.model, whole, self._graph.traced.widths(self._graph.everything()))
 
     def _move(self, alive: Atoms) -> None:

@@ -8,8 +8,9 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
+from ..aliases import Ints
+
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 def residual_norms(kept: Floats, candidates: Floats) -> Floats:

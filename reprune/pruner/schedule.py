@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..arrays import integer, number, shown
+from ..arguments import integer, number, shown
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..graph import sliced_shape
+from ..modules.slicing import sliced_shape
 from .history import History
 from .state_check import FORMAT, check
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arrays import shown
+from ..arguments import shown
 from ..strict_json import is_int
 from .history import History
 

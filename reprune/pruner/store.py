@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..graph import cut
-from ..plan import Ints
+from ..aliases import Ints
+from ..modules.slicing import slice_tensor
 
 Positions = Mapping[int, Ints]
 """{dimension: sorted positions} of one tensor; what is not named is whole."""
@@ -44,7 +44,7 @@ class Store:
 
     def take(self, key: str, where: Positions, device: torch.device) -> Tensor:
         """The positions `where`, as a tensor of its own on `device`."""
-        return cut(self.full[key], where).to(device).clone(memory_format=torch.preserve_format)
+        return slice_tensor(self.full[key], where).to(device).clone(memory_format=torch.preserve_format)
 
 
 def write(full: Tensor, where: Positions, part: Tensor) -> None:

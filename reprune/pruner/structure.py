@@ -10,10 +10,11 @@ import numpy as np
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..graph import ChannelGraph, Mask, Producer, build_graph, named_tensors, output_first
-from ..plan import Ints
+from ..aliases import Ints
+from ..graph import ChannelGraph, Mask, Producer, build_graph, output_first
+from ..modules.slicing import named_tensors
+from ..modules.wrappers import named_modules
 from ..targets import in_scope, ranked, without_ignored
-from ..wrappers import named_modules
 from .decide import Source
 from .mask import Mask as MaskMode
 from .zeros import check_zeros, spared_dims

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrize import ParametrizationList
 
-from ..graph import ChannelGraph, Guard, copy_with, cut, named_tensors, preserving, sliced_copy, successor
+from ..aliases import Ints
+from ..graph import ChannelGraph, Guard, preserving
 from ..graph import Mask as Atoms
+from ..modules.slicing import copy_with, named_tensors, replacement, slice_tensor, sliced_copy
+from ..modules.wrappers import eagerly, named_modules
 from ..optimizers.walk import walk
-from ..plan import Ints
-from ..wrappers import eagerly, named_modules
 from .store import Layout, Positions
 
 Lines = Mapping[str, Mapping[int, Ints]]
@@ -81,7 +82,7 @@ def _spared(module: nn.Module, path: str, own: Mapping[str, Tensor], side: Side)
         with torch.no_grad():
             return torch.as_tensor(functional_call(module, inside, ())).flatten().double()
 
-    small = weight({name: cut(tensor, where.get(name, {})).clone() for name, tensor in own.items()})
+    small = weight({name: slice_tensor(tensor, where.get(name, {})).clone() for name, tensor in own.items()})
     for spare in (None, *where):
         zeros = {name: kept for name, kept in where.items() if name != spare}
         large = weight({name: zeroed(tensor, zeros.get(name, {})) for name, tensor in own.items()})
@@ -97,7 +98,7 @@ def check_zeros(graph: ChannelGraph, kept: Atoms, where: Layout, zeros: Layout) 
     """
     model, tensors = graph.model, named_tensors(graph.model)
     everything = graph.traced.widths(graph.everything())
-    new = {name: successor(t, zeroed(t, zeros[name])) for name, t in tensors.items() if name in zeros}
+    new = {name: replacement(t, zeroed(t, zeros[name])) for name, t in tensors.items() if name in zeros}
     small = sliced_copy(model, where, graph.traced.widths(kept))
     large = copy_with(model, new, everything)
     bad: list[str] = []

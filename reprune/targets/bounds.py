@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ..arrays import integer, shown, strings
+from ..arguments import integer, shown, strings
 from ..graph import ChannelGraph, ChannelGroup
 
 MinKeep = int | Mapping[str, int]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..aliases import Counts
 from ..graph import ChannelGroup
 from ..graph.cost import Cost
 
-Counts = dict[str, int]
 """{group: atoms to keep}."""
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..graph import Guard, copy_with, preserving
+from ..graph import Guard, preserving
 from ..graph.traced import Example
+from ..modules.slicing import copy_with
 from ..timings import KNOWN, UNTRUSTED, off, off_by
 
 WARM_UP = 1

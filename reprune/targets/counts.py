@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..aliases import Counts, Progress
+from ..clustering.sparsity import Ranking, uniform_counts
 from ..graph import ChannelGraph, has_gamma, mean_gamma
 from ..graph.cost import Cost, size_cost
-from ..sparsity import Ranking, uniform_counts
 from .bounds import Bounds, MinKeep
-from .budget import Budget, Counts
+from .budget import Budget
 from .latency import within_latency
 from .target import Target
 
@@ -43,7 +44,7 @@ def counts_of(
     min_keep: MinKeep,
     tensors: Mapping[str, Tensor],
     present: Mapping[str, int] | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Counts, list[str]]:
     """How many atoms each group keeps, by the BatchNorm scales in `tensors`, which are the full model's.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
+from ..aliases import Counts
 from ..graph import ChannelGraph
-from .budget import Counts
 
 
 def given(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:

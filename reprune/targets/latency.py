@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
 
-from ..graph import ChannelGraph, sliced_copy
+from ..aliases import Counts, Progress
+from ..graph import ChannelGraph
+from ..modules.slicing import sliced_copy
 from ..timings import UNTRUSTED
-from .budget import Budget, Counts
+from .budget import Budget
 from .clock import Ratio, compare
 
 NEAR = 0.02
@@ -28,7 +29,7 @@ def within_latency(
     graph: ChannelGraph,
     budget: Budget,
     bounds: str,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Counts, str]:
     """The counts whose network takes `target` of the full one's time, and what was measured, in words.
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..arrays import integer, number, shown, strings
+from ..arguments import integer, number, shown, strings
 
 Target = tuple[str, Any]
 """(what, how much): ("flops", 0.5)."""

@@ -10,13 +10,19 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import nn
 
+from ..modules.slicing import (
+    in_format_of,
+    named_tensors,
+    replace_tensors,
+    replacement,
+    slice_model,
+    sliced_shape,
+)
+from ..modules.wrappers import changeable, unwrap
+from ..plan import PruningPlan, plan_of, remember_plan
 from . import tensor_file
 from .contents import contents
-from .graph import cut_all, in_format_of, named_tensors, put, sliced_shape, successor
-from .origin import plan_of, remember_plan
-from .plan import PruningPlan
 from .tensor_file import TensorFile
-from .wrappers import bare, changeable
 
 KEY = "reprune"
 """Where the head stands in the metadata."""
@@ -27,14 +33,14 @@ FORMAT = 1
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write `model` and the plan that pruned it (none if it is whole) to a safetensors file.
 
-    The file is complete or not there, see :func:`reprune.atomic.atomic_write`; its head carries a checksum of
-    everything in it.  The same model gives the same bytes.  Of a model in torch.compile,
+    The file is complete or not there, see :func:`reprune.files.atomic.atomic_write`; its head carries a
+    checksum of everything in it.  The same model gives the same bytes.  Of a model in torch.compile,
     DistributedDataParallel or AveragedModel it is the network inside, and so for its parts; of a part of a
     pruned network it is that part.
 
     Raises ``ValueError`` that names a state that a file cannot hold or :func:`load` could not put back.
     """
-    plan = plan_of(bare(model)[0])
+    plan = plan_of(unwrap(model)[0])
     head = {"format": FORMAT, "plan": None if plan is None else json.loads(plan.to_json())}
     tensor_file.write(path, KEY, head, contents(model))
 
@@ -65,13 +71,14 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
                 raise ValueError(f"{path}: {name} is {file.dtypes[name]}, this model needs {old.dtype}")
         stored = file.tensors()
     new = {
-        old: successor(old, in_format_of(old, stored[name].to(old.device)), None) for name, old in own.items()
+        old: replacement(old, in_format_of(old, stored[name].to(old.device)), None)
+        for name, old in own.items()
     }
     left = (
         {} if plan is None else {name: kept for name, kept in plan.slices.items() if tensors[name] not in new}
     )
-    cut = cut_all(inner, left)  # what is not in the file: buffers that are not persistent
-    put(inner, cut | new, {} if plan is None else plan.widths)
+    cut = slice_model(inner, left)  # what is not in the file: buffers that are not persistent
+    replace_tensors(inner, cut | new, {} if plan is None else plan.widths)
     if plan is not None:
         remember_plan(inner, plan, None)
     return model

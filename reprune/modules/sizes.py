@@ -1,28 +1,20 @@
-"""The sizes that layers remember as attributes: brought in line with their tensors after these were cut.
-
-Norms that neither learn nor count have no tensors to tell by, so a trace looks how wide they are.
-"""
+"""The sizes that layers keep as attributes: brought in line with their tensors after these were sliced."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..wrappers import named_modules
-from .known import Known
-from .labels import Ints
+from .wrappers import named_modules
 
 _Conv = nn.modules.conv._ConvNd
-_Norm = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
-_WithWeight = (_Conv, nn.Linear, nn.Embedding, nn.PReLU, *_Norm)
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
+_WithWeight = (_Conv, nn.Linear, nn.Embedding, nn.PReLU, *NORMS)
 
 
-def remember_sizes(module: nn.Module) -> None:
+def sync_layer_sizes(module: nn.Module) -> None:
     """Bring the attributes of a layer in line with the shape of its weight."""
     weight = current_weight(module) if isinstance(module, _WithWeight) else None
     if isinstance(module, nn.modules.batchnorm._NormBase):
@@ -70,37 +62,6 @@ def current_weight(module: nn.Module) -> Tensor | None:
     finally:
         for inner, mode in modes.items():
             inner.training = mode
-
-
-@contextlib.contextmanager
-def norms_seen(model: nn.Module, known: Known) -> Iterator[dict[str, Ints]]:
-    """{norm without tensors: the labels of the channels that it is given}, of what runs in between."""
-    seen: dict[str, Ints] = {}
-
-    def look(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            if inputs and isinstance(inputs[0], Tensor):
-                line = known.state(inputs[0]).dims[_channel_dim(module, inputs[0])]
-                if isinstance(line, np.ndarray):
-                    seen.setdefault(name, line)
-
-        return hook
-
-    handles = [
-        module.register_forward_pre_hook(look(name))
-        for name, module in named_modules(model).items()
-        if isinstance(module, _Norm) and not [*module.parameters(), *module.buffers()]
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _channel_dim(module: nn.Module, x: Tensor) -> int:
-    unbatched = isinstance(module, nn.modules.instancenorm._InstanceNorm)
-    return x.dim() - module._get_no_batch_dim() if unbatched else 1  # type: ignore[operator]  # no annotation
 
 
 def set_widths(model: nn.Module, widths: Mapping[str, int]) -> None:

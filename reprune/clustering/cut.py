@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import at_most, shown
 from . import reference
-from .arrays import MOST, at_most, device_of, like, shape_of, shown, to_numpy
+from .arrays import MOST, device_of, like, shape_of, to_numpy
 from .backend import core, num_threads, resolve
 
 if TYPE_CHECKING:

@@ -10,22 +10,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..aliases import Array
+from ..arguments import at_most, integer, is_tensor, one_of, seed_of, text
 from . import gpu, reference
-from .arrays import (
-    MOST,
-    MOST_IN_SPACE,
-    Array,
-    at_most,
-    device_of,
-    integer,
-    is_tensor,
-    like,
-    one_of,
-    seed_of,
-    shape_of,
-    text,
-    to_floats,
-)
+from .arrays import MOST, MOST_IN_SPACE, device_of, like, shape_of, to_floats
 from .backend import core, num_threads, resolve
 from .tensors import back as back_to
 from .tensors import finite, to_float_tensor

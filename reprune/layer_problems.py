@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .aliases import Counts, Ints, Progress
+from .clustering.selection import LayerProblem, select_layers
+from .clustering.tensors import placed, together
 from .graph import ChannelGraph, ChannelGroup
-from .selection import LayerProblem, select_layers
-from .targets import Counts
-from .tensors import placed, together
-
-Ints = npt.NDArray[np.int64]
-Progress = Callable[[str, int, int], None]
-"""``progress(stage, done, total)``."""
 
 
 def read(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:

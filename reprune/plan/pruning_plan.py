@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from .plan_check import check_model, check_parts
-from .plan_text import Ints as Ints
-from .plan_text import Lists, fields_of, written
+from ..aliases import Ints
+from .check import check_model, check_parts
+from .text import Lists, fields_of, written
 
 FORMAT = 1
 """Version of the JSON form."""

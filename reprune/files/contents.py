@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from .graph import named_tensors
-from .memory import check_apart
-from .wrappers import bare, plain_names
+from ..modules.sharing import check_apart
+from ..modules.slicing import named_tensors
+from ..modules.wrappers import plain_names, unwrap
 
 
 def contents(model: nn.Module) -> dict[str, Tensor]:
@@ -17,7 +17,7 @@ def contents(model: nn.Module) -> dict[str, Tensor]:
 
     ``ValueError`` that names what is in the state and cannot be written and put back.
     """
-    model = bare(model)[0]
+    model = unwrap(model)[0]
     plain = plain_names(model)
     own = {id(tensor) for tensor in named_tensors(model).values()}
     first: dict[int, str] = {}

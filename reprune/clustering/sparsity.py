@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import integer, number, shown, to_floats
+from ..arguments import integer, number, shown
+from .arrays import to_floats
 
 _UNIFORM = "use rule='uniform', which prunes the same share of every layer"
 

@@ -12,10 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..wrappers import named_modules, named_parameters, plain_names
+from ..aliases import Ints
 from .copying import shared_copy
-from .labels import Ints
-from .sizes import remember_sizes, set_widths
+from .sizes import set_widths, sync_layer_sizes
+from .wrappers import named_modules, named_parameters, plain_names
 
 Slices = Mapping[str, Mapping[int, Ints]]
 """{parameter or buffer: {dimension: sorted kept positions}}; what is not named stays whole."""
@@ -28,7 +28,7 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**named_parameters(model), **buffers}
 
 
-def cut(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
+def slice_tensor(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
     """The kept positions of `tensor`, as a tensor of its own in the same memory format."""
     out = tensor.detach()
     for dim, positions in kept.items():
@@ -50,17 +50,17 @@ def sliced_shape(shape: Sequence[int], kept: Mapping[int, Ints]) -> tuple[int, .
 
 
 @torch.inference_mode(False)
-def cut_all(model: nn.Module, slices: Slices) -> dict[Tensor, Tensor]:
+def slice_model(model: nn.Module, slices: Slices) -> dict[Tensor, Tensor]:
     """{tensor of the model: its slice} for every tensor that `slices` names.  The model is not changed."""
     tensors = named_tensors(model)
     new: dict[Tensor, Tensor] = {}
     for name, kept in slices.items():
         old = tensors[name]
-        new[old] = successor(old, cut(old, kept), partial(cut, kept=kept))
+        new[old] = replacement(old, slice_tensor(old, kept), partial(slice_tensor, kept=kept))
     return new
 
 
-def successor(old: Tensor, value: Tensor, moved: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+def replacement(old: Tensor, value: Tensor, moved: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """What takes the place of `old` in a model: a parameter or buffer with another value.
 
     Gradient, and attributes that a training loop has left on a parameter and that have its shape, are
@@ -77,7 +77,9 @@ def successor(old: Tensor, value: Tensor, moved: Callable[[Tensor], Tensor] | No
     return parameter
 
 
-def put(model: nn.Module, new: Mapping[Tensor, Tensor], widths: Mapping[str, int] | None = None) -> None:
+def replace_tensors(
+    model: nn.Module, new: Mapping[Tensor, Tensor], widths: Mapping[str, int] | None = None
+) -> None:
     """Replace tensors of `model`, tied ones at every place, and set the sizes that its layers remember; those
     of norms without tensors are given as `widths`.  ``ValueError`` if there is none of such a name."""
     for name in sorted((widths or {}).keys() - named_modules(model).keys()):
@@ -88,7 +90,7 @@ def put(model: nn.Module, new: Mapping[Tensor, Tensor], widths: Mapping[str, int
                 if tensor is not None and tensor in new:
                     store[name] = new[tensor]  # type: ignore[assignment]
     for module in model.modules():
-        remember_sizes(module)
+        sync_layer_sizes(module)
     set_widths(model, widths or {})
 
 
@@ -102,7 +104,7 @@ def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], met
     if meta:
         shapes = {name: _shape(t, slices.get(name, {})) for name, t in tensors.items()}
         return copy_with(model, shapes, widths)
-    new = cut_all(model, slices)
+    new = slice_model(model, slices)
     return copy_with(model, {name: new[tensors[name]] for name in slices}, widths)
 
 
@@ -112,13 +114,13 @@ def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, 
     tensors = named_tensors(model)
     other = shared_copy(model, {tensors[name]: tensor for name, tensor in new.items()})
     for module in other.modules():
-        remember_sizes(module)
+        sync_layer_sizes(module)
     set_widths(other, widths)
     return other
 
 
 def _shape(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
     if not tensor.is_floating_point():
-        return cut(tensor, kept)  # an index, or a count: its values matter
+        return slice_tensor(tensor, kept)  # an index, or a count: its values matter
     empty = torch.empty(sliced_shape(tensor.shape, kept), dtype=tensor.dtype, device="meta")
-    return successor(tensor, empty)
+    return replacement(tensor, empty)

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from ..strict_json import is_int, loads
 from .atomic import atomic_write, name_of
-from .strict_json import is_int, loads
 
 DTYPES = {
     "F64": torch.float64,

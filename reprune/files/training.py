@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import tensor_file
+from ..modules.wrappers import load_plain_state, plain_state
 from ..pruner import Pruner, state
-from ..wrappers import load_plain_state, plain_state
-from . import rng
+from . import rng, tensor_file
 from .built import built_of, check_alike, check_belong, check_states, check_tensors
 from .codec import decode, encode
 from .undo import all_or_nothing

@@ -1,4 +1,4 @@
-"""Arrays in and out of the GPU: what :mod:`reprune.arrays` is for the host."""
+"""Arrays in and out of the GPU: what :mod:`reprune.clustering.arrays` is for the host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import is_tensor, to_numpy
+from ..arguments import is_tensor
+from .arrays import to_numpy
 from .backend import interpreted
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ def inside(module: nn.Module) -> str | None:
     return None
 
 
-def bare(model: nn.Module) -> tuple[nn.Module, set[str]]:
+def unwrap(model: nn.Module) -> tuple[nn.Module, set[str]]:
     """The user's own module inside all wrappers, and which of ``WRAPPERS`` were around it."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {' '.join(repr(model).split())[:80]}")
@@ -50,7 +50,7 @@ def bare(model: nn.Module) -> tuple[nn.Module, set[str]]:
 
 def changeable(model: nn.Module) -> nn.Module:
     """The module inside all wrappers, if its parameters may be replaced there; else ``ValueError``."""
-    inner, around = bare(model)
+    inner, around = unwrap(model)
     if "DistributedDataParallel" in around:
         raise ValueError(
             "model: expected one that is not yet in DistributedDataParallel, which would go on with the "
@@ -101,14 +101,14 @@ def _plain(model: nn.Module, items: Iterable[tuple[str, T]]) -> dict[str, T]:
 
 def plain_state(model: nn.Module) -> dict[str, Any]:
     """The ``state_dict()`` of the module inside all wrappers, by plain names."""
-    inner = bare(model)[0]
+    inner = unwrap(model)[0]
     plain = plain_names(inner)
     return {plain(name): value for name, value in inner.state_dict().items()}
 
 
 def load_plain_state(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Load what :func:`plain_state` returned; errors as ``load_state_dict``."""
-    inner = bare(model)[0]
+    inner = unwrap(model)[0]
     plain = plain_names(inner)
     raw = {plain(name): name for name in inner.state_dict()}
     inner.load_state_dict({raw.get(name, name): value for name, value in state.items()})

@@ -7,14 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..modules.wrappers import named_parameters, plain_state, unwrap
 from ..optimizers import Keeper
 from ..pruner import Pruner
-from ..wrappers import bare, named_parameters, plain_state
 
 
 def built_of(model: nn.Module, optimizer: Any, others: Mapping[str, Any]) -> dict[str, Any]:
     """The classes of `optimizer` and `others`, and the parameters of each group by name, as plain values."""
-    names = {id(parameter): name for name, parameter in named_parameters(bare(model)[0]).items()}
+    names = {id(parameter): name for name, parameter in named_parameters(unwrap(model)[0]).items()}
     groups = [[names.get(id(p), "") for p in group["params"]] for group in optimizer.param_groups]
     kinds = {name: type(other).__name__ for name, other in others.items()}
     return {"optimizer": type(optimizer).__name__, "parameters": groups, "others": kinds}
@@ -26,7 +26,7 @@ def check_belong(model: nn.Module, optimizer: Any, pruner: Any) -> None:
         raise TypeError(f"pruner: expected a reprune.Pruner, got a {type(pruner).__name__}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}")
-    if bare(model)[0] is not pruner.model:
+    if unwrap(model)[0] is not pruner.model:
         raise ValueError("model: expected the one that the pruner was made with, got another")
     if Keeper(optimizer).held().keys() != Keeper(pruner.optimizer).held().keys():
         raise ValueError("optimizer: expected the one that the pruner was made with, got another")
@@ -91,7 +91,7 @@ def check_states(
     content: Mapping[str, Any], model: nn.Module, optimizer: Any, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Raise ``ValueError`` if a state of a parameter in `shapes` has another shape and is not one number."""
-    names = {id(p): name for name, p in named_parameters(bare(model)[0]).items()}
+    names = {id(p): name for name, p in named_parameters(unwrap(model)[0]).items()}
     held = [names.get(id(p), "") for group in optimizer.param_groups for p in group["params"]]
     for number, values in content["optimizer"]["state"].items():
         size = shapes.get(held[number])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GpuProblem:
-    """One layer; what :class:`reprune.selection.LayerProblem` is for all backends."""
+    """One layer; what :class:`reprune.clustering.selection.LayerProblem` is for all backends."""
 
     name: str
     tables: Sequence[Any]
@@ -52,8 +52,8 @@ def select_layers(problems: Sequence[GpuProblem], seed: int, ties: str) -> list[
 
     Raises ValueError for a layer of more than 4,096 filters.
     """
-    from .kernels import coverage as cover
-    from .kernels.select import cluster_layers
+    from ..kernels import coverage as cover
+    from ..kernels.select import cluster_layers
 
     for problem in problems:
         O = problem.tables[0].shape[1]

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from .graph import named_tensors
-from .plan import PruningPlan
-from .plan_check import fingerprint_of
-from .wrappers import named_modules
+from ..modules.slicing import named_tensors
+from ..modules.wrappers import named_modules
+from .check import fingerprint_of
+from .pruning_plan import PruningPlan
 
 _MARK = "_reprune_plan"
 

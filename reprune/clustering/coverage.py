@@ -7,20 +7,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import at_most, integer, one_of, seed_of, text
 from . import reference
-from .arrays import (
-    MOST,
-    at_most,
-    device_of,
-    integer,
-    like,
-    one_of,
-    seed_of,
-    shape_of,
-    text,
-    to_floats,
-    to_numpy,
-)
+from .arrays import MOST, device_of, like, shape_of, to_floats, to_numpy
 from .backend import core, resolve
 from .tensors import back, to_tensor
 
@@ -72,7 +61,7 @@ def max_coverage(
         labels: ``[O, I]`` integers >= 0: the cluster of kernel (i, j) within channel j; numpy or torch.
         keep: filters to pick, 1 to O.
         seed: any integer; together with ``name`` it fixes how ties are broken (see
-            :mod:`reprune.reference.ties`).
+            :mod:`reprune.clustering.reference.ties`).
         ties: ``"random"``, uniform among the tied; ``"norm"``, the larger of ``norms``, then random.
         norms: ``[O]`` numbers, the L2 norms of the filters; for ``ties="norm"`` only.
         name: the layer's name, so that layers with one seed break their ties differently.
@@ -145,7 +134,7 @@ def _on_gpu(
 ) -> tuple[Any, Any]:
     import torch
 
-    from .kernels import coverage as kernel
+    from ..kernels import coverage as kernel
 
     table = to_tensor(labels, "labels")
     if table.ndim != 2 or table.dtype.is_floating_point or table.dtype == torch.bool or len(table) < 1:

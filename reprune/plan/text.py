@@ -8,11 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from .strict_json import is_int, loads
+from ..aliases import Ints
+from ..strict_json import is_int, loads
 
-Ints = npt.NDArray[np.int64]
 DIMENSIONS = tuple(map(str, range(8)))  # of a tensor that a layer has
 
 

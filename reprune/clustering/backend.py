@@ -24,7 +24,7 @@ from types import ModuleType
 NAMES = ("reference", "cpp", "triton")
 CHOICES = ("auto", *NAMES)
 
-_HERE = Path(__file__).resolve().parent  # where this package lies
+_HERE = Path(__file__).resolve().parents[1]  # where the package reprune lies
 
 
 class BackendUnavailable(RuntimeError):  # noqa: N818

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from ..aliases import Floats
+from ..arguments import at_most, one_of
 from . import reference
-from .arrays import MOST, MOST_IN_SPACE, Floats, at_most, device_of, like, one_of, shape_of, to_floats
+from .arrays import MOST, MOST_IN_SPACE, device_of, like, shape_of, to_floats
 from .backend import core, num_threads, resolve
 from .room import threads_within
 from .tensors import back, finite, to_float_tensor
@@ -58,9 +60,9 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
         in, numpy out; torch in, torch out on the same device.
 
     Of equally high merges the one of the smallest numbers comes first, a cluster going by the largest number
-    of its points: :mod:`reprune.reference.linkage` states the rule and the formulas. "reference" and "cpp"
-    give the same Z to the last bit, whatever the threads, the processor and the calls before; "triton" breaks
-    ties otherwise.
+    of its points: :mod:`reprune.clustering.reference.linkage` states the rule and the formulas. "reference"
+    and "cpp" give the same Z to the last bit, whatever the threads, the processor and the calls before;
+    "triton" breaks ties otherwise.
 
     Any finite numbers will do, from the smallest that float64 has to the largest, side by side: a height is
     right to rounding wherever float64 holds it, infinite where it would be above the largest, and a whole
@@ -115,7 +117,7 @@ def _on_gpu(
     """Problems or batches; those of one shape and dtype share a launch."""
     import torch
 
-    from .kernels.linkage import ward
+    from ..kernels.linkage import ward
 
     if method != "ward":
         raise ValueError(f"method: backend 'triton' has ward only; got {method!r}; backend='cpp' has it")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from .graph import Slices, named_tensors, sliced_shape
-from .wrappers import named_modules, named_parameters
+from ..modules.slicing import Slices, named_tensors, sliced_shape
+from ..modules.wrappers import named_modules, named_parameters
 
 Positions = Mapping[int, Any]
 

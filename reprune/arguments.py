@@ -1,0 +1,96 @@
+"""Arguments of public functions: checked, or refused by an error that names them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def is_tensor(x: object) -> bool:
+    torch = sys.modules.get("torch")  # a tensor can only come from a torch that is imported
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def at_most(count: int, most: int, name: str, what: str) -> None:
+    if count > most:
+        raise ValueError(f"{name}: expected at most {most:,} {what}; got {count:,}")
+
+
+def shown(x: object) -> str:
+    """``x`` in one short line, for a message."""
+    line = " ".join(repr(x).split())
+    return line if len(line) <= 80 else f"{line[:77]}..."
+
+
+def integer(x: object, name: str, low: int, high: int | None = None) -> int:
+    """``x`` as an int in [low, high]: any integer type, also an array or tensor of no dimension."""
+    expected = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+    value = _index(x)
+    if value is None:
+        raise TypeError(f"{name}: expected {expected}; got {shown(x)}")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{name}: expected {expected}; got {value}")
+    return value
+
+
+def _index(x: object) -> int | None:
+    """An integer; None for what is none, a bool included."""
+    scalar = _scalar(x)
+    if isinstance(scalar, (bool, np.bool_)) or not hasattr(scalar, "__index__"):
+        return None
+    value: int = scalar.__index__()
+    return value
+
+
+def _scalar(x: object) -> object:
+    """The value of an array or tensor of no dimension; anything else as it is, if it is a plain value."""
+    if is_tensor(x) or isinstance(x, np.ndarray):
+        return x.item() if x.ndim == 0 and str(getattr(x, "device", "")) != "meta" else None  # type: ignore[attr-defined]
+    return x
+
+
+def number(x: object, name: str, expected: str, before: str = ", ") -> float:
+    """``x`` as a float: any real type, also an array or tensor of no dimension; the other arguments are for
+    the error, ``before`` stands before "got"."""
+    scalar = _scalar(x)
+    if isinstance(scalar, (bool, np.bool_)) or not isinstance(scalar, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected {expected}{before}got {shown(x)}")
+    try:
+        return float(scalar)
+    except OverflowError:
+        raise ValueError(f"{name}: expected {expected}{before}got {shown(x)}") from None
+
+
+def one_of(x: object, name: str, choices: Sequence[str]) -> None:
+    """Raise ``ValueError`` unless ``x`` is one of ``choices``."""
+    if not isinstance(x, str) or x not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}; got {shown(x)}")
+
+
+def text(x: object, name: str) -> str:
+    """``x``, which must be a string."""
+    if not isinstance(x, str):
+        raise TypeError(f"{name}: expected a string; got {shown(x)}")
+    return x
+
+
+def strings(x: Any, name: str, expected: str) -> tuple[str, ...]:
+    """The strings of any collection or iterator, those of a set in order."""
+    try:
+        found: tuple[Any, ...] | None = None if isinstance(x, (str, bytes)) else tuple(x)
+    except TypeError:
+        found = None
+    if found is None or not all(isinstance(item, str) for item in found):
+        raise TypeError(f"{name}: expected {expected}, got {shown(x if found is None else list(found))}")
+    return tuple(sorted(found)) if isinstance(x, (set, frozenset)) else found
+
+
+def seed_of(x: object) -> int:
+    """``seed``: any integer; it counts modulo 2**64."""
+    value = _index(x)
+    if value is None:
+        raise TypeError(f"seed: expected an integer; got {shown(x)}")
+    return value % 2**64

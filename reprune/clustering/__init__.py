@@ -1,0 +1,1 @@
+"""Clustering, cutting and covering: numbers in, numbers out; nothing here knows a network."""

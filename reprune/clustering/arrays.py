@@ -1,0 +1,81 @@
+"""Arrays in and out: numpy or torch, any real dtype, checked for NaN and infinity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..aliases import Floats
+from ..arguments import is_tensor
+
+MOST = 2**30
+"""Points, filters or channels, at most: they and what they merge to are numbered in 32 bits."""
+MOST_IN_SPACE = 2**24
+"""The same for Ward's linkage of several coordinates, which numbers points in digits of a float32."""
+
+
+def shape_of(x: object) -> tuple[int, ...]:
+    """The shape of an array or tensor, () of anything else: nothing is copied or converted for it."""
+    return tuple(getattr(x, "shape", ()))
+
+
+def device_of(x: object) -> str:
+    """The kind of device that ``x`` lies on: "cpu", "cuda", ..."""
+    return str(x.device.type) if is_tensor(x) else "cpu"  # type: ignore[attr-defined]
+
+
+def to_numpy(x: object, name: str) -> npt.NDArray[Any]:
+    """``x`` as a numpy array, without a copy where it can; bfloat16 becomes float32."""
+    if is_tensor(x):
+        import torch
+
+        assert isinstance(x, torch.Tensor)
+        if x.is_meta:
+            raise TypeError(f"{name}: expected a tensor with values; got one on the device 'meta'")
+        if x.layout != torch.strided or x.is_quantized:
+            raise TypeError(f"{name}: expected a dense tensor; got {x.layout} of {x.dtype}")
+        x = x.detach()
+        return (x.float() if x.dtype == torch.bfloat16 else x).resolve_neg().cpu().numpy()
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise TypeError(f"{name}: expected an array of numbers; got {type(x).__name__} ({error})") from error
+
+
+def to_floats(x: object, name: str) -> Floats:
+    """``x`` as float32 (for float16, bfloat16, float32) or float64 (for integers, float64), finite, native
+    byte order."""
+    array = to_numpy(x, name)
+    if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
+        raise TypeError(f"{name}: expected real numbers of at most 64 bits; got dtype {array.dtype}")
+    single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    floats = array.astype(np.float32 if single else np.float64, copy=False)
+    if any(stride % floats.itemsize for stride in floats.strides) or not floats.flags.aligned:
+        floats = np.ascontiguousarray(floats).copy()
+    if not finite(floats):
+        raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
+    return floats
+
+
+def finite(x: Floats) -> bool:
+    if x.size <= 4096:  # a temporary costs less than what follows
+        return bool(np.isfinite(x).all())
+    # a sum is NaN or infinite if an element is, and needs no temporary; it can also overflow, so look closer
+    # then
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(x.sum())) or bool(np.isfinite(x).all())
+
+
+def like(x: object) -> Callable[[npt.NDArray[Any]], Any]:
+    """A function that turns results into what the argument ``x`` was: numpy arrays, or tensors on its
+    device."""
+    if not is_tensor(x):
+        return lambda result: result
+    import torch
+
+    assert isinstance(x, torch.Tensor)
+    device = x.device
+    return lambda result: torch.from_numpy(np.ascontiguousarray(result)).to(device)

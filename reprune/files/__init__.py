@@ -1,0 +1,6 @@
+"""Files of pruned models and of trainings: whole or not there, checked when they are read."""
+
+from .model import load, read_plan, save
+from .training import load_training, save_training
+
+__all__ = ["load", "load_training", "read_plan", "save", "save_training"]

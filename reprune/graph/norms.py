@@ -1,0 +1,46 @@
+"""The width of norms that neither learn nor count: they have no tensors to tell by, so a trace looks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from ..aliases import Ints
+from ..modules.sizes import NORMS
+from ..modules.wrappers import named_modules
+from .known import Known
+
+
+@contextlib.contextmanager
+def norms_seen(model: nn.Module, known: Known) -> Iterator[dict[str, Ints]]:
+    """{norm without tensors: the labels of the channels that it is given}, of what runs in between."""
+    seen: dict[str, Ints] = {}
+
+    def look(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if inputs and isinstance(inputs[0], Tensor):
+                line = known.state(inputs[0]).dims[_channel_dim(module, inputs[0])]
+                if isinstance(line, np.ndarray):
+                    seen.setdefault(name, line)
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(look(name))
+        for name, module in named_modules(model).items()
+        if isinstance(module, NORMS) and not [*module.parameters(), *module.buffers()]
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _channel_dim(module: nn.Module, x: Tensor) -> int:
+    unbatched = isinstance(module, nn.modules.instancenorm._InstanceNorm)
+    return x.dim() - module._get_no_batch_dim() if unbatched else 1  # type: ignore[operator]  # no annotation
