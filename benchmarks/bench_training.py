@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import fashion
 import torch
-from criteria import OTHERS, OURS, deciding, recompute_statistics
+from criteria import OTHERS, OURS, choice, recompute_statistics
 
 import reprune
 from reprune.files.atomic import write_text
@@ -74,9 +74,8 @@ class Bench:
     def trained(self, run: Run) -> Result:
         """Prune while training."""
         model = self.data.network(run.seed)
-        with deciding(run.criterion, model, run.seed) as ties:
-            how = {"flops": run.left, "ties": ties, "seed": run.seed}
-            epochs = list(self.data.train_epochs(model, run.seed, lambda m, o: self.data.pruner(m, o, **how)))
+        how = {"flops": run.left, "seed": run.seed, **choice(run.criterion, model, run.seed)}
+        epochs = list(self.data.train_epochs(model, run.seed, lambda m, o: self.data.pruner(m, o, **how)))
         plan = epochs[-1][1].finalize()
         events = sum(spent.event for spent, _ in epochs)
         seconds = sum(spent.training for spent, _ in epochs) + events
@@ -88,8 +87,8 @@ class Bench:
         model = reprune.load(self.dense_file(run.seed), self.data.network(run.seed))
         inner = {n: m for n, m in model.named_modules() if n.endswith("conv1")}
         keep = {name: max(1, round(run.left * conv.out_channels)) for name, conv in inner.items()}
-        with deciding(run.criterion, model, run.seed) as ties:
-            plan = reprune.make_plan(model, self.data.example, keep=keep, ties=ties, seed=run.seed)
+        how = choice(run.criterion, model, run.seed)
+        plan = reprune.make_plan(model, self.data.example, keep=keep, seed=run.seed, **how)
         reprune.apply(plan, model)
         recompute_statistics(model, self.data.sized(self.data.train[0][:3000]).split(250))
         return {"accuracy": self.data.accuracy(model), "flops": plan.flops[1] / plan.flops[0]}

@@ -1,15 +1,14 @@
 """Other criteria in the place of REPrune's, for comparisons; everything but the choice stays as it is."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from unittest import mock
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from reprune.clustering.selection import LayerProblem, Selection, select_layers
+from reprune.clustering.selection import LayerProblem
 
 OURS = {"REPrune, ties random": "random", "REPrune, ties norm": "norm"}
 """{name: tie rule}."""
@@ -66,29 +65,17 @@ OTHERS: dict[str, Scores] = {
 }
 
 
-@contextlib.contextmanager
-def deciding(criterion: str, model: nn.Module, seed: int) -> Iterator[str]:
-    """Let `criterion` select in the planner and in the pruner of `model`; yields the tie rule to use."""
+def choice(criterion: str, model: nn.Module, seed: int) -> dict[str, Any]:
+    """The arguments of ``make_plan`` and ``Pruner`` by which `criterion` selects in `model`."""
     if criterion in OURS:
-        yield OURS[criterion]
-        return
+        return {"ties": OURS[criterion]}
     rng = np.random.default_rng(seed)
 
-    def select(problems: Sequence[LayerProblem], **how: object) -> list[Selection]:
-        found = select_layers([LayerProblem(p.name, p.tables, p.tables[0].shape[1]) for p in problems])
-        for k, problem in enumerate(problems):
-            best = np.argsort(-OTHERS[criterion](problem, model, rng), kind="stable")[: problem.keep]
-            whole = found[k]
-            found[k] = Selection(
-                np.sort(best), best, whole.gains[best], whole.heights, whole.labels, whole.clusters
-            )
-        return found
+    def select(problem: LayerProblem) -> np.ndarray:
+        scores = OTHERS[criterion](problem, model, rng)
+        return np.argsort(-scores, kind="stable")[: problem.keep]
 
-    with (
-        mock.patch("reprune.pruner.decide.select_layers", select),
-        mock.patch("reprune.layer_problems.select_layers", select),
-    ):
-        yield "random"
+    return {"select": select}
 
 
 def recompute_statistics(model: nn.Module, batches: Sequence[Tensor]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from .aliases import Counts, Ints, Progress
+from .arguments import shown
+from .clustering.arrays import to_numpy
 from .clustering.selection import LayerProblem, select_layers
 from .clustering.tensors import placed, together
 from .graph import ChannelGraph, ChannelGroup
+from .targets import Select, Settings
 
 
-def read(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def require_finite(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`scales`, float32 or float64 on the host; ``ValueError`` if a kernel is not finite.
 
     One copy from each device brings all, before anything of the selection runs there.
@@ -33,10 +36,18 @@ def read(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[st
 
 
 class Chosen(NamedTuple):
-    """What a plan needs of a selection; its labels are as large as the weights of a Linear layer."""
+    """What is needed of a selection; its labels are as large as the weights of a Linear layer."""
 
     keep: Ints
-    coverage: float
+    """[keep] positions in the group, ascending."""
+    covered: int
+    clusters: int
+    """Over all input channels; 0 and 0 where nothing was clustered."""
+
+    @property
+    def coverage(self) -> float | None:
+        """Covered clusters / all clusters; None where nothing was clustered."""
+        return self.covered / self.clusters if self.clusters else None
 
 
 BATCH_BYTES = 2**24
@@ -44,11 +55,11 @@ BATCH_BYTES = 2**24
 
 
 def select_groups(
-    graph: ChannelGraph, counts: Counts, seed: int, ties: str, backend: str, progress: Progress | None
+    graph: ChannelGraph, counts: Counts, settings: Settings, progress: Progress | None
 ) -> list[Chosen]:
     """Steps 2 and 3 for every group."""
     chosen: list[Chosen] = []
-    for groups in _batches(graph, together=backend == "triton"):
+    for groups in _batches(graph, together=settings.backend == "triton"):
         before = len(chosen)
 
         def report(done: int, before: int = before) -> None:
@@ -58,21 +69,47 @@ def select_groups(
         problems = [
             LayerProblem(
                 group.name,
-                tuple(t for p in group.producers for t in tables_of(p.kernel, p.rows, backend)),
+                problem_tables([(p.kernel, p.rows) for p in group.producers], settings),
                 counts[group.name],
             )
             for group in groups
         ]
-        found = select_layers(
-            problems,
-            seed=seed,
-            ties=ties,
-            backend=backend,
-            labels=False,
-            progress=report if progress else None,
-        )
-        chosen += [Chosen(selection.keep, selection.coverage) for selection in found]
+        chosen += choose(problems, settings, settings.seed, report if progress else None)
     return chosen
+
+
+def choose(
+    problems: Sequence[LayerProblem],
+    settings: Settings,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Chosen]:
+    """What stays of every problem, by REPrune or by the criterion of `settings`."""
+    if settings.select is not None:
+        return list(_by_criterion(problems, settings.select, progress))
+    found = select_layers(
+        problems, seed=seed, ties=settings.ties, backend=settings.backend, labels=False, progress=progress
+    )
+    return [Chosen(s.keep, int(s.gains.sum()), int(s.clusters.sum())) for s in found]
+
+
+def _by_criterion(
+    problems: Sequence[LayerProblem], select: Select, progress: Callable[[int], None] | None
+) -> Iterator[Chosen]:
+    for done, problem in enumerate(problems, 1):
+        channels = problem.tables[0].shape[1]
+        keep = np.arange(channels)
+        if problem.keep < channels:
+            keep = np.sort(to_numpy(select(problem), "select").ravel())
+            good = keep.dtype.kind in "iu" and keep.size == problem.keep and np.unique(keep).size == keep.size
+            if not good or keep[0] < 0 or keep[-1] >= channels:
+                raise ValueError(
+                    f"select: expected {problem.keep} different channels of 0..{channels - 1} for layer "
+                    f"{problem.name}; got {shown(keep.tolist())}"
+                )
+        yield Chosen(keep.astype(np.int64), 0, 0)
+        if progress is not None:
+            progress(done)
 
 
 def _batches(graph: ChannelGraph, together: bool) -> Iterator[list[ChannelGroup]]:
@@ -94,6 +131,12 @@ def _as_it_is(kernel: Tensor, rows: Ints) -> bool:
     """The table of `rows` is the weight itself, not a copy."""
     native = kernel.device.type == "cpu" and kernel.dtype in (torch.float32, torch.float64)
     return native and rows.shape[1] == 1 and np.array_equal(rows[:, 0], np.arange(len(kernel)))
+
+
+def problem_tables(producers: Iterable[tuple[Tensor, Ints]], settings: Settings) -> tuple[Any, ...]:
+    """The tables of a group: of all its producers' kernels [O, I, ...], with the rows [A, w] of its atoms."""
+    backend = "cpp" if settings.select is not None else settings.backend
+    return tuple(table for kernel, rows in producers for table in tables_of(kernel, rows, backend))
 
 
 def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:

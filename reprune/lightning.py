@@ -13,7 +13,7 @@ from torch import nn
 
 from .modules.wrappers import AVERAGES, unwrap
 from .pruner import Pruner
-from .pruner.full_size import FullSize, full_size_state, go_on_with
+from .pruner.full_size import FullSize, full_size_state
 
 
 class REPrune(Callback):
@@ -83,7 +83,7 @@ class REPrune(Callback):
         copies = _averages(trainer)
         with _without_trainer(pl_module):
             if self._saved is None and self.pruner is not None and self.pruner.model is pl_module:
-                go_on_with(self.pruner, trainer.optimizers[0], copies)
+                self.pruner.live.go_on_with(trainer.optimizers[0], copies)
                 self._offset = trainer.current_epoch - self.pruner.epoch
             else:
                 self.pruner = self._built(trainer, pl_module, copies)
@@ -103,7 +103,7 @@ class REPrune(Callback):
             raise ValueError("mode: 'shrink' works on one device only; use mode='mask' on several")
         example = torch.utils._pytree.tree_map_only(torch.Tensor, lambda x: x.to(pl_module.device), example)
         pruner = Pruner(pl_module, trainer.optimizers[0], example, copies=copies, **self._settings)
-        self._full_size = FullSize(pruner)
+        self._full_size = FullSize(pruner.live)
         self._offset = trainer.current_epoch
         if self._saved is not None:
             pruner.load_state_dict(self._saved["pruner"])
@@ -159,7 +159,7 @@ class REPrune(Callback):
         """Let the optimizer's state be of full size in the checkpoint, as Lightning restores it first."""
         if self.pruner is not None and checkpoint.get("optimizer_states"):
             states = checkpoint["optimizer_states"]
-            checkpoint["optimizer_states"] = [full_size_state(self.pruner, states[0]), *states[1:]]
+            checkpoint["optimizer_states"] = [full_size_state(self.pruner.live, states[0]), *states[1:]]
 
 
 def _averages(trainer: Any) -> list[nn.Module]:

@@ -11,10 +11,9 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from .aliases import Progress
-from .arguments import number, seed_of, shown
-from .clustering.backend import resolve
-from .graph import LAYERS, ChannelGraph, build_graph
-from .layer_problems import Chosen, read, select_groups
+from .arguments import number, shown
+from .graph import ChannelGraph, build_graph
+from .layer_problems import Chosen, require_finite, select_groups
 from .modules.copying import whole_copy
 from .modules.slicing import named_tensors
 from .modules.wrappers import named_parameters, unwrap
@@ -22,14 +21,13 @@ from .plan import PruningPlan
 from .plan.check import fingerprint_of
 from .surgery import apply
 from .targets import (
-    check_bounds,
-    choice,
+    Select,
+    checked,
     counts_of,
     given,
     in_scope,
     landing_notes,
     ranked,
-    target_of,
     without_ignored,
 )
 
@@ -63,6 +61,7 @@ def make_plan(
     seed: int = 0,
     ties: str = "random",
     backend: str = "auto",
+    select: Select | None = None,
     progress: Progress | None = None,
 ) -> PruningPlan:
     """Decide which channels of `model` to keep, by REPrune (Park et al., AAAI 2024).
@@ -102,6 +101,9 @@ def make_plan(
         time_limit: seconds after which tracing gives up (default: none).
         seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`.
         backend: who clusters, see :mod:`reprune.clustering.backend`.
+        select: another criterion in the place of REPrune's: a function that is given each group of channels
+            as a :class:`reprune.clustering.selection.LayerProblem` (`name`, `tables` of numpy arrays ``[I, O,
+            d]``, `keep`) and returns the `keep` channels of 0..O-1 that stay; nothing is clustered then.
         progress: called as ``progress(stage, done, total)``, stage "trace", "measure" (latency), "select" or
             "certify".
 
@@ -115,41 +117,51 @@ def make_plan(
         BackendUnavailable: `backend` cannot run here.
     """
     model = unwrap(model)[0]
-    target = target_of(sparsity, flops, params, keep, latency, size_mb)
-    choice("rule", rule, ("bn", "uniform"))
-    choice("scope", scope, ("internal", "all"))
-    choice("layers", layers, LAYERS)
-    choice("ties", ties, ("random", "norm"))
-    round_to, min_keep, ignore = check_bounds(round_to, min_keep, ignore)
-    seed_of(seed)
-    seed = int(seed)
+    settings = checked(
+        sparsity=sparsity,
+        flops=flops,
+        params=params,
+        latency=latency,
+        size_mb=size_mb,
+        keep=keep,
+        rule=rule,
+        scope=scope,
+        layers=layers,
+        round_to=round_to,
+        min_keep=min_keep,
+        ignore=ignore,
+        seed=seed,
+        ties=ties,
+        backend=backend,
+        select=select,
+    )
     if time_limit is not None and not number(time_limit, "time_limit", _SECONDS) > 0:
         raise ValueError(f"time_limit: expected {_SECONDS}, got {time_limit!r}")
     if progress is not None and not callable(progress):
         raise TypeError(f"progress: expected a function or None, got {shown(progress)}")
     device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
-    chosen = resolve(backend, device)
+    settings = settings.on(device)
     if device == "meta":
         raise ValueError("model: its tensors are on the device 'meta'; there are no values to select by")
     what, kinds = _LAYER_TYPES[layers]
     if not any(isinstance(module, kinds) for module in model.modules()):
         raise ValueError(f"model: expected a network with {what}, found none in it")
 
-    graph = without_ignored(build_graph(model, example_inputs, progress, layers, time_limit), ignore)
-    graph = in_scope(graph, scope)
-    scales = read(
+    graph = build_graph(model, example_inputs, progress, layers, time_limit)
+    graph = in_scope(without_ignored(graph, settings.ignore), scope)
+    scales = require_finite(
         {producer.name: producer.kernel for group in graph.groups for producer in group.producers},
         _scales(graph) if rule == "bn" else {},
     )
     while True:
-        if target[0] == "keep":
-            counts, notes = given(graph, target[1]), list[str]()
+        if settings.target[0] == "keep":
+            counts, notes = given(graph, settings.target[1]), list[str]()
             rest = [group for group in graph.groups if group.name not in counts]
             graph = graph.without(rest, "not named in keep")
         else:
             graph = ranked(graph, rule)
-            counts, notes = counts_of(graph, target, rule, round_to, min_keep, scales, progress=progress)
-        selections = select_groups(graph, counts, seed, ties, chosen, progress)
+            counts, notes = counts_of(graph, settings, scales, progress=progress)
+        selections = select_groups(graph, counts, settings, progress)
         kept = _kept(graph, selections)
         if progress is not None:
             progress("certify", 0, 1)
@@ -159,22 +171,12 @@ def make_plan(
         if certified is graph:
             break
         graph = certified
-    settings = {
-        target[0]: target[1],
-        "rule": rule,
-        "scope": scope,
-        "layers": layers,
-        "round_to": round_to,
-        "min_keep": min_keep if isinstance(min_keep, int) else dict(min_keep),
-        "ignore": list(ignore),
-        "seed": seed,
-        "ties": ties,
-    }
-    coverage = {group.name: s.coverage for group, s in zip(graph.groups, selections, strict=True)}
+    found = zip(graph.groups, selections, strict=True)
+    coverage = {group.name: s.coverage for group, s in found if s.coverage is not None}
     tensors = named_tensors(model)
     shapes = {name: tuple(tensors[name].shape) for name in tensors}
-    plan = plan_of_atoms(graph, kept, coverage, shapes, settings)
-    return replace(plan, notes=(*plan.notes, *notes, *landing_notes(graph, target, kept, round_to, min_keep)))
+    plan = plan_of_atoms(graph, kept, coverage, shapes, settings.to_dict())
+    return replace(plan, notes=(*plan.notes, *notes, *landing_notes(graph, settings, kept)))
 
 
 def prune(
@@ -197,6 +199,7 @@ def prune(
     seed: int = 0,
     ties: str = "random",
     backend: str = "auto",
+    select: Select | None = None,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, PruningPlan]:
     """Make a smaller copy of `model`, and the plan that made it.
@@ -223,6 +226,7 @@ def prune(
         seed=seed,
         ties=ties,
         backend=backend,
+        select=select,
         progress=progress,
     )
     small = whole_copy(unwrap(model)[0])
@@ -252,11 +256,11 @@ def plan_of_atoms(
 ) -> PruningPlan:
     """The plan that keeps the atoms `kept` [atoms] of a model whose tensors had `shapes`.
 
-    `coverage` is that of each group.
+    `coverage` is that of each group that was clustered.
     """
     traced = graph.traced
     slices = traced.slices(kept)
-    decided = {p.name: coverage[group.name] for group in graph.groups for p in group.producers}
+    decided = {p.name: coverage.get(group.name) for group in graph.groups for p in group.producers}
     problem = traced.training_problem
     return PruningPlan(
         keep={name: np.flatnonzero(kept[line]) for name, line in graph.channels.items() if name in decided},
@@ -267,7 +271,7 @@ def plan_of_atoms(
         slices=slices,
         widths=traced.widths(kept),
         shapes={name: shapes[name] for name in slices},
-        coverage={name: decided[name] for name in graph.channels if name in decided},
+        coverage={name: share for name in graph.channels if (share := decided.get(name)) is not None},
         settings=settings,
         notes=(f"the model could be traced in evaluation mode only ({problem})",) if problem else (),
         fingerprint=fingerprint_of({name: shapes[name] for name in named_parameters(graph.model)}),

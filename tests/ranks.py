@@ -102,23 +102,23 @@ def not_finite(rank):
 def no_memory(rank):
     pruner = start()[2]
     error = MemoryError("of process 1") if rank else None
-    with mock.patch.object(decide, "select_layers", side_effect=error, wraps=decide.select_layers):
+    with mock.patch.object(decide, "choose", side_effect=error, wraps=decide.choose):
         return met(pruner)
 
 
 def no_memory_to_move(rank):
     pruner = start()[2]
     error = MemoryError("of process 1") if rank else None
-    with mock.patch.object(
-        pruner._enforcement, "exchange", side_effect=error, wraps=pruner._enforcement.exchange
-    ):
+    with mock.patch.object(pruner.live.mode, "exchange", side_effect=error, wraps=pruner.live.mode.exchange):
         return met(pruner)
 
 
 def not_certified(rank):
     pruner = start(until=1)[2]
     error = ValueError("not certified") if rank else None
-    with mock.patch.object(pruner._structure, "certify", side_effect=error, wraps=pruner._structure.certify):
+    with mock.patch.object(
+        pruner.live.structure, "certify", side_effect=error, wraps=pruner.live.structure.certify
+    ):
         return met(pruner)
 
 
@@ -133,7 +133,7 @@ def alike(rank):
 def killed(rank):
     pruner = start()[2]
     if rank:
-        with mock.patch.object(decide, "select_layers", side_effect=lambda *_, **__: os.kill(os.getpid(), 9)):
+        with mock.patch.object(decide, "choose", side_effect=lambda *_, **__: os.kill(os.getpid(), 9)):
             pruner.step()
     return met(pruner)
 

@@ -57,11 +57,11 @@ def test_the_largest_scores_stay(criterion):
         name: sorted(np.argsort(expected(criterion, b))[-b.conv1.out_channels // 2 :])
         for name, b in blocks.items()
     }
-    with criteria.deciding(criterion, model, 0):
-        plan = reprune.make_plan(model, x, keep={name: len(kept) for name, kept in best.items()})
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        pruner = reprune.Pruner(model, optimizer, x, sparsity=0.5, rule="uniform", interval=1, until=1)
-        pruner.step()
+    how = criteria.choice(criterion, model, 0)
+    plan = reprune.make_plan(model, x, keep={name: len(kept) for name, kept in best.items()}, **how)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    pruner = reprune.Pruner(model, optimizer, x, sparsity=0.5, rule="uniform", interval=1, until=1, **how)
+    pruner.step()
     for found in (plan, pruner.plan):
         assert {name: list(found.keep[name]) for name in best} == best
 

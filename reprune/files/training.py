@@ -91,8 +91,8 @@ def load_training(
     check_belong(model, optimizer, pruner)
     with _as_value_error(path, "it does not fit what is given"):
         check_alike(content, model, optimizer, given)
-        state.check_saved(pruner, content["pruner"])
-        shapes, cut = state.shapes(pruner, content["pruner"])
+        state.check_saved(pruner.live, content["pruner"])
+        shapes, cut = state.shapes(pruner.live, content["pruner"])
         check_tensors(content, model, shapes)
         check_states(content, model, optimizer, cut)
         rng.check(content["random"])

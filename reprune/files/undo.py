@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ..optimizers import Keeper
 from ..pruner import Pruner
-from ..pruner.state import keep
 from . import rng
 
 
@@ -32,7 +31,7 @@ def all_or_nothing(pruner: Pruner, optimizer: Any, others: Mapping[str, Any]) ->
         for other in others.values():
             if not isinstance(other, nn.Module):
                 undo.callback(_of_other(other))
-        undo.callback(keep(pruner))
+        undo.callback(pruner.live.undo())
         for part in (*Keeper(pruner.optimizer).parts, *Keeper(optimizer).parts):
             undo.callback(_of_optimizer(part))
         for module in modules:

@@ -16,7 +16,7 @@ FORMAT = 1
 """Version of the JSON form."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PruningPlan:
     """Which channels of a model are kept.
 
@@ -50,6 +50,14 @@ class PruningPlan:
 
     fingerprint: str = field(default="", repr=False)
     """A digest of the names and shapes of the model's parameters; "" if it is not known."""
+
+    def __eq__(self, other: object) -> bool:
+        """Do both keep the same channels of the same model, with the same record of how they were found?"""
+        if not isinstance(other, PruningPlan):
+            return NotImplemented
+        return self is other or self.to_json() == other.to_json()
+
+    __hash__ = None  # type: ignore[assignment]  # it holds arrays and dictionaries
 
     def check(self, model: nn.Module) -> None:
         """Raise ``ValueError`` unless this is a whole plan, made for a model with the tensors of `model`."""

@@ -10,25 +10,12 @@ import torch
 from torch import Tensor
 
 from ..aliases import Ints
-from ..clustering.selection import LayerProblem, select_layers
+from ..clustering.selection import LayerProblem
 from ..graph import ChannelGraph, ChannelGroup, Mask, Producer
-from ..layer_problems import read, tables_of
-from ..targets import MinKeep, Target, counts_of
+from ..layer_problems import choose, problem_tables, require_finite
+from ..targets import Settings, counts_of
 from .distributed import owners, rank_and_size, shared
 from .regrowth import draw, residual_norms
-
-
-@dataclass(frozen=True)
-class Rules:
-    """The choices that hold for all events."""
-
-    target: Target
-    rule: str
-    round_to: int
-    min_keep: MinKeep
-    seed: int
-    ties: str
-    backend: str
 
 
 @dataclass(frozen=True)
@@ -57,53 +44,46 @@ class Source:
 
 
 def decide(
-    graph: ChannelGraph, source: Source, alive: Mask, rules: Rules, event: int, share: float
+    graph: ChannelGraph, source: Source, alive: Mask, settings: Settings, event: int, share: float
 ) -> dict[str, Found]:
     """{group: what is kept of the atoms `alive`, and what comes back}.
 
     `share` of each group's atoms come back.  With several processes each works on some of the groups, and all
     return the same, or raise.
     """
-    everyone = shared(lambda: _own_part(graph, source, alive, rules, event, share))
+    everyone = shared(lambda: _own_part(graph, source, alive, settings, event, share))
     found = {name: result for part in everyone for name, result in part.items()}
     return {group.name: found[group.name] for group in graph.groups}
 
 
 def _own_part(
-    graph: ChannelGraph, source: Source, alive: Mask, rules: Rules, event: int, share: float
+    graph: ChannelGraph, source: Source, alive: Mask, settings: Settings, event: int, share: float
 ) -> dict[str, Found]:
     """What this process decides."""
-    counts = _counts(graph, source.tensors, alive, rules)
+    counts = _counts(graph, source.tensors, alive, settings)
     rank, size = rank_and_size()
     owner = owners([cost(group, source, alive, counts[group.name]) for group in graph.groups], size)
     mine = [group for k, group in enumerate(graph.groups) if owner[k] == rank]
     kernels = {p.name: _live_kernel(p, source, alive) for group in mine for p in group.producers}
-    read(kernels, {})
-    problems = [
-        LayerProblem(
-            group.name,
-            tuple(
-                table
-                for p in group.producers
-                for table in tables_of(kernels[p.name], p.rows[alive[group.atoms]], rules.backend)
-            ),
-            counts[group.name],
-        )
-        for group in mine
-    ]
-    selections = select_layers(problems, seed=rules.seed + event, ties=rules.ties, backend=rules.backend)
+    require_finite(kernels, {})
+    problems = []
+    for group in mine:
+        rows = [(kernels[p.name], p.rows[alive[group.atoms]]) for p in group.producers]
+        tables = problem_tables(rows, settings)
+        problems.append(LayerProblem(group.name, tables, counts[group.name]))
+    chosen = choose(problems, settings, settings.seed + event)
     found: dict[str, Found] = {}
-    for group, selection in zip(mine, selections, strict=True):
+    for group, choice in zip(mine, chosen, strict=True):
         there = np.flatnonzero(alive[group.atoms])
-        kept = there[selection.keep]
+        kept = there[choice.keep]
         count = int(share * group.atoms.size)
-        back = _regrown(group, kernels, kept, count, rules.seed, event)
+        back = _regrown(group, kernels, kept, count, settings.seed, event)
         whole = kept.size == there.size
         found[group.name] = Found(
             kept=group.atoms[kept],
             regrown=group.atoms[back],
-            covered=0 if whole else int(selection.gains.sum()),
-            clusters=0 if whole else int(selection.clusters.sum()),
+            covered=0 if whole else choice.covered,
+            clusters=0 if whole else choice.clusters,
         )
     return found
 
@@ -128,7 +108,7 @@ def cost(group: ChannelGroup, source: Source, alive: Mask, keep: int) -> float:
 
 
 def _counts(
-    graph: ChannelGraph, tensors: Mapping[str, Tensor], alive: Mask, rules: Rules
+    graph: ChannelGraph, tensors: Mapping[str, Tensor], alive: Mask, settings: Settings
 ) -> Mapping[str, int]:
     """Step 1; the scale of a channel that is not there counts 0."""
     scales: dict[str, Tensor] = {}
@@ -137,7 +117,7 @@ def _counts(
             scale = scales.setdefault(name, tensors[name].detach().cpu().clone())
             scale[torch.from_numpy(positions[~alive[group.atoms[where]]])] = 0
     present = {group.name: int(alive[group.atoms].sum()) for group in graph.groups}
-    return counts_of(graph, rules.target, rules.rule, rules.round_to, rules.min_keep, scales, present)[0]
+    return counts_of(graph, settings, scales, present)[0]
 
 
 def _live_kernel(producer: Producer, source: Source, alive: Mask) -> Tensor:

@@ -6,8 +6,8 @@ checkpoints fit both a module as it is built and one that was pruned, whenever t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, MutableMapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,37 +15,30 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from ..modules.slicing import in_format_of, named_tensors, replace_tensors, replacement, slice_tensor
-from ..modules.wrappers import plain_names, unwrap
+from ..modules.wrappers import plain_names
 from ..optimizers import Keeper
 from ..plan import forget_plan, plan_of, remember_plan
-from .mask import Mask
+from .live import Live
 from .store import Positions, write
 from .zeros import missing
-
-if TYPE_CHECKING:
-    from .pruner import Pruner
 
 
 class FullSize:
     """Lets ``state_dict()`` of modules be of full size, and ``load_state_dict()`` take it.
 
-    The modules are the model of `pruner`, its copies and copies of these; `pruner` is at full size now.
+    The modules are the model of `live`, its copies and copies of these; `live` is at full size now.
     Anything that is not at full size is loaded as ever, and a state of the module's own tensors
     (``keep_vars=True``) is left as it is.
     """
 
-    def __init__(self, pruner: Pruner) -> None:
-        self._pruner = pruner
-        tensors, saved = named_tensors(pruner.model), pruner.model.state_dict()
-        plain = plain_names(pruner.model)
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        tensors, saved = named_tensors(live.model), live.model.state_dict()
+        plain = plain_names(live.model)
         here = {plain(name) for name in saved}
-        self._unsaved = {
-            name: tensors[name].detach().clone()
-            for name in pruner._structure.layout(pruner._alive)
-            if name not in here
-        }
+        self._unsaved = {name: tensors[name].detach().clone() for name in live.layout() if name not in here}
         """What can be cut and is in no state: buffers that are not persistent."""
-        self._spared = pruner._structure.spared(pruner.model)
+        self._spared = live.structure.spared(live.model)
         self.grow = False
         """A module that loads becomes whole: its optimizer, which loads too, does so."""
 
@@ -75,33 +68,33 @@ class FullSize:
 
     def _give(self, module: nn.Module, state: MutableMapping[str, Any], raw: Mapping[str, str]) -> None:
         own = {id(tensor) for tensor in named_tensors(module).values()}
-        sizes = self._pruner._members.sizes
+        sizes = self._live.members.sizes
         for name, where in self._layout(module).items():
             value = state.get(raw.get(name, ""))
             if isinstance(value, Tensor) and id(value) not in own:
                 state[raw[name]] = scattered(value, sizes[name], where, self._spared.get(name, set()))
 
     def _take(self, module: nn.Module, state: MutableMapping[str, Any], raw: Mapping[str, str]) -> None:
-        pruner = self._pruner
-        structure, sizes = pruner._structure, pruner._members.sizes
-        whole = structure.layout(pruner._graph.everything())
+        live = self._live
+        structure, sizes = live.structure, live.members.sizes
+        whole = structure.layout(live.graph.everything())
         found = {name: state[raw[name]] for name in whole if name in raw}
         if any(not isinstance(t, Tensor) or tuple(t.shape) != sizes[name] for name, t in found.items()):
             return  # of another size: as it is, or for PyTorch to refuse
-        alive = pruner._graph.everything() if self.grow else structure.alive_in(found, self._spared)
-        if pruner.mode == "mask" and not pruner.finished:
+        alive = live.graph.everything() if self.grow else structure.alive_in(found, self._spared)
+        if not live.mode.small:
             target = whole
         else:
             target = structure.layout(alive)
             self._resize(module, target, alive)
-        if module is pruner.model:
-            _follow(pruner, alive)
+        if module is live.model:
+            live.has(alive)
         for name in found:
             state[raw[name]] = slice_tensor(found[name], target[name])
 
     def _layout(self, module: nn.Module) -> dict[str, dict[int, Any]]:
         """{tensor of `module` that was cut since the pruner began: {dimension: positions that are there}}."""
-        plan, first = plan_of(module), self._pruner._first
+        plan, first = plan_of(module), self._live.first
         layout: dict[str, dict[int, Any]] = {}
         for name, dims in plan.slices.items() if plan is not None else ():
             before = {} if first is None else first.slices.get(name, {})
@@ -113,19 +106,19 @@ class FullSize:
 
     def _resize(self, module: nn.Module, target: Mapping[str, Positions], alive: Any) -> None:
         """Give the tensors of `module` other sizes; their values are loaded afterwards."""
-        tensors, sizes = named_tensors(module), self._pruner._members.sizes
-        whole = self._pruner._structure.layout(self._pruner._graph.everything())
+        tensors, sizes = named_tensors(module), self._live.members.sizes
+        whole = self._live.layout(self._live.graph.everything())
         now, new = self._layout(module), {}
         for name, where in target.items():
-            old, before = tensors[name], whole[name] | now.get(name, {})
+            old, before = tensors[name], {**whole[name], **now.get(name, {})}
             if all(np.array_equal(kept, before[dim]) for dim, kept in where.items()):
                 continue
             full = self._unsaved.get(name)
             value = old.new_zeros(sizes[name]) if full is None else full.to(old.device)
             new[old] = replacement(old, in_format_of(old, slice_tensor(value, where)), None)
-        plan = self._pruner.plan_with(alive)
+        plan = self._live.plan_with(alive)
         replace_tensors(module, new, plan.widths)
-        first = self._pruner._first
+        first = self._live.first
         forget_plan(module)
         if not alive.all():
             remember_plan(module, plan, first)
@@ -147,34 +140,16 @@ def scattered(part: Tensor, size: tuple[int, ...], where: Positions, spared: Col
     return full
 
 
-def full_size_state(pruner: Pruner, optimizer_state: dict[str, Any]) -> dict[str, Any]:
-    """``state_dict()`` of the optimizer of `pruner`, at full size."""
-    layout = pruner._structure.layout(pruner._alive)
-    sizes = pruner._members.sizes
+def full_size_state(live: Live, optimizer_state: dict[str, Any]) -> dict[str, Any]:
+    """``state_dict()`` of the optimizer of `live`, at full size."""
+    layout = live.layout()
+    sizes = live.members.sizes
     wide = {
         id(entry.value): (entry.value, sizes[entry.name], layout[entry.name])
-        for entry in Keeper(pruner.optimizer).entries(pruner._members.parameters(layout))
+        for entry in Keeper(live.members.optimizer).entries(live.members.parameters(layout))
         if tuple(entry.value.shape) != sizes[entry.name]
     }
     widened: dict[str, Any] = tree_map_only(
         Tensor, lambda t: scattered(*wide[id(t)]) if id(t) in wide else t, optimizer_state
     )
     return widened
-
-
-def go_on_with(pruner: Pruner, optimizer: torch.optim.Optimizer, copies: Sequence[nn.Module]) -> None:
-    """Let `pruner` go on with another optimizer and other copies, made of the model as it is now."""
-    pruner._unhook()
-    pruner.optimizer = optimizer
-    pruner._members.replace(optimizer, [unwrap(copy)[0] for copy in copies])
-    pruner._store.drop(lambda key: not key.startswith("model/"))
-    pruner._check()
-    if not pruner.finished:
-        pruner._unhook = Keeper(optimizer).after_each_step(lambda: pruner._hold())
-
-
-def _follow(pruner: Pruner, alive: Any) -> None:
-    """The model of `pruner` was given the atoms `alive` by whoever loaded it."""
-    pruner._alive = alive
-    if isinstance(pruner._enforcement, Mask):
-        pruner._hold = pruner._enforcement.holder(pruner._members, pruner._structure.layout(alive))

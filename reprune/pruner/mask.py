@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..aliases import Ints
 from ..modules.slicing import named_tensors, slice_tensor
 from ..modules.wrappers import named_parameters
+from .compiled import CompiledCode
 from .members import Members
+from .shrink import ShrinkMode
 from .store import Layout, Positions, Store, write
+from .structure import Structure
 from .zeros import missing, zeroed
 
 
-class Mask:
+class MaskMode:
     """Tensors keep their size; every position that is not there is zero.
 
     Along the dimensions of `spared` {tensor: dimensions} a tensor keeps its values: others are zero for it.
     """
 
+    small = False
     every = False
 
     def __init__(self, spared: Mapping[str, set[int]]) -> None:
         self._spared = spared
+
+    @classmethod
+    def of(cls, structure: Structure, model: nn.Module) -> MaskMode:
+        """Raises ``ValueError`` if zeros do not take channels out of `model`."""
+        mode = cls(structure.spared(model))
+        structure.check_zeros(model, mode.zeros)
+        return mode
+
+    @staticmethod
+    def check_wrappers(around: Collection[str]) -> None:
+        """Any will do: the tensors stay."""
+
+    def check(self, members: Members, layout: Layout) -> None:
+        """Nothing follows before the end."""
 
     def zeros(self, layout: Layout) -> dict[str, dict[int, Ints]]:
         """`layout` without the dimensions along which nothing is set to zero."""
@@ -78,7 +97,10 @@ class Mask:
 
         return hold
 
-    def check(self, members: Members, layout: Layout) -> None:
+    def changed(self, compiled: CompiledCode) -> None:
+        """Shapes are the same."""
+
+    def check_values(self, members: Members, layout: Layout) -> None:
         """Raise ``ValueError`` if a parameter is not zero where a channel is not there."""
         parameters = named_parameters(members.model)
         for name, where in self.zeros(layout).items():
@@ -91,3 +113,17 @@ class Mask:
                             "are not zero any more; load_state_dict of the pruner goes before that of the "
                             "model"
                         )
+
+    def shrunk(
+        self, members: Members, layout: Layout, absorb: Callable[[bool], None], store: Store
+    ) -> ShrinkMode:
+        members.check_hooks(layout)
+        obstacle = members.state_obstacle(layout)
+        if obstacle:
+            warnings.warn(
+                f"finalize: the optimizer's state could not be cut ({obstacle}); it starts anew", stacklevel=4
+            )
+        absorb(True)
+        small = ShrinkMode(restart=bool(obstacle))
+        small.exchange(members, store, {name: {} for name in layout}, layout)()
+        return ShrinkMode()

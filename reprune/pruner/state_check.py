@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +13,15 @@ from torch import Tensor
 from ..arguments import shown
 from ..strict_json import is_int
 from .history import History
-
-if TYPE_CHECKING:
-    from .pruner import Pruner
+from .live import Live
 
 FORMAT = 1
 """Version of the state's form."""
 KEYS = ("model", "mode", "settings", "copies", "epoch", "finished", "alive", "coverage", "history", "store")
 
 
-def check(pruner: Pruner, saved: Any, fingerprint: str) -> None:
-    """Raise ``ValueError`` unless `saved` is a whole state of a pruner with the settings of `pruner`."""
+def check(live: Live, saved: Any, fingerprint: str) -> None:
+    """Raise ``ValueError`` unless `saved` is a whole state of a pruner with the settings of `live`."""
     if not isinstance(saved, Mapping):
         raise TypeError(f"state: expected what state_dict returned, got {shown(saved)}")
     if saved.get("format") != FORMAT:
@@ -37,7 +35,7 @@ def check(pruner: Pruner, saved: Any, fingerprint: str) -> None:
         raise ValueError(
             "state: it is of another model, whose tensors or connections differ; nothing was loaded"
         )
-    mine = {"mode": pruner.mode, "copies": len(pruner._members.copies), **pruner._settings}
+    mine = {"mode": live.asked, "copies": len(live.members.copies), **live.record()}
     theirs = {"mode": saved["mode"], "copies": saved["copies"], **saved["settings"]}
     for name in sorted(mine.keys() | theirs.keys()):
         if not _equal(mine.get(name), theirs.get(name)):
@@ -47,17 +45,17 @@ def check(pruner: Pruner, saved: Any, fingerprint: str) -> None:
             )
     if type(saved["finished"]) is not bool or not is_int(saved["epoch"]):
         raise _damaged("its epoch is no number, or finished neither true nor false")
-    if pruner.finished and not saved["finished"]:
+    if live.finished and not saved["finished"]:
         raise ValueError(
             "state: this pruner is finished and the state is not; build model, optimizer and pruner anew"
         )
-    _check_alive(pruner, saved["alive"])
-    _check_coverage(pruner, saved["coverage"])
+    _check_alive(live, saved["alive"])
+    _check_coverage(live, saved["coverage"])
     try:
         history = History.from_list(saved["history"])
     except (TypeError, ValueError) as error:
         raise _damaged(f"its history: {error}") from None
-    _check_store(pruner, saved["store"], bool(saved["alive"].all()) or saved["finished"] or not len(history))
+    _check_store(live, saved["store"], bool(saved["alive"].all()) or saved["finished"] or not len(history))
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -71,10 +69,10 @@ def _damaged(reason: str) -> ValueError:
     return ValueError(f"state: expected what state_dict returned, got one that is damaged ({reason})")
 
 
-def _check_alive(pruner: Pruner, alive: Any) -> None:
-    graph = pruner._graph
-    if not isinstance(alive, Tensor) or alive.dtype != torch.bool or alive.shape != pruner._alive.shape:
-        raise _damaged(f"alive should be {pruner._alive.size} booleans")
+def _check_alive(live: Live, alive: Any) -> None:
+    graph = live.graph
+    if not isinstance(alive, Tensor) or alive.dtype != torch.bool or alive.shape != live.alive.shape:
+        raise _damaged(f"alive should be {live.alive.size} booleans")
     there = alive.cpu().numpy()
     movable = np.zeros_like(there)
     for group in graph.groups:
@@ -83,21 +81,19 @@ def _check_alive(pruner: Pruner, alive: Any) -> None:
         raise _damaged("alive lacks channels that cannot leave")
 
 
-def _check_coverage(pruner: Pruner, coverage: Any) -> None:
-    names = {group.name for group in pruner._graph.groups}
+def _check_coverage(live: Live, coverage: Any) -> None:
+    names = {group.name for group in live.graph.groups}
     if not isinstance(coverage, Mapping) or coverage.keys() != names:
         raise _damaged("coverage is not that of its layers")
     if not all(isinstance(share, Real) and 0 <= float(share) <= 1 for share in coverage.values()):
         raise _damaged("coverage should be 0 to 1")
 
 
-def _check_store(pruner: Pruner, store: Any, may_lack: bool) -> None:
+def _check_store(live: Live, store: Any, may_lack: bool) -> None:
     """Full-size twins of what can be cut: of the model and its copies all, of the optimizer some."""
-    names = pruner._structure.layout(pruner._alive)
+    names = live.layout()
     sizes = {
-        f"{prefix}/{name}": pruner._members.sizes[name]
-        for prefix, _ in pruner._members.models()
-        for name in names
+        f"{prefix}/{name}": live.members.sizes[name] for prefix, _ in live.members.models() for name in names
     }
     if not isinstance(store, Mapping) or not (may_lack or sizes.keys() <= store.keys()):
         raise _damaged("the values of dropped channels are missing")
@@ -105,6 +101,6 @@ def _check_store(pruner: Pruner, store: Any, may_lack: bool) -> None:
         kind, _, rest = key.partition("/") if isinstance(key, str) else ("", "", "")
         size = sizes.get(key)
         if kind == "state":
-            size = pruner._members.sizes.get(rest.partition("/")[2])
+            size = live.members.sizes.get(rest.partition("/")[2])
         if size is None or not isinstance(value, Tensor) or tuple(value.shape) != size:
             raise _damaged(f"the values of dropped channels {key!r} are not of this model")

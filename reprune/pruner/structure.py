@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,9 @@ from ..aliases import Ints
 from ..graph import ChannelGraph, Mask, Producer, build_graph, output_first
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_modules
-from ..targets import in_scope, ranked, without_ignored
+from ..targets import Settings, in_scope, ranked, without_ignored
 from .decide import Source
-from .mask import Mask as MaskMode
+from .store import Layout
 from .zeros import check_zeros, spared_dims
 
 
@@ -27,13 +27,11 @@ class Structure:
         self,
         model: nn.Module,
         example_inputs: Any,
-        scope: str,
-        rule: str,
-        layers: str = "conv",
-        ignore: Sequence[str] = (),
+        settings: Settings,
     ) -> None:
-        graph = without_ignored(build_graph(model, example_inputs, layers=layers), ignore)
-        full = ranked(in_scope(graph, scope), rule)
+        graph = build_graph(model, example_inputs, layers=settings.layers)
+        graph = in_scope(without_ignored(graph, settings.ignore), settings.scope)
+        full = ranked(graph, settings.rule)
         producers = [p for group in full.groups for p in group.producers]
         self._inputs = {p.name: _inputs(full, p) for p in producers}
         self._computed = _computed(full, producers)
@@ -74,16 +72,14 @@ class Structure:
             for name, dims in self._lines.items()
         }
 
-    def mask(self, model: nn.Module) -> MaskMode:
-        """Mask mode for `model`; ``ValueError`` if zeros do not take channels out of it."""
-        mask = MaskMode(self.spared(model))
+    def check_zeros(self, model: nn.Module, zeros: Callable[[Layout], Layout]) -> None:
+        """Raise ``ValueError`` if `zeros`, of a layout, do not take channels out of `model`."""
         kept = self.graph.everything()
         for group in self.graph.groups:
             kept[group.atoms[::2]] = False
         kept = self.graph.traced.filled(kept)
         where = self.layout(kept)
-        check_zeros(replace(self.graph, model=model, example=self._example), kept, where, mask.zeros(where))
-        return mask
+        check_zeros(replace(self.graph, model=model, example=self._example), kept, where, zeros(where))
 
     def certify(self, model: nn.Module, kept: Mask) -> None:
         """Raise ``ValueError`` unless `model`, at full size, is the same network with the atoms `kept` alone.

@@ -10,10 +10,10 @@ from ..aliases import Counts, Progress
 from ..clustering.sparsity import Ranking, uniform_counts
 from ..graph import ChannelGraph, has_gamma, mean_gamma
 from ..graph.cost import Cost, size_cost
-from .bounds import Bounds, MinKeep
+from .bounds import Bounds
 from .budget import Budget
 from .latency import within_latency
-from .target import Target
+from .settings import Settings
 
 TIED = 0.01
 """Of all channels: so many equal BatchNorm scales are worth a note."""
@@ -38,10 +38,7 @@ def ranked(graph: ChannelGraph, rule: str) -> ChannelGraph:
 
 def counts_of(
     graph: ChannelGraph,
-    target: Target,
-    rule: str,
-    round_to: int,
-    min_keep: MinKeep,
+    settings: Settings,
     tensors: Mapping[str, Tensor],
     present: Mapping[str, int] | None = None,
     progress: Progress | None = None,
@@ -52,7 +49,7 @@ def counts_of(
     With them come notes: what was measured on the way, and how many scales tie.
     Raises ``ValueError``, with what can be had, for a target out of reach.
     """
-    bounds = Bounds(graph, round_to, min_keep, present)
+    bounds, rule = Bounds(graph, settings.round_to, settings.min_keep, present), settings.rule
     if rule == "bn":
         scales = {group.name: mean_gamma(group, tensors) for group in graph.groups}
         ranking = Ranking(scales, present)
@@ -61,7 +58,7 @@ def counts_of(
     def counts_at(share: float) -> Counts:
         return bounds.applied(ranking.counts(share) if rule == "bn" else uniform_counts(sizes, share))
 
-    what, value = target
+    what, value = settings.target
     notes = []
     if what == "sparsity":
         counts = counts_at(value)
@@ -92,16 +89,17 @@ def _tied(ranking: Ranking, channels: int, leaving: int) -> list[str]:
     ]
 
 
-def check_reach(graph: ChannelGraph, target: Target, round_to: int, min_keep: MinKeep) -> None:
-    """Raise ``ValueError`` if, whatever the BatchNorm scales, `target` cannot be reached, or no channel can
+def check_reach(graph: ChannelGraph, settings: Settings) -> None:
+    """Raise ``ValueError`` if, whatever the BatchNorm scales, the target cannot be reached, or no channel can
     leave."""
+    round_to, min_keep = settings.round_to, settings.min_keep
     smallest = Bounds(graph, round_to, min_keep).applied({group.name: 0 for group in graph.groups})
     if all(smallest[group.name] == group.atoms.size for group in graph.groups):
         raise ValueError(
             f"round_to: expected smaller numbers; with round_to={round_to} and min_keep={min_keep!r} every "
             "layer keeps all its channels, and nothing is ever pruned"
         )
-    what, value = target
+    what, value = settings.target
     if what in ("flops", "params", "size_mb"):
         cost = cost_of_target(graph, what)
         _within(what, value, Budget(cost, graph.groups, graph.traced.atoms.count, lambda share: smallest))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import ChannelGraph, Mask
-from .bounds import Bounds, MinKeep
+from .bounds import Bounds
 from .counts import cost_of_target
+from .settings import Settings
 from .target import Target
 
 FAR = 0.05
@@ -15,10 +16,9 @@ EMPTIED = 0.1
 """Of a layer's channels: a layer that keeps fewer, as few as it may, is worth a note."""
 
 
-def landing_notes(
-    graph: ChannelGraph, target: Target, kept: Mask, round_to: int, min_keep: MinKeep
-) -> list[str]:
-    """What the user should know of the plan that keeps the atoms `kept` [atoms] for `target`."""
+def landing_notes(graph: ChannelGraph, settings: Settings, kept: Mask) -> list[str]:
+    """What the user should know of the plan that keeps the atoms `kept` [atoms] for the target."""
+    target = settings.target
     left = float(kept[np.concatenate([group.atoms for group in graph.groups])].mean())
     if left == 1:
         asked = "keep" if target[0] == "keep" else f"{target[0]}={target[1]:g} with min_keep and round_to"
@@ -27,7 +27,9 @@ def landing_notes(
     if (far := _far(graph, target, kept, left)) is not None:
         bounds = "layers keep whole channels, within min_keep and round_to"
         notes.append(f"{far}, where {target[1]:g} was asked for: {bounds}")
-    smallest = Bounds(graph, round_to, min_keep).applied({group.name: 0 for group in graph.groups})
+    smallest = Bounds(graph, settings.round_to, settings.min_keep).applied(
+        {group.name: 0 for group in graph.groups}
+    )
     emptied = [
         group.name
         for group in graph.groups

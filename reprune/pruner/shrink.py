@@ -1,50 +1,51 @@
-"""How it is enforced which channels are there; one of the two ways: smaller tensors.
-
-Both are given the store, which has every value; they differ only in what stands in the model.
-"""
+"""Shrink mode: tensors become smaller at every event, and grow again with the channels that come back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..modules.slicing import named_tensors, replace_tensors, replacement, slice_tensor, sliced_shape
 from ..optimizers import Keeper
+from .compiled import CompiledCode
 from .members import Members
 from .store import Layout, Positions, Store, write
+from .structure import Structure
 
 
-class Enforcement(Protocol):
-    """How a layout is made to hold."""
-
-    every: bool
-    """Every state of the optimizer has to be one that can be cut."""
-
-    def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
-        """Shape in the model of a tensor of shape `full`."""
-
-    def live(self, tensor: Tensor, where: Positions) -> Tensor:
-        """The values at the positions that are there."""
-
-    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
-        """Make ready to change the tensors named in `after` from one layout to the other, with values of the
-        store; what is returned does it."""
-
-
-class Shrink:
+class ShrinkMode:
     """Tensors hold what is there and nothing else.
 
     With ``restart`` the optimizer's state is not cut: it starts anew.
     """
 
+    small = True
     every = True
 
     def __init__(self, restart: bool = False) -> None:
         self.restart = restart
+
+    @classmethod
+    def of(cls, structure: Structure, model: nn.Module) -> ShrinkMode:
+        return cls()
+
+    @staticmethod
+    def check_wrappers(around: Collection[str]) -> None:
+        if {"DistributedDataParallel", "DataParallel"} & set(around):
+            raise ValueError(
+                "model: in mode='shrink' pass the module inside DistributedDataParallel (model.module) and "
+                "wrap it anew where step() returns True; or use mode='mask'"
+            )
+
+    def check(self, members: Members, layout: Layout) -> None:
+        members.check_hooks(layout)
+        members.check_states(layout)
+
+    def check_values(self, members: Members, layout: Layout) -> None:
+        """Members.check looks at the shapes, and there is nothing else."""
 
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
         return sliced_shape(full, where)
@@ -75,6 +76,17 @@ class Shrink:
                 keeper.restart()
 
         return change
+
+    def holder(self, members: Members, layout: Layout) -> Callable[[], None]:
+        return lambda: None
+
+    def changed(self, compiled: CompiledCode) -> None:
+        compiled.drop_stale()
+
+    def shrunk(
+        self, members: Members, layout: Layout, absorb: Callable[[bool], None], store: Store
+    ) -> ShrinkMode:
+        return self
 
 
 def _moved(grad: Tensor, full: tuple[int, ...], before: Positions, after: Positions) -> Tensor:

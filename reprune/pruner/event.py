@@ -1,0 +1,88 @@
+"""An event: what is selected and what comes back, decided by all processes together, then made to hold."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..graph import Mask as Atoms
+from ..modules.wrappers import named_parameters
+from .decide import Found, decide
+from .distributed import agreed, check_alike, digest, rank_and_size, shared
+from .finite import check_finite
+from .history import Event
+from .live import Live
+
+
+def run_event(live: Live, epoch: int, final: bool) -> None:
+    """The event after `epoch` (REPrune, Algorithm 2); after a `final` one nothing comes back.
+
+    Raises ``ValueError`` on all processes if one finds NaN, something changed, or another state than the
+    others; then nothing is changed.
+    """
+    start = time.perf_counter()
+    check_alike(shared(lambda: _ready(live, epoch, final)))
+    graph = live.graph
+    share = 0.0 if final else live.schedule.share(epoch)
+    source = live.structure.source(live.model, live.store.full)
+    found = decide(graph, source, live.alive, live.settings, len(live.history), share)
+    kept = graph.everything()
+    for group in graph.groups:
+        kept[group.atoms] = False
+        kept[found[group.name].kept] = True
+    kept = graph.traced.filled(kept)
+    grown = kept.copy()
+    for result in found.values():
+        grown[result.regrown] = True
+    agreed(lambda: _prepared(live, grown, final))()
+    live.coverage = {name: f.covered / f.clusters if f.clusters else 1.0 for name, f in found.items()}
+    live.history.add(_record(live, epoch, found, kept, grown, time.perf_counter() - start))
+    live.tell_plan()
+
+
+def _ready(live: Live, epoch: int, final: bool) -> dict[str, str]:
+    """Check all and take in the values of today; returns in what all processes must be alike."""
+    live.check()
+    check_finite(live.members, live.odd)
+    live.mode.check_values(live.members, live.layout())
+    live.absorb()
+    if rank_and_size()[1] == 1:
+        return {}
+    alike: dict[str, Any] = {"epoch": epoch, "event": len(live.history), "final": final}
+    alike |= {"mode": live.asked, **live.record()}
+    parameters = named_parameters(live.model).items()
+    return {
+        **{name: repr(value) for name, value in alike.items()},
+        "set of channels": digest(torch.from_numpy(live.alive)),
+        **{f"parameter {name}": f"{tuple(p.shape)} of digest {digest(p)}" for name, p in parameters},
+    }
+
+
+def _prepared(live: Live, alive: Atoms, final: bool) -> Callable[[], None]:
+    """What moves to the atoms `alive`, which are certified first if they are to be `final`."""
+    if final:
+        live.structure.certify(live.whole(), alive)
+    return live.moving(alive)
+
+
+def _record(
+    live: Live, epoch: int, found: Mapping[str, Found], kept: Atoms, grown: Atoms, seconds: float
+) -> Event:
+    flops = live.graph.traced.flops
+    total = sum(group.atoms.size for group in live.graph.groups)
+    clusters = sum(f.clusters for f in found.values())
+    return Event(
+        epoch=epoch,
+        sparsity=1 - sum(f.kept.size for f in found.values()) / total,
+        kept={name: f.kept.size for name, f in found.items()},
+        regrown={name: f.regrown.size for name, f in found.items()},
+        clusters={name: f.clusters for name, f in found.items() if f.clusters},
+        coverage=sum(f.covered for f in found.values()) / clusters if clusters else 1.0,
+        flops=flops.at(kept.astype(np.float64)) / flops.full,
+        flops_regrown=flops.at(grown.astype(np.float64)) / flops.full,
+        seconds=seconds,
+    )

@@ -1,0 +1,202 @@
+"""A training that is pruned, as it stands: its model, optimizer and copies, and which channels are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..graph import ChannelGraph
+from ..graph import Mask as Atoms
+from ..modules.sizes import set_widths
+from ..modules.slicing import copy_with, named_tensors, replacement
+from ..modules.wrappers import unwrap
+from ..optimizers import Keeper
+from ..plan import PruningPlan, remember_plan
+from ..planner import plan_of_atoms
+from ..targets import Settings, landing_notes
+from .compiled import CompiledCode
+from .finite import not_finite
+from .history import History
+from .members import Members
+from .mode import Mode
+from .schedule import Schedule
+from .store import Layout, Store
+from .structure import Structure
+
+
+class Live:
+    """What :class:`reprune.Pruner` works on, and what its state is saved from and loaded into.
+
+    Attributes are for the modules of this package alone.
+    """
+
+    def __init__(
+        self,
+        members: Members,
+        structure: Structure,
+        settings: Settings,
+        schedule: Schedule,
+        asked: str,
+        mode: Mode,
+        first: PruningPlan | None,
+        compiled: CompiledCode,
+    ) -> None:
+        self.members, self.structure = members, structure
+        self.settings, self.schedule = settings, schedule
+        self.asked, self.mode = asked, mode
+        """The mode that the user named, and that of now: a mask ends in tensors that are smaller."""
+        self.first = first
+        """The plan that the model was made by before, if it was."""
+        self.compiled = compiled
+        self.alive: Atoms = self.graph.everything()
+        """[atoms] which are there."""
+        self.coverage = {group.name: 1.0 for group in self.graph.groups}
+        self.store = Store()
+        self.hold: Callable[[], None] = _nothing
+        """Called after every step of the optimizer."""
+        self.unhook: Callable[[], None] = _nothing
+        self.epoch = 0
+        self.history = History()
+        self.finished = False
+        self.check()
+        layout = self.layout()
+        self.odd = {key: said for key, said in not_finite(members).items() if key[1] not in layout}
+        """What was not finite from the start, and is never cut."""
+        self.follow_optimizer()
+
+    @property
+    def graph(self) -> ChannelGraph:
+        """That of the full model."""
+        return self.structure.graph
+
+    @property
+    def model(self) -> nn.Module:
+        """The module inside all wrappers."""
+        return self.members.model
+
+    def layout(self, alive: Atoms | None = None) -> Layout:
+        """{tensor: {dimension: positions that are there}} with the atoms `alive`, or those of now."""
+        return self.structure.layout(self.alive if alive is None else alive)
+
+    def record(self) -> dict[str, Any]:
+        """All settings, as a plan records them."""
+        schedule = self.schedule
+        times = {"interval": schedule.interval, "until": schedule.until, "regrow": schedule.regrow}
+        return self.settings.to_dict() | times
+
+    def plan(self) -> PruningPlan:
+        """What the last event kept and let come back, as a plan for the full model."""
+        plan = self.plan_with(self.alive)
+        if not len(self.history) or self.history[-1].epoch < self.schedule.last:
+            return plan  # channels come back until the last event
+        return replace(plan, notes=(*plan.notes, *landing_notes(self.graph, self.settings, self.alive)))
+
+    def plan_with(self, alive: Atoms) -> PruningPlan:
+        """The plan that keeps the atoms `alive` of the full model."""
+        return plan_of_atoms(self.graph, alive, self.coverage, self.members.sizes, self.record())
+
+    def check(self) -> None:
+        """Raise ``ValueError`` if model or optimizer are not what they should be now."""
+        layout, sizes = self.layout(), self.members.sizes
+        self.members.check(
+            {name: self.mode.shape(size, layout.get(name, {})) for name, size in sizes.items()}
+        )
+        self.members.check_references(layout)
+        self.mode.check(self.members, layout)
+
+    def follow_optimizer(self) -> None:
+        """Call `hold` after every step of the optimizer, until `unhook` is called."""
+        self.unhook = Keeper(self.members.optimizer).after_each_step(lambda: self.hold())
+
+    def go_on_with(self, optimizer: Any, copies: Sequence[nn.Module]) -> None:
+        """Another optimizer and other copies, made of the model as it is now."""
+        self.unhook()
+        self.members.replace(optimizer, [unwrap(one)[0] for one in copies])
+        self.store.drop(lambda key: not key.startswith("model/"))
+        self.check()
+        if not self.finished:
+            self.follow_optimizer()
+
+    def absorb(self, every: bool | None = None) -> None:
+        """Bring the store up to date with what is there; with `every` state of the optimizer, whatever the
+        mode."""
+        layout, sizes = self.layout(), self.members.sizes
+        take, there = self.store.absorb, self.mode.live
+        states = self.members.states(layout, self.mode.every if every is None else every)
+        for prefix, model in self.members.models():
+            tensors = named_tensors(model)
+            for name, where in layout.items():
+                take(f"{prefix}/{name}", there(tensors[name], where), sizes[name], where)
+        for entry in states:
+            where = layout[entry.name]
+            take(entry.key, there(entry.value, where), sizes[entry.name], where)
+
+    def whole(self) -> nn.Module:
+        """A copy of the model at full size, with the most recent values."""
+        tensors = named_tensors(self.model)
+        full = {}
+        for name in self.layout():
+            value = self.store.take(f"model/{name}", {}, tensors[name].device)
+            full[name] = replacement(tensors[name], value)
+        return copy_with(self.model, full, self.graph.traced.widths(self.graph.everything()))
+
+    def moving(self, alive: Atoms) -> Callable[[], None]:
+        """Make ready to have the atoms `alive`, with values of the store; what is returned does it."""
+        before, after = self.layout(), self.layout(alive)
+        changed = {
+            name: where
+            for name, where in after.items()
+            if any(not np.array_equal(where[dim], before[name][dim]) for dim in where)
+        }
+        change = self.mode.exchange(self.members, self.store, before, changed)
+
+        def move() -> None:
+            change()
+            self.has(alive)
+            self.mode.changed(self.compiled)
+
+        return move
+
+    def has(self, alive: Atoms) -> None:
+        """The atoms `alive` are in the model now."""
+        self.alive = alive
+        self.hold = self.mode.holder(self.members, self.layout())
+
+    def shrink_for_good(self, alive: Atoms) -> None:
+        """Let model, copies and optimizer have the atoms `alive` alone, in whatever mode."""
+        self.mode = self.mode.shrunk(self.members, self.layout(alive), self.absorb, self.store)
+        self.has(alive)
+
+    def end(self) -> None:
+        """No event comes any more."""
+        self.unhook()
+        self.tell_plan()
+        self.store = Store()
+        self.finished = True
+
+    def tell_plan(self) -> None:
+        """Let a model that is smaller carry the plan that made it, so that ``reprune.save`` can write it."""
+        if self.mode.small:
+            plan = self.plan()
+            for _, model in self.members.models():
+                set_widths(model, plan.widths)
+                remember_plan(model, plan, self.first)
+
+    def undo(self) -> Callable[[], None]:
+        """A function that makes this what it is now again; model and optimizer are not looked at."""
+        before, full = dict(vars(self)), dict(self.store.full)
+
+        def put_back() -> None:
+            vars(self).clear()
+            vars(self).update(before)
+            self.store.full = full
+
+        return put_back
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,92 @@
+"""What decides which channels stay: checked once, where a plan or a pruner is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..arguments import seed_of, shown
+from ..clustering.backend import resolve
+from ..graph import LAYERS
+from .bounds import MinKeep, check_bounds
+from .target import Target, choice, target_of
+
+RULES = ("bn", "uniform")
+SCOPES = ("internal", "all")
+TIES = ("random", "norm")
+
+Select = Callable[[Any], Any]
+"""A criterion: from a :class:`reprune.layer_problems.LayerProblem` to the channels that stay."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The choices that hold for a whole plan or training; :func:`checked` makes them."""
+
+    target: Target
+    rule: str
+    scope: str
+    layers: str
+    round_to: int
+    min_keep: MinKeep
+    ignore: tuple[str, ...]
+    seed: int
+    ties: str
+    backend: str
+    select: Select | None = None
+
+    def on(self, device: str) -> Settings:
+        """The same, with the backend that runs for data on `device`; raises where it cannot run."""
+        return replace(self, backend=resolve(self.backend, device))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a plan records them: what has no part in the result is left out."""
+        what, value = self.target
+        least = dict(self.min_keep) if isinstance(self.min_keep, Mapping) else self.min_keep
+        record = {
+            what: value,
+            "rule": self.rule,
+            "scope": self.scope,
+            "layers": self.layers,
+            "round_to": self.round_to,
+            "min_keep": least,
+            "ignore": list(self.ignore),
+            "seed": self.seed,
+            "ties": self.ties,
+        }
+        if self.select is not None:
+            record["select"] = getattr(self.select, "__name__", type(self.select).__name__)
+        return record
+
+
+def checked(
+    *,
+    sparsity: float | None = None,
+    flops: float | None = None,
+    params: float | None = None,
+    latency: float | None = None,
+    size_mb: float | None = None,
+    keep: Mapping[str, int] | None = None,
+    rule: str = "bn",
+    scope: str = "internal",
+    layers: str = "conv",
+    round_to: Any = 1,
+    min_keep: Any = 1,
+    ignore: Any = (),
+    seed: Any = 0,
+    ties: str = "random",
+    backend: str = "auto",
+    select: Any = None,
+) -> Settings:
+    """The settings, or the ``ValueError`` or ``TypeError`` that names what is wrong with one of them."""
+    target = target_of(sparsity, flops, params, keep, latency, size_mb)
+    choice("rule", rule, RULES)
+    choice("scope", scope, SCOPES)
+    choice("layers", layers, LAYERS)
+    choice("ties", ties, TIES)
+    round_to, min_keep, ignore = check_bounds(round_to, min_keep, ignore)
+    seed_of(seed)
+    if select is not None and not callable(select):
+        raise TypeError(f"select: expected a function of a layer's problem or None; got {shown(select)}")
+    return Settings(target, rule, scope, layers, round_to, min_keep, ignore, int(seed), ties, backend, select)
