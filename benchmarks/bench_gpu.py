@@ -19,7 +19,7 @@ import reprune
 from reprune.bench import machine, selection, shapes
 from reprune.bench.report import GPU
 from reprune.bench.shapes import Layer
-from reprune.cli.tables import count, duration
+from reprune.cli.console import count, duration
 from reprune.clustering import backend
 from reprune.files.atomic import write_text
 

@@ -23,11 +23,11 @@ from .surgery import apply
 from .targets import (
     Select,
     checked,
+    counts_from_keep,
     counts_of,
-    given,
     in_scope,
     landing_notes,
-    ranked,
+    rankable,
     without_ignored,
 )
 
@@ -155,11 +155,11 @@ def make_plan(
     )
     while True:
         if settings.target[0] == "keep":
-            counts, notes = given(graph, settings.target[1]), list[str]()
+            counts, notes = counts_from_keep(graph, settings.target[1]), list[str]()
             rest = [group for group in graph.groups if group.name not in counts]
             graph = graph.without(rest, "not named in keep")
         else:
-            graph = ranked(graph, rule)
+            graph = rankable(graph, rule)
             counts, notes = counts_of(graph, settings, scales, progress=progress)
         selections = select_groups(graph, counts, settings, progress)
         kept = _kept(graph, selections)

@@ -20,7 +20,7 @@ from .clustering.backend import resolve
 from .clustering.selection import LayerProblem, select_layers
 from .graph import output_first
 from .layer_problems import tables_of
-from .targets import choice
+from .targets import require_choice
 
 __all__ = ["REPruneImportance"]
 
@@ -56,7 +56,7 @@ class REPruneImportance(Importance):  # type: ignore[misc]
     """
 
     def __init__(self, *, seed: int = 0, ties: str = "random", backend: str = "auto") -> None:
-        choice("ties", ties, ("random", "norm"))
+        require_choice("ties", ties, ("random", "norm"))
         self._seed, self._ties, self._backend = seed, ties, backend
         self._pruner: Any = None
 

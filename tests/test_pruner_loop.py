@@ -57,7 +57,7 @@ def test_gradients_that_are_being_accumulated(mode):
         for p in model.parameters():
             p.grad.normal_()  # where an activation is not flat at 0, masked channels have gradients
         was = {n: p.grad.clone() for n, p in model.named_parameters()}
-        before, sizes = pruner.plan.slices, pruner.live.members.sizes
+        before, sizes = pruner.plan.slices, pruner.live.tracked.sizes
         pruner.step()
         after = pruner.plan.slices
         for n, p in model.named_parameters():
@@ -98,7 +98,7 @@ def test_ema_copies_go_along(mode):
     ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
     _, optimizer, pruner = start(mode, model=model, copies=[ema], regrow=0.4)
     expected = {n: t.detach().clone() for n, t in named_tensors(ema.module).items()}
-    sizes = pruner.live.members.sizes
+    sizes = pruner.live.tracked.sizes
     for epoch in range(5):
         slices = pruner.plan.slices
         one_step(model, optimizer, epoch)

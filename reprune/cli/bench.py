@@ -10,7 +10,7 @@ from .. import bench
 from ..bench import DEVICES, Report, Settings, markdown
 from ..clustering import reference
 from ..files.atomic import write_text
-from . import tables
+from . import console as tables
 from .errors import UserError
 from .outputs import check_output
 from .progress import Stages

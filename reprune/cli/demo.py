@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import demo
 from ..demo import Report
 from ..timings import UNTRUSTED
-from . import tables
+from . import console as tables
 from .progress import Stages
 
 

@@ -16,7 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import reprune
 
 from ..plan import PruningPlan
-from . import models, tables, weights
+from . import console as tables
+from . import models, weights
 from .errors import UserError
 from .outputs import check_output
 from .progress import Stages

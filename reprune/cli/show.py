@@ -9,7 +9,7 @@ from typing import Any
 import reprune
 
 from ..plan import PruningPlan
-from . import tables
+from . import console as tables
 
 
 def add(

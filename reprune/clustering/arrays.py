@@ -55,12 +55,12 @@ def to_floats(x: object, name: str) -> Floats:
     floats = array.astype(np.float32 if single else np.float64, copy=False)
     if any(stride % floats.itemsize for stride in floats.strides) or not floats.flags.aligned:
         floats = np.ascontiguousarray(floats).copy()
-    if not finite(floats):
+    if not is_finite(floats):
         raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
     return floats
 
 
-def finite(x: Floats) -> bool:
+def is_finite(x: Floats) -> bool:
     if x.size <= 4096:  # a temporary costs less than what follows
         return bool(np.isfinite(x).all())
     # a sum is NaN or infinite if an element is, and needs no temporary; it can also overflow, so look closer

@@ -11,7 +11,7 @@ from ..arguments import at_most, integer, one_of, seed_of, text
 from . import reference
 from .arrays import MOST, device_of, like, shape_of, to_floats, to_numpy
 from .backend import core, resolve
-from .tensors import back, to_tensor
+from .tensors import restore, to_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -90,8 +90,8 @@ def max_coverage(
     if table.size and (table.min() < 0 or table.max() >= 2**31):
         raise ValueError(f"labels: expected labels from 0 to 2^31 - 1; got {table.min()} to {table.max()}")
     order, gains = cover(table, count, seed_of(seed), name, weights, chosen)
-    back = like(labels)
-    return back(order), back(gains)
+    restore = like(labels)
+    return restore(order), restore(gains)
 
 
 def check_ties(ties: str, norms: object, O: int) -> npt.NDArray[np.float64] | None:
@@ -162,7 +162,7 @@ def _on_gpu(
         None if weights is None else torch.from_numpy(weights).to(table.device),
     )
     (found,) = kernel.max_coverage(core(), [problem])
-    to_user = back(labels)
+    to_user = restore(labels)
     return to_user(found[0]), to_user(found[1])
 
 

@@ -16,7 +16,7 @@ from . import reference
 from .arrays import MOST, MOST_IN_SPACE, device_of, like, shape_of, to_floats
 from .backend import core, num_threads, resolve
 from .room import threads_within
-from .tensors import back, finite, to_float_tensor
+from .tensors import require_finite, restore, to_float_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -134,7 +134,7 @@ def _on_gpu(
                 f"{name}: expected at most {core().most_filters_on_gpu} points for backend 'triton', "
                 f"got {batch.shape[-2]}; backend='cpp' takes any number"
             )
-        finite(batch, name)
+        require_finite(batch, name)
         batches.append(batch if batch.ndim == 3 else batch[None])
         groups.setdefault((*batch.shape[-2:], batch.dtype, batch.device), []).append(k)
     results: list[Any] = [None] * len(batches)
@@ -142,7 +142,7 @@ def _on_gpu(
         trees = ward(torch.cat([batches[k] for k in members]))
         parts = torch.split(trees, [len(batches[k]) for k in members])
         for k, part in zip(members, parts, strict=True):
-            results[k] = back(given[k])(part if np.ndim(given[k]) == 3 else part[0])
+            results[k] = restore(given[k])(part if np.ndim(given[k]) == 3 else part[0])
     return results
 
 

@@ -15,8 +15,8 @@ from ..arguments import at_most, integer, is_tensor, one_of, seed_of, text
 from . import gpu, reference
 from .arrays import MOST, MOST_IN_SPACE, device_of, like, shape_of, to_floats
 from .backend import core, num_threads, resolve
-from .tensors import back as back_to
-from .tensors import finite, to_float_tensor
+from .tensors import require_finite, to_float_tensor
+from .tensors import restore as back_to
 
 TIES = ("random", "norm")
 
@@ -115,7 +115,7 @@ def select_filters(
     given: Any
     if chosen == "triton":
         given = to_float_tensor(weight, "weight")
-        finite(given, "weight")
+        require_finite(given, "weight")
     else:
         given = to_floats(weight, "weight")
     if given.ndim < 2 or 0 in given.shape:

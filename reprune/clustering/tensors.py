@@ -53,7 +53,7 @@ def to_float_tensor(x: object, name: str) -> torch.Tensor:
     return tensor.double()
 
 
-def finite(x: torch.Tensor, name: str) -> None:
+def require_finite(x: torch.Tensor, name: str) -> None:
     """Raises ValueError unless all numbers are finite; waits for the GPU."""
     import torch
 
@@ -85,7 +85,7 @@ def together(parts: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
     return [found[k] for k in range(len(parts))]
 
 
-def back(x: object) -> Callable[[torch.Tensor], Any]:
+def restore(x: object) -> Callable[[torch.Tensor], Any]:
     """A function that turns results into what the argument ``x`` was: numpy, or a tensor on its device."""
     if is_tensor(x):
         return lambda result: result.to(x.device)  # type: ignore[attr-defined]

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ..modules.wrappers import load_plain_state, plain_state
-from ..pruner import Pruner, state
+from ..pruner import Pruner
+from ..pruner import snapshot as state
 from . import rng, tensor_file
 from .built import built_of, check_alike, check_belong, check_states, check_tensors
 from .codec import decode, encode

@@ -12,7 +12,7 @@ from torch import nn
 from ..aliases import Progress
 from ..modules.slicing import named_tensors
 from .blame import NotRepeatableError, find_guilty
-from .certificate import Failure, Mask, certify
+from .certificate import AtomMask, Failure, certify
 from .custom import register_rule
 from .groups import LAYERS, ChannelGroup, Producer, find_groups, has_gamma, mean_gamma, output_first
 from .preserving import Guard, preserving
@@ -21,10 +21,10 @@ from .watch import Watch, watching
 
 __all__ = [
     "LAYERS",
+    "AtomMask",
     "ChannelGraph",
     "ChannelGroup",
     "Guard",
-    "Mask",
     "Producer",
     "build_graph",
     "has_gamma",
@@ -48,11 +48,11 @@ class ChannelGraph:
     channels: dict[str, Any]
     """{layer: [O] the atom of each output channel}."""
 
-    def everything(self) -> Mask:
+    def everything(self) -> AtomMask:
         """[atoms] a mask that keeps all."""
         return np.ones(self.traced.atoms.count, dtype=bool)
 
-    def certify(self, kept: Mask) -> Failure | None:
+    def certify(self, kept: AtomMask) -> Failure | None:
         """Check one choice of atoms on the model itself; None if it is right."""
         return certify(self.model, self.example, self.traced, self.groups, kept)
 
@@ -67,14 +67,14 @@ class ChannelGraph:
         left = tuple(group for group in self.groups if group.name not in out)
         return replace(self, groups=left, skipped={**self.skipped, **skipped})
 
-    def certified(self, kept: Mask) -> ChannelGraph:
+    def certified(self, kept: AtomMask) -> ChannelGraph:
         """The graph without the groups in which `kept` fails to be certified; itself if it does not."""
         try:
             return self._certified(kept)
         except NotRepeatableError as error:
             return self.without(self.groups, str(error))
 
-    def _certified(self, kept: Mask) -> ChannelGraph:
+    def _certified(self, kept: AtomMask) -> ChannelGraph:
         if not self.groups:
             return self
         guilty = find_guilty(self.groups, kept, lambda mask: self.certify(self.traced.filled(mask)))
@@ -121,7 +121,7 @@ def _traced(model: nn.Module, example: Example, layers: str) -> ChannelGraph:
     return ChannelGraph(model, example, traced, tuple(groups), skipped, channels)
 
 
-def _probe(graph: ChannelGraph) -> Mask:
+def _probe(graph: ChannelGraph) -> AtomMask:
     """Drop a different random share of each group."""
     rng = np.random.default_rng(0)
     kept = graph.everything()

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .certificate import Failure, Fault, Mask
+from .certificate import AtomMask, Failure, Fault
 from .groups import ChannelGroup
 from .steps import CALLS
 
-Certify = Callable[[Mask], Failure | None]
+Certify = Callable[[AtomMask], Failure | None]
 
 
 class NotRepeatableError(Exception):
@@ -20,7 +20,7 @@ class NotRepeatableError(Exception):
         return f"the model does not run alike twice on the example inputs, with all channels: {self.args[0]}"
 
 
-def find_guilty(groups: Sequence[ChannelGroup], kept: Mask, certify: Certify) -> dict[str, str]:
+def find_guilty(groups: Sequence[ChannelGroup], kept: AtomMask, certify: Certify) -> dict[str, str]:
     """{group: why it must stay whole}; with these whole, what `kept` [atoms] keeps of the others is right.
 
     A fault shows the channels that were at hand where the slice ran otherwise.  Where these are of one group,
@@ -51,7 +51,7 @@ def find_guilty(groups: Sequence[ChannelGroup], kept: Mask, certify: Certify) ->
     return {name: fault.reason for name, fault in guilty.items()}
 
 
-def _fewest(groups: list[ChannelGroup], kept: Mask, certify: Certify) -> list[ChannelGroup]:
+def _fewest(groups: list[ChannelGroup], kept: AtomMask, certify: Certify) -> list[ChannelGroup]:
     """The smallest part of `groups` in which `kept` fails by itself, by halves."""
     while len(groups) > 1:
         half = len(groups) // 2
@@ -64,7 +64,7 @@ def _fewest(groups: list[ChannelGroup], kept: Mask, certify: Certify) -> list[Ch
     return groups
 
 
-def _only(kept: Mask, groups: Sequence[ChannelGroup]) -> Mask:
+def _only(kept: AtomMask, groups: Sequence[ChannelGroup]) -> AtomMask:
     """`kept` in `groups`, everything elsewhere."""
     only = np.ones_like(kept)
     for group in groups:
@@ -72,7 +72,7 @@ def _only(kept: Mask, groups: Sequence[ChannelGroup]) -> Mask:
     return only
 
 
-def _whole(kept: Mask, groups: Sequence[ChannelGroup]) -> Mask:
+def _whole(kept: AtomMask, groups: Sequence[ChannelGroup]) -> AtomMask:
     """`kept`, but everything in `groups`."""
     whole = np.copy(kept)
     for group in groups:

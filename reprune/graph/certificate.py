@@ -23,7 +23,7 @@ from .steps import Edge, Step, partings
 from .trace import Trace, run
 from .traced import Example, TracedModel, device_of, without_values
 
-Mask = npt.NDArray[np.bool_]
+AtomMask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Failure:
 
 
 def certify(
-    model: nn.Module, example: Example, traced: TracedModel, groups: Sequence[ChannelGroup], kept: Mask
+    model: nn.Module, example: Example, traced: TracedModel, groups: Sequence[ChannelGroup], kept: AtomMask
 ) -> Failure | None:
     """Check the slice of `model` that keeps the atoms `kept` [atoms]; None if it is right.
 
@@ -66,7 +66,7 @@ def certify(
 
 
 def _certify(
-    model: nn.Module, example: Example, traced: TracedModel, groups: Sequence[ChannelGroup], kept: Mask
+    model: nn.Module, example: Example, traced: TracedModel, groups: Sequence[ChannelGroup], kept: AtomMask
 ) -> Failure | None:
     wide = kept.copy()
     for group in groups:
@@ -80,7 +80,7 @@ def _certify(
 
 
 def _check_slice(
-    model: nn.Module, example: Example, traced: TracedModel, kept: Mask, follow: bool
+    model: nn.Module, example: Example, traced: TracedModel, kept: AtomMask, follow: bool
 ) -> Failure | None:
     """Trace the slice again, without values if the model was traced so: code that reads a value would have
     failed there."""
@@ -149,7 +149,7 @@ def _new_pins(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
             yield Fault(why, atoms)
 
 
-def _may_leave(traced: TracedModel) -> Mask:
+def _may_leave(traced: TracedModel) -> AtomMask:
     """[atoms + 1] which atoms are not pinned; the last entry is that of :data:`FIXED` positions."""
     free = np.ones(traced.atoms.count + 1, dtype=bool)
     free[list(traced.atoms.pinned)] = False
@@ -157,7 +157,7 @@ def _may_leave(traced: TracedModel) -> Mask:
     return free
 
 
-def _partings(trace: Trace, traced: TracedModel, stays: Mask | None, complete: bool) -> Iterator[Fault]:
+def _partings(trace: Trace, traced: TracedModel, stays: AtomMask | None, complete: bool) -> Iterator[Fault]:
     """Where the slice runs otherwise.
 
     That each edge joins an atom to itself is not enough: a roll by half of the channels exchanges two
@@ -165,7 +165,7 @@ def _partings(trace: Trace, traced: TracedModel, stays: Mask | None, complete: b
     full model without what left.
     """
 
-    def shown(steps: list[Step], there: Mask | None) -> Iterator[Step]:
+    def shown(steps: list[Step], there: AtomMask | None) -> Iterator[Step]:
         """The steps that both runs must have, with what is left in them of the labels `there` [labels]."""
         for step in steps:
             if counterparts.of_step(step):
@@ -178,7 +178,7 @@ def _partings(trace: Trace, traced: TracedModel, stays: Mask | None, complete: b
         yield Fault(parting.reason, _atoms(traced, parting.labels), parting.stretch)
 
 
-def _left(edge: Edge, there: Mask | None) -> Edge:
+def _left(edge: Edge, there: AtomMask | None) -> Edge:
     if there is None:
         return edge
     a, b = (line[(line == FIXED) | there[line]] for line in edge)

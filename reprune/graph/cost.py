@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ..aliases import Ints
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_parameters
-from .known import Key
 from .labels import Atoms, fixed
+from .propagation import Key
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..aliases import Ints
 from ..modules.wrappers import named_modules
-from .known import Key
 from .labels import FIXED, Atoms, components, fixed
+from .propagation import Key
 from .state import Convolution
 from .trace import Trace
 

@@ -26,7 +26,7 @@ def fixed(count: int) -> Ints:
 
 
 @dataclass
-class Ledger:
+class Constraints:
     """What a trace says about labels, in the order in which it says it."""
 
     edges: list[tuple[Ints, Ints]] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Atoms:
         return int(self.of.max(initial=-1)) + 1
 
 
-def solve(ledger: Ledger, count: int) -> Atoms:
+def solve(ledger: Constraints, count: int) -> Atoms:
     """The connected components of `count` labels under the ledger's edges."""
     of = components(ledger.edges, count)
     pinned: dict[int, str] = {}

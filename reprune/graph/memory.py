@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from .known import Known
 from .preserving import written_by
+from .propagation import Propagation
 from .state import Call, State, storage_of
 
 
@@ -21,7 +21,7 @@ class Memory:
         self._content: dict[int, State] = {}
         self._read: set[int] = set()
 
-    def note(self, call: Call, known: Known) -> None:
+    def note(self, call: Call, known: Propagation) -> None:
         """`call` has run, and `known` has what it says about its outputs."""
         inputs = {storage_of(x) for x in call.tensors()}
         written = {storage_of(x) for x in written_by(call)}

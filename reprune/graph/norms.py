@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from ..aliases import Ints
 from ..modules.sizes import NORMS
 from ..modules.wrappers import named_modules
-from .known import Known
+from .propagation import Propagation
 
 
 @contextlib.contextmanager
-def norms_seen(model: nn.Module, known: Known) -> Iterator[dict[str, Ints]]:
+def norms_seen(model: nn.Module, known: Propagation) -> Iterator[dict[str, Ints]]:
     """{norm without tensors: the labels of the channels that it is given}, of what runs in between."""
     seen: dict[str, Ints] = {}
 

@@ -7,16 +7,16 @@ from typing import Any
 from torch import nn
 
 from ..modules.held import tensors_in
-from .known import Known
 from .memory import Memory
 from .preserving import functions_of
+from .propagation import Propagation
 from .state import State, storage_of
 
 WHY = "is an output of the model"
 KEPT = "is left unused by the forward pass, so it may be an output"
 
 
-def pin_outputs(known: Known, memory: Memory, output: Any, model: nn.Module) -> None:
+def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Module) -> None:
     """Pin what a pass of `model` has put out.
 
     The outputs are the tensors that `output` holds, at any depth.  An object may hide them all the same (in

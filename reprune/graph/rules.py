@@ -13,11 +13,11 @@ import torch
 from ..aliases import Ints
 from . import rules_compute as compute
 from . import rules_shape as shape
-from .known import Known
+from .propagation import Propagation
 from .rules_pointwise import pointwise
 from .state import FREE, Call
 
-Rule = Callable[[Known, Call, bool], "list[Ints] | None"]
+Rule = Callable[[Propagation, Call, bool], "list[Ints] | None"]
 """Sets the states of the outputs; returns the dimensions that the call's FLOPs are proportional to."""
 
 FACTORIES = frozenset(
@@ -61,7 +61,7 @@ def is_movement(call: Call) -> bool:
     return bool(call.func.is_view) or call.name in _MOVEMENTS
 
 
-def no_rule(known: Known, call: Call, flows: bool) -> None:
+def no_rule(known: Propagation, call: Call, flows: bool) -> None:
     """What an unknown operation does to channels is unknown, so they stay."""
     for x in call.tensors():
         known.pin(x, f"reaches {call.func}, which has no rule")
@@ -69,7 +69,7 @@ def no_rule(known: Known, call: Call, flows: bool) -> None:
         known.set(out, [None] * out.dim(), flows)
 
 
-def blank(known: Known, call: Call, flows: bool) -> None:
+def blank(known: Propagation, call: Call, flows: bool) -> None:
     """A new tensor, the same everywhere."""
     for out in call.outputs():
         known.set(out, [FREE if size > 1 else None for size in out.shape], flows=False)

@@ -6,11 +6,11 @@ import numpy as np
 from torch import Tensor
 
 from ..aliases import Ints
-from .known import Known
+from .propagation import Propagation
 from .state import FREE, Call, Convolution, Dim
 
 
-def convolution(known: Known, call: Call, flows: bool) -> list[Ints]:
+def convolution(known: Propagation, call: Call, flows: bool) -> list[Ints]:
     """Input channels unite with the kernels' input dimension; the output carries the kernels' output
     dimension."""
     x, kernel, bias = call["input"], call["weight"], call["bias"]
@@ -37,7 +37,9 @@ def convolution(known: Known, call: Call, flows: bool) -> list[Ints]:
     return [labels for k in (0, 1) if (labels := weight.labels(k)) is not None]
 
 
-def _grouped(known: Known, x: Tensor, incoming: Dim, kernel: Tensor, groups: int, transposed: bool) -> Dim:
+def _grouped(
+    known: Propagation, x: Tensor, incoming: Dim, kernel: Tensor, groups: int, transposed: bool
+) -> Dim:
     """Whole groups live or die: their input channels, their rows of the kernels, their output channels.
 
     Few wide groups (fewer than each has channels, as many in as out) lose an equal number of channels each
@@ -63,7 +65,7 @@ def _grouped(known: Known, x: Tensor, incoming: Dim, kernel: Tensor, groups: int
     return spread
 
 
-def _within_groups(known: Known, incoming: Dim, kernel: Tensor, groups: int) -> Dim:
+def _within_groups(known: Propagation, incoming: Dim, kernel: Tensor, groups: int) -> Dim:
     """Place p of every group lives or dies: one column of the kernels and a row in each group."""
     rows, columns = known.state(kernel).dims[:2]
     if rows is None or rows is FREE or columns is None or columns is FREE:
@@ -80,7 +82,7 @@ def _within_groups(known: Known, incoming: Dim, kernel: Tensor, groups: int) -> 
     return rows
 
 
-def _unite_rows(known: Known, labels: Ints, groups: int) -> Ints:
+def _unite_rows(known: Propagation, labels: Ints, groups: int) -> Ints:
     """[C] -> [groups]: unite what lies in one of `groups` equal blocks; the first label of each."""
     rows = labels.reshape(groups, -1)
     for column in range(1, rows.shape[1]):
@@ -97,7 +99,7 @@ _OPERANDS = {
 }
 
 
-def matmul(known: Known, call: Call, flows: bool) -> list[Ints]:
+def matmul(known: Propagation, call: Call, flows: bool) -> list[Ints]:
     """Rows and columns are carried; what is summed over unites if one side is a weight, and stays if none
     is."""
     left, right, added = _OPERANDS[call.name]
@@ -117,7 +119,7 @@ def matmul(known: Known, call: Call, flows: bool) -> list[Ints]:
     return scale
 
 
-def _contract(known: Known, a: Tensor, b: Tensor, k: int) -> list[Ints]:
+def _contract(known: Propagation, a: Tensor, b: Tensor, k: int) -> list[Ints]:
     """Sum over the last dimension of `a` and dimension `k` of `b`; returns what the cost scales with."""
     x, y = known.state(a), known.state(b)
     if x.flows and y.flows:
@@ -130,13 +132,13 @@ def _contract(known: Known, a: Tensor, b: Tensor, k: int) -> list[Ints]:
     return [labels for labels in (inner, *outer) if labels is not None]
 
 
-def _remember(known: Known, weight: Tensor, rows: Dim) -> None:
+def _remember(known: Propagation, weight: Tensor, rows: Dim) -> None:
     """A Linear layer is a convolution with kernels of one number."""
     if rows is not None and rows is not FREE:
         known.convolved(rows, Convolution(weight, False, 1, rows))
 
 
-def linear(known: Known, call: Call, flows: bool) -> list[Ints]:
+def linear(known: Propagation, call: Call, flows: bool) -> list[Ints]:
     """``x @ weight.T + bias``."""
     x, weight, bias = call["input"], call["weight"], call["bias"]
     scale = _contract(known, x, weight, 1)
@@ -148,14 +150,14 @@ def linear(known: Known, call: Call, flows: bool) -> list[Ints]:
     return scale
 
 
-def embedding(known: Known, call: Call, flows: bool) -> None:
+def embedding(known: Propagation, call: Call, flows: bool) -> None:
     weight, indices = call["weight"], call["indices"]
     known.pin(weight, "is a row of an embedding", [0])
     known.pin(indices, "is an index")
     known.set(call.out, [*[None] * indices.dim(), known.state(weight).dims[1]], flows)
 
 
-def roi_align(known: Known, call: Call, flows: bool) -> None:
+def roi_align(known: Propagation, call: Call, flows: bool) -> None:
     """Boxes cut out of an image and resampled: one for each box, in the channels of the image."""
     x, boxes = call["input"], call["rois"]
     known.pin(x, f"is worked on by {call.func}", [k for k in range(x.dim()) if k != 1])
@@ -163,7 +165,7 @@ def roi_align(known: Known, call: Call, flows: bool) -> None:
     known.set(call.out, [None, known.state(x).dims[1], None, None], flows)
 
 
-def batch_norm(known: Known, call: Call, flows: bool) -> None:
+def batch_norm(known: Propagation, call: Call, flows: bool) -> None:
     """The channels unite with the affine parameters and the statistics."""
     x = call["input"]
     dims = list(known.state(x).dims)
@@ -175,7 +177,7 @@ def batch_norm(known: Known, call: Call, flows: bool) -> None:
         known.set(out, dims if out.dim() == x.dim() else [None] * out.dim(), flows)
 
 
-def group_norm(known: Known, call: Call, flows: bool) -> None:
+def group_norm(known: Propagation, call: Call, flows: bool) -> None:
     """Whole groups live or die, since each is normalised by itself."""
     x = call["input"]
     dims = list(known.state(x).dims)
@@ -191,7 +193,7 @@ def group_norm(known: Known, call: Call, flows: bool) -> None:
         known.set(out, [None] * out.dim(), flows)
 
 
-def layer_norm(known: Known, call: Call, flows: bool) -> None:
+def layer_norm(known: Propagation, call: Call, flows: bool) -> None:
     """A masked channel would still count in mean and variance: what is normalised over stays."""
     x = call["input"]
     n = len(call["normalized_shape"])
@@ -206,7 +208,7 @@ def layer_norm(known: Known, call: Call, flows: bool) -> None:
         known.set(out, dims if out.shape == x.shape else [None] * out.dim(), flows)
 
 
-def weight_norm(known: Known, call: Call, flows: bool) -> None:
+def weight_norm(known: Propagation, call: Call, flows: bool) -> None:
     """``g * v / |v|``, each slice along `dim` by itself: what the norm runs over stays."""
     v, g, dim = call["v"], call["g"], call["dim"]
     over = [k for k in range(v.dim()) if k != dim]

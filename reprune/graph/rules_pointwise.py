@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .known import Known
+from .propagation import Propagation
 from .state import FREE, Call, Dim
 
 _ADDITIONS = frozenset({"add", "sub", "rsub"})
 
 
-def pointwise(known: Known, call: Call, flows: bool) -> None:
+def pointwise(known: Propagation, call: Call, flows: bool) -> None:
     """Positions that meet in an element live or die together; a dimension of size 1 fits them all."""
     tensors = call.tensors()
     for out in call.outputs():
@@ -21,7 +21,7 @@ def pointwise(known: Known, call: Call, flows: bool) -> None:
             known.set(out, dims, flows)
 
 
-def _meet(known: Known, call: Call, tensors: list[Tensor], out: Tensor, d: int) -> Dim:
+def _meet(known: Propagation, call: Call, tensors: list[Tensor], out: Tensor, d: int) -> Dim:
     """What meets in dimension `d` of `out`, and what that dimension carries."""
     carried: Dim = FREE
     flowed = False

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
 from ..aliases import Ints
-from .known import Known
 from .labels import FIXED, fixed
+from .propagation import Propagation
 from .state import FREE, Call, Dim, State
 
 
-def movement(known: Known, call: Call, flows: bool) -> None:
+def movement(known: Propagation, call: Call, flows: bool) -> None:
     """Run the operation on position numbers, one labelled dimension at a time, and see where they went."""
     x, *others = call.tensors()
     for other in others:
@@ -49,7 +49,7 @@ def _expanded(call: Call, x: Tensor, out: Tensor) -> list[bool]:
     return [before == 1 and after > 1 for before, after in zip(old, out.shape, strict=True)]
 
 
-def _place(known: Known, out: list[Dim], moved: dict[int, Ints], call: Call) -> None:
+def _place(known: Propagation, out: list[Dim], moved: dict[int, Ints], call: Call) -> None:
     for d, labels in moved.items():
         taken = out[d]
         if taken is None or taken is FREE:
@@ -59,7 +59,7 @@ def _place(known: Known, out: list[Dim], moved: dict[int, Ints], call: Call) -> 
             known.ledger.pin(taken, f"is merged with other channels in {call.func}")
 
 
-def _moved(known: Known, call: Call, x: Tensor, k: int, labels: Ints) -> list[dict[int, Ints]]:
+def _moved(known: Propagation, call: Call, x: Tensor, k: int, labels: Ints) -> list[dict[int, Ints]]:
     """For each output: {dimension: its labels} from the labels along dimension `k` of `x`."""
     shape = [1] * x.dim()
     shape[k] = x.shape[k]
@@ -115,7 +115,7 @@ def _line(part: Tensor, d: int) -> Ints:
 
 
 def _chunks(
-    known: Known, call: Call, parts: list[Tensor], varying: list[list[int]], labels: Ints
+    known: Propagation, call: Call, parts: list[Tensor], varying: list[list[int]], labels: Ints
 ) -> list[dict[int, Ints]]:
     """Equal chunks unite with each other: they stay equal.  Others are cut at fixed places."""
     if all(len(where) <= 1 for where in varying) and not any(
@@ -132,7 +132,9 @@ def _chunks(
     return [{} for _ in parts]
 
 
-def _split(known: Known, call: Call, part: Tensor, where: list[int], k: int, labels: Ints) -> dict[int, Ints]:
+def _split(
+    known: Propagation, call: Call, part: Tensor, where: list[int], k: int, labels: Ints
+) -> dict[int, Ints]:
     """One dimension became several (a view C -> g, C/g): one of them carries, the others unite.
 
     Which one cannot be known from one trace.  Operations keep their channel dimension; of a view, the
@@ -153,7 +155,7 @@ def _split(known: Known, call: Call, part: Tensor, where: list[int], k: int, lab
     return {d: first}
 
 
-def cat(known: Known, call: Call, flows: bool) -> None:
+def cat(known: Propagation, call: Call, flows: bool) -> None:
     """Labels stand one behind the other; the other dimensions unite."""
     tensors = [
         x for x in call["tensors"] if x.dim() == call.out.dim()
@@ -169,14 +171,14 @@ def cat(known: Known, call: Call, flows: bool) -> None:
     known.set(call.out, dims, flows)
 
 
-def stack(known: Known, call: Call, flows: bool) -> None:
+def stack(known: Propagation, call: Call, flows: bool) -> None:
     """A new dimension that nothing may cut; the others unite."""
     dims = _united(known, call, call["tensors"])
     dims.insert(call["dim"] % call.out.dim(), None)
     known.set(call.out, dims, flows)
 
 
-def _united(known: Known, call: Call, tensors: list[Tensor]) -> list[Dim]:
+def _united(known: Propagation, call: Call, tensors: list[Tensor]) -> list[Dim]:
     dims = list(known.state(tensors[0]).dims)
     joint = call["dim"] % call.out.dim() if call.name == "cat" else None
     for x in tensors[1:]:
@@ -186,7 +188,7 @@ def _united(known: Known, call: Call, tensors: list[Tensor]) -> list[Dim]:
     return dims
 
 
-def pad(known: Known, call: Call, flows: bool) -> None:
+def pad(known: Propagation, call: Call, flows: bool) -> None:
     """Padding adds positions that always exist; a negative one cuts at a fixed place."""
     x, widths = call["self"], list(call["pad"])
     dims = list(known.state(x).dims)
@@ -203,7 +205,7 @@ def pad(known: Known, call: Call, flows: bool) -> None:
     known.set(call.out, dims, flows)
 
 
-def index_put(known: Known, call: Call, flows: bool) -> None:
+def index_put(known: Propagation, call: Call, flows: bool) -> None:
     """Values are written at numbers along some dimensions; along the others they meet what is there."""
     x, values = call["self"], call["values"]
     why = f"is written by number in {call.func}"
@@ -232,7 +234,7 @@ def index_put(known: Known, call: Call, flows: bool) -> None:
         known.set(call.out, dims, flows)
 
 
-def glu(known: Known, call: Call, flows: bool) -> None:
+def glu(known: Propagation, call: Call, flows: bool) -> None:
     """The two halves unite."""
     x = call["self"]
     k = call["dim"] % x.dim()
@@ -245,7 +247,7 @@ def glu(known: Known, call: Call, flows: bool) -> None:
     known.set(call.out, dims, flows)
 
 
-def as_strided(known: Known, call: Call, flows: bool) -> None:
+def as_strided(known: Propagation, call: Call, flows: bool) -> None:
     """In place and with the old shape (a change of memory format) nothing moves; else anything may."""
     x = call["self"]
     if call.out is x and len(known.state(x).dims) == x.dim():
@@ -254,7 +256,7 @@ def as_strided(known: Known, call: Call, flows: bool) -> None:
     known.set(call.out, [None] * call.out.dim(), flows)
 
 
-def reduction(known: Known, call: Call, flows: bool) -> None:
+def reduction(known: Propagation, call: Call, flows: bool) -> None:
     """What is reduced over stays: a masked channel is not removed from a mean or a maximum."""
     x = call.tensors()[0]
     over = _reduced(call, x.dim())
@@ -272,11 +274,11 @@ def _reduced(call: Call, ndim: int) -> list[int]:
     return [d % ndim for d in ([dim] if isinstance(dim, int) else dim)] if ndim else []
 
 
-def spatial(n: int) -> Callable[[Known, Call, bool], None]:
+def spatial(n: int) -> Callable[[Propagation, Call, bool], None]:
     """Pools, resampling, reflecting pads: the last `n` dimensions are worked on, the others stay as they
     are."""
 
-    def rule(known: Known, call: Call, flows: bool) -> None:
+    def rule(known: Propagation, call: Call, flows: bool) -> None:
         x = call.tensors()[0]
         known.pin(x, f"is worked on by {call.func}", list(range(x.dim() - n, x.dim())))
         for out in call.outputs():

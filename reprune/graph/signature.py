@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from .known import Known
+from .propagation import Propagation
 from .rules import FACTORIES, is_movement
 from .state import Call
 
 
-def signature(call: Call, known: Known) -> tuple[Any, ...] | None:
+def signature(call: Call, known: Propagation) -> tuple[Any, ...] | None:
     """The operation and its scalars, without those that are sizes by their meaning; None for a call that
     only moves values: labels show where they go, and whether a copy is needed depends on sizes.
     """
@@ -39,7 +39,7 @@ def signature(call: Call, known: Known) -> tuple[Any, ...] | None:
     return (call.name, *call.scalars(), *constants)
 
 
-def _changes_memory_format(call: Call, known: Known) -> bool:
+def _changes_memory_format(call: Call, known: Propagation) -> bool:
     """In place, into the sizes that were there: what pooling to 1 x 1 does to a channels_last tensor."""
     if call.name != "as_strided" or call.out is not call["self"]:
         return False

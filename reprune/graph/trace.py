@@ -19,11 +19,11 @@ from ..aliases import Ints
 from ..modules.copying import fresh
 from ..modules.held import tensors_in
 from ..modules.wrappers import eagerly
-from .known import Key, Known
 from .labels import LABEL
 from .memory import Memory
 from .outputs import pin_outputs
 from .preserving import Preserved
+from .propagation import Key, Propagation
 from .rules import Rule, has_rule, rule_of
 from .signature import signature
 from .state import Call, State
@@ -63,7 +63,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         device: torch.device | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.known = Known(tensors, labels, choices)
+        self.known = Propagation(tensors, labels, choices)
         self.preserved = preserved
         self.without_values = None if device is None else WithoutValues(device, preserved)
         self.steps: list[Step] = []

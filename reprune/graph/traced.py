@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_iter, tree_map
 from ..aliases import Ints
 from ..modules.slicing import named_tensors, sliced_copy
 from .cost import Cost, cost_of, parameter_cost
-from .known import Key
 from .labels import Atoms, fixed, solve
 from .norms import norms_seen
 from .preserving import preserving
+from .propagation import Key
 from .steps import Step
 from .trace import Trace, fresh_labels, run
 from .without_values import NeedsValuesError

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..aliases import Ints
 from ..clustering.selection import LayerProblem
-from ..graph import ChannelGraph, ChannelGroup, Mask, Producer
+from ..graph import AtomMask, ChannelGraph, ChannelGroup, Producer
 from ..layer_problems import choose, problem_tables, require_finite
 from ..targets import Settings, counts_of
 from .distributed import owners, rank_and_size, shared
@@ -19,7 +19,7 @@ from .regrowth import draw, residual_norms
 
 
 @dataclass(frozen=True)
-class Found:
+class GroupDecision:
     """What was decided about one group."""
 
     kept: Ints
@@ -32,7 +32,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Source:
+class FullWeights:
     """The full-size values that are decided on."""
 
     tensors: Mapping[str, Tensor]
@@ -44,8 +44,8 @@ class Source:
 
 
 def decide(
-    graph: ChannelGraph, source: Source, alive: Mask, settings: Settings, event: int, share: float
-) -> dict[str, Found]:
+    graph: ChannelGraph, source: FullWeights, alive: AtomMask, settings: Settings, event: int, share: float
+) -> dict[str, GroupDecision]:
     """{group: what is kept of the atoms `alive`, and what comes back}.
 
     `share` of each group's atoms come back.  With several processes each works on some of the groups, and all
@@ -57,8 +57,8 @@ def decide(
 
 
 def _own_part(
-    graph: ChannelGraph, source: Source, alive: Mask, settings: Settings, event: int, share: float
-) -> dict[str, Found]:
+    graph: ChannelGraph, source: FullWeights, alive: AtomMask, settings: Settings, event: int, share: float
+) -> dict[str, GroupDecision]:
     """What this process decides."""
     counts = _counts(graph, source.tensors, alive, settings)
     rank, size = rank_and_size()
@@ -72,14 +72,14 @@ def _own_part(
         tables = problem_tables(rows, settings)
         problems.append(LayerProblem(group.name, tables, counts[group.name]))
     chosen = choose(problems, settings, settings.seed + event)
-    found: dict[str, Found] = {}
+    found: dict[str, GroupDecision] = {}
     for group, choice in zip(mine, chosen, strict=True):
         there = np.flatnonzero(alive[group.atoms])
         kept = there[choice.keep]
         count = int(share * group.atoms.size)
         back = _regrown(group, kernels, kept, count, settings.seed, event)
         whole = kept.size == there.size
-        found[group.name] = Found(
+        found[group.name] = GroupDecision(
             kept=group.atoms[kept],
             regrown=group.atoms[back],
             covered=0 if whole else choice.covered,
@@ -88,7 +88,7 @@ def _own_part(
     return found
 
 
-def cost(group: ChannelGroup, source: Source, alive: Mask, keep: int) -> float:
+def cost(group: ChannelGroup, source: FullWeights, alive: AtomMask, keep: int) -> float:
     """About how many nanoseconds it takes to cluster `group` and cover its clusters, on one thread.
 
     In ratios it is what counts.  Kernels of one number are sorted, so their cost is linear in the filters n;
@@ -108,7 +108,7 @@ def cost(group: ChannelGroup, source: Source, alive: Mask, keep: int) -> float:
 
 
 def _counts(
-    graph: ChannelGraph, tensors: Mapping[str, Tensor], alive: Mask, settings: Settings
+    graph: ChannelGraph, tensors: Mapping[str, Tensor], alive: AtomMask, settings: Settings
 ) -> Mapping[str, int]:
     """Step 1; the scale of a channel that is not there counts 0."""
     scales: dict[str, Tensor] = {}
@@ -120,7 +120,7 @@ def _counts(
     return counts_of(graph, settings, scales, present)[0]
 
 
-def _live_kernel(producer: Producer, source: Source, alive: Mask) -> Tensor:
+def _live_kernel(producer: Producer, source: FullWeights, alive: AtomMask) -> Tensor:
     """The kernels of the input channels that are there: [O, I', ...]."""
     atoms = source.inputs[producer.name]
     there = np.flatnonzero(alive[atoms] | (atoms < 0))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..graph import Mask as Atoms
+from ..graph import AtomMask
 from ..modules.wrappers import named_parameters
-from .decide import Found, decide
+from .decide import GroupDecision, decide
 from .distributed import agreed, check_alike, digest, rank_and_size, shared
 from .finite import check_finite
 from .history import Event
@@ -47,8 +47,8 @@ def run_event(live: Live, epoch: int, final: bool) -> None:
 def _ready(live: Live, epoch: int, final: bool) -> dict[str, str]:
     """Check all and take in the values of today; returns in what all processes must be alike."""
     live.check()
-    check_finite(live.members, live.odd)
-    live.mode.check_values(live.members, live.layout())
+    check_finite(live.tracked, live.odd)
+    live.mode.check_values(live.tracked, live.layout())
     live.absorb()
     if rank_and_size()[1] == 1:
         return {}
@@ -62,7 +62,7 @@ def _ready(live: Live, epoch: int, final: bool) -> dict[str, str]:
     }
 
 
-def _prepared(live: Live, alive: Atoms, final: bool) -> Callable[[], None]:
+def _prepared(live: Live, alive: AtomMask, final: bool) -> Callable[[], None]:
     """What moves to the atoms `alive`, which are certified first if they are to be `final`."""
     if final:
         live.structure.certify(live.whole(), alive)
@@ -70,7 +70,12 @@ def _prepared(live: Live, alive: Atoms, final: bool) -> Callable[[], None]:
 
 
 def _record(
-    live: Live, epoch: int, found: Mapping[str, Found], kept: Atoms, grown: Atoms, seconds: float
+    live: Live,
+    epoch: int,
+    found: Mapping[str, GroupDecision],
+    kept: AtomMask,
+    grown: AtomMask,
+    seconds: float,
 ) -> Event:
     flops = live.graph.traced.flops
     total = sum(group.atoms.size for group in live.graph.groups)

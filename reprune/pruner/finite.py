@@ -11,23 +11,23 @@ from ..clustering.tensors import together
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_parameters
 from ..optimizers import Keeper
-from .members import Members
+from .tracked import Tracked
 
 
-def not_finite(members: Members) -> dict[tuple[str, str], str]:
+def not_finite(tracked: Tracked) -> dict[tuple[str, str], str]:
     """{(kind, tensor): what it is, in words} of all that have NaN or infinite values.
 
     Parameters, buffers and the optimizer's state of parameters are looked at, each whole; gradients are not:
     mixed precision leaves infinite ones behind when it skips a step.
     """
     looked: dict[tuple[str, str], tuple[str, Tensor]] = {}
-    for prefix, model in members.models():
+    for prefix, model in tracked.models():
         where = "" if prefix == "model" else f" in copies[{prefix.removeprefix('copy')}]"
         for name, tensor in named_tensors(model).items():
             module, _, last = name.rpartition(".")
             of = f"the {last} of {module}" if module else f"its {last}"
             looked[prefix, name] = (f"model: {of}{where}", tensor)
-    for entry in Keeper(members.optimizer).entries(named_parameters(members.model)):
+    for entry in Keeper(tracked.optimizer).entries(named_parameters(tracked.model)):
         looked["state", entry.key] = (f"optimizer: state {entry.kind!r} of {entry.name}", entry.value)
     tensors = {key: (said, t.detach()) for key, (said, t) in looked.items() if _can_be_looked_at(t)}
     # NaN passes through minima and maxima, which take no memory
@@ -36,9 +36,9 @@ def not_finite(members: Members) -> dict[tuple[str, str], str]:
     return {key: said for (key, (said, _)), flag in found if not flag}
 
 
-def check_finite(members: Members, odd: Mapping[tuple[str, str], str]) -> None:
+def check_finite(tracked: Tracked, odd: Mapping[tuple[str, str], str]) -> None:
     """Raise ``ValueError`` that names a tensor which is not finite, unless it is one of `odd`."""
-    for key, said in not_finite(members).items():
+    for key, said in not_finite(tracked).items():
         if key not in odd:
             raise ValueError(f"{said} has NaN or infinite values; nothing was changed")
 

@@ -68,7 +68,7 @@ class FullSize:
 
     def _give(self, module: nn.Module, state: MutableMapping[str, Any], raw: Mapping[str, str]) -> None:
         own = {id(tensor) for tensor in named_tensors(module).values()}
-        sizes = self._live.members.sizes
+        sizes = self._live.tracked.sizes
         for name, where in self._layout(module).items():
             value = state.get(raw.get(name, ""))
             if isinstance(value, Tensor) and id(value) not in own:
@@ -76,7 +76,7 @@ class FullSize:
 
     def _take(self, module: nn.Module, state: MutableMapping[str, Any], raw: Mapping[str, str]) -> None:
         live = self._live
-        structure, sizes = live.structure, live.members.sizes
+        structure, sizes = live.structure, live.tracked.sizes
         whole = structure.layout(live.graph.everything())
         found = {name: state[raw[name]] for name in whole if name in raw}
         if any(not isinstance(t, Tensor) or tuple(t.shape) != sizes[name] for name, t in found.items()):
@@ -106,7 +106,7 @@ class FullSize:
 
     def _resize(self, module: nn.Module, target: Mapping[str, Positions], alive: Any) -> None:
         """Give the tensors of `module` other sizes; their values are loaded afterwards."""
-        tensors, sizes = named_tensors(module), self._live.members.sizes
+        tensors, sizes = named_tensors(module), self._live.tracked.sizes
         whole = self._live.layout(self._live.graph.everything())
         now, new = self._layout(module), {}
         for name, where in target.items():
@@ -143,10 +143,10 @@ def scattered(part: Tensor, size: tuple[int, ...], where: Positions, spared: Col
 def full_size_state(live: Live, optimizer_state: dict[str, Any]) -> dict[str, Any]:
     """``state_dict()`` of the optimizer of `live`, at full size."""
     layout = live.layout()
-    sizes = live.members.sizes
+    sizes = live.tracked.sizes
     wide = {
         id(entry.value): (entry.value, sizes[entry.name], layout[entry.name])
-        for entry in Keeper(live.members.optimizer).entries(live.members.parameters(layout))
+        for entry in Keeper(live.tracked.optimizer).entries(live.tracked.parameters(layout))
         if tuple(entry.value.shape) != sizes[entry.name]
     }
     widened: dict[str, Any] = tree_map_only(

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ..graph import ChannelGraph
-from ..graph import Mask as Atoms
+from ..graph import AtomMask, ChannelGraph
 from ..modules.sizes import set_widths
 from ..modules.slicing import copy_with, named_tensors, replacement
 from ..modules.wrappers import unwrap
@@ -21,11 +20,11 @@ from ..targets import Settings, landing_notes
 from .compiled import CompiledCode
 from .finite import not_finite
 from .history import History
-from .members import Members
 from .mode import Mode
 from .schedule import Schedule
 from .store import Layout, Store
 from .structure import Structure
+from .tracked import Tracked
 
 
 class Live:
@@ -36,7 +35,7 @@ class Live:
 
     def __init__(
         self,
-        members: Members,
+        tracked: Tracked,
         structure: Structure,
         settings: Settings,
         schedule: Schedule,
@@ -45,14 +44,14 @@ class Live:
         first: PruningPlan | None,
         compiled: CompiledCode,
     ) -> None:
-        self.members, self.structure = members, structure
+        self.tracked, self.structure = tracked, structure
         self.settings, self.schedule = settings, schedule
         self.asked, self.mode = asked, mode
         """The mode that the user named, and that of now: a mask ends in tensors that are smaller."""
         self.first = first
         """The plan that the model was made by before, if it was."""
         self.compiled = compiled
-        self.alive: Atoms = self.graph.everything()
+        self.alive: AtomMask = self.graph.everything()
         """[atoms] which are there."""
         self.coverage = {group.name: 1.0 for group in self.graph.groups}
         self.store = Store()
@@ -64,7 +63,7 @@ class Live:
         self.finished = False
         self.check()
         layout = self.layout()
-        self.odd = {key: said for key, said in not_finite(members).items() if key[1] not in layout}
+        self.odd = {key: said for key, said in not_finite(tracked).items() if key[1] not in layout}
         """What was not finite from the start, and is never cut."""
         self.follow_optimizer()
 
@@ -76,9 +75,9 @@ class Live:
     @property
     def model(self) -> nn.Module:
         """The module inside all wrappers."""
-        return self.members.model
+        return self.tracked.model
 
-    def layout(self, alive: Atoms | None = None) -> Layout:
+    def layout(self, alive: AtomMask | None = None) -> Layout:
         """{tensor: {dimension: positions that are there}} with the atoms `alive`, or those of now."""
         return self.structure.layout(self.alive if alive is None else alive)
 
@@ -95,27 +94,27 @@ class Live:
             return plan  # channels come back until the last event
         return replace(plan, notes=(*plan.notes, *landing_notes(self.graph, self.settings, self.alive)))
 
-    def plan_with(self, alive: Atoms) -> PruningPlan:
+    def plan_with(self, alive: AtomMask) -> PruningPlan:
         """The plan that keeps the atoms `alive` of the full model."""
-        return plan_of_atoms(self.graph, alive, self.coverage, self.members.sizes, self.record())
+        return plan_of_atoms(self.graph, alive, self.coverage, self.tracked.sizes, self.record())
 
     def check(self) -> None:
         """Raise ``ValueError`` if model or optimizer are not what they should be now."""
-        layout, sizes = self.layout(), self.members.sizes
-        self.members.check(
+        layout, sizes = self.layout(), self.tracked.sizes
+        self.tracked.check(
             {name: self.mode.shape(size, layout.get(name, {})) for name, size in sizes.items()}
         )
-        self.members.check_references(layout)
-        self.mode.check(self.members, layout)
+        self.tracked.check_references(layout)
+        self.mode.check(self.tracked, layout)
 
     def follow_optimizer(self) -> None:
         """Call `hold` after every step of the optimizer, until `unhook` is called."""
-        self.unhook = Keeper(self.members.optimizer).after_each_step(lambda: self.hold())
+        self.unhook = Keeper(self.tracked.optimizer).after_each_step(lambda: self.hold())
 
     def go_on_with(self, optimizer: Any, copies: Sequence[nn.Module]) -> None:
         """Another optimizer and other copies, made of the model as it is now."""
         self.unhook()
-        self.members.replace(optimizer, [unwrap(one)[0] for one in copies])
+        self.tracked.replace(optimizer, [unwrap(one)[0] for one in copies])
         self.store.drop(lambda key: not key.startswith("model/"))
         self.check()
         if not self.finished:
@@ -124,10 +123,10 @@ class Live:
     def absorb(self, every: bool | None = None) -> None:
         """Bring the store up to date with what is there; with `every` state of the optimizer, whatever the
         mode."""
-        layout, sizes = self.layout(), self.members.sizes
+        layout, sizes = self.layout(), self.tracked.sizes
         take, there = self.store.absorb, self.mode.live
-        states = self.members.states(layout, self.mode.every if every is None else every)
-        for prefix, model in self.members.models():
+        states = self.tracked.states(layout, self.mode.every if every is None else every)
+        for prefix, model in self.tracked.models():
             tensors = named_tensors(model)
             for name, where in layout.items():
                 take(f"{prefix}/{name}", there(tensors[name], where), sizes[name], where)
@@ -144,7 +143,7 @@ class Live:
             full[name] = replacement(tensors[name], value)
         return copy_with(self.model, full, self.graph.traced.widths(self.graph.everything()))
 
-    def moving(self, alive: Atoms) -> Callable[[], None]:
+    def moving(self, alive: AtomMask) -> Callable[[], None]:
         """Make ready to have the atoms `alive`, with values of the store; what is returned does it."""
         before, after = self.layout(), self.layout(alive)
         changed = {
@@ -152,7 +151,7 @@ class Live:
             for name, where in after.items()
             if any(not np.array_equal(where[dim], before[name][dim]) for dim in where)
         }
-        change = self.mode.exchange(self.members, self.store, before, changed)
+        change = self.mode.exchange(self.tracked, self.store, before, changed)
 
         def move() -> None:
             change()
@@ -161,14 +160,14 @@ class Live:
 
         return move
 
-    def has(self, alive: Atoms) -> None:
+    def has(self, alive: AtomMask) -> None:
         """The atoms `alive` are in the model now."""
         self.alive = alive
-        self.hold = self.mode.holder(self.members, self.layout())
+        self.hold = self.mode.holder(self.tracked, self.layout())
 
-    def shrink_for_good(self, alive: Atoms) -> None:
+    def shrink_for_good(self, alive: AtomMask) -> None:
         """Let model, copies and optimizer have the atoms `alive` alone, in whatever mode."""
-        self.mode = self.mode.shrunk(self.members, self.layout(alive), self.absorb, self.store)
+        self.mode = self.mode.shrunk(self.tracked, self.layout(alive), self.absorb, self.store)
         self.has(alive)
 
     def end(self) -> None:
@@ -182,7 +181,7 @@ class Live:
         """Let a model that is smaller carry the plan that made it, so that ``reprune.save`` can write it."""
         if self.mode.small:
             plan = self.plan()
-            for _, model in self.members.models():
+            for _, model in self.tracked.models():
                 set_widths(model, plan.widths)
                 remember_plan(model, plan, self.first)
 

@@ -12,10 +12,10 @@ from ..aliases import Ints
 from ..modules.slicing import named_tensors, slice_tensor
 from ..modules.wrappers import named_parameters
 from .compiled import CompiledCode
-from .members import Members
 from .shrink import ShrinkMode
 from .store import Layout, Positions, Store, write
 from .structure import Structure
+from .tracked import Tracked
 from .zeros import missing, zeroed
 
 
@@ -42,7 +42,7 @@ class MaskMode:
     def check_wrappers(around: Collection[str]) -> None:
         """Any will do: the tensors stay."""
 
-    def check(self, members: Members, layout: Layout) -> None:
+    def check(self, tracked: Tracked, layout: Layout) -> None:
         """Nothing follows before the end."""
 
     def zeros(self, layout: Layout) -> dict[str, dict[int, Ints]]:
@@ -58,7 +58,7 @@ class MaskMode:
     def live(self, tensor: Tensor, where: Positions) -> Tensor:
         return slice_tensor(tensor, where)
 
-    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
+    def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         zeros = self.zeros(after)
 
         def fill(tensor: Tensor, key: str, where: Positions, zeros: Positions) -> None:
@@ -68,21 +68,21 @@ class MaskMode:
 
         @torch.no_grad()
         def change() -> None:
-            for prefix, model in members.models():
+            for prefix, model in tracked.models():
                 tensors = named_tensors(model)
                 for name, where in after.items():
                     tensor = tensors[name]
                     fill(tensor, f"{prefix}/{name}", where, zeros[name])
                     if tensor.grad is not None:
                         tensor.grad.copy_(zeroed(zeroed(tensor.grad, before[name]), where))
-            for entry in members.states(after, every=False):
+            for entry in tracked.states(after, every=False):
                 fill(entry.value, entry.key, after[entry.name], after[entry.name])
 
         return change
 
-    def holder(self, members: Members, layout: Layout) -> Callable[[], None]:
+    def holder(self, tracked: Tracked, layout: Layout) -> Callable[[], None]:
         """A function that sets to zero what is not there, in the model's parameters."""
-        parameters = named_parameters(members.model)
+        parameters = named_parameters(tracked.model)
         work = [
             (parameters[name], dim, torch.from_numpy(gone).to(parameters[name].device))
             for name, where in self.zeros(layout).items()
@@ -100,9 +100,9 @@ class MaskMode:
     def changed(self, compiled: CompiledCode) -> None:
         """Shapes are the same."""
 
-    def check_values(self, members: Members, layout: Layout) -> None:
+    def check_values(self, tracked: Tracked, layout: Layout) -> None:
         """Raise ``ValueError`` if a parameter is not zero where a channel is not there."""
-        parameters = named_parameters(members.model)
+        parameters = named_parameters(tracked.model)
         for name, where in self.zeros(layout).items():
             if name in parameters:
                 for dim, gone in missing(parameters[name].shape, where):
@@ -115,15 +115,15 @@ class MaskMode:
                         )
 
     def shrunk(
-        self, members: Members, layout: Layout, absorb: Callable[[bool], None], store: Store
+        self, tracked: Tracked, layout: Layout, absorb: Callable[[bool], None], store: Store
     ) -> ShrinkMode:
-        members.check_hooks(layout)
-        obstacle = members.state_obstacle(layout)
+        tracked.check_hooks(layout)
+        obstacle = tracked.state_obstacle(layout)
         if obstacle:
             warnings.warn(
                 f"finalize: the optimizer's state could not be cut ({obstacle}); it starts anew", stacklevel=4
             )
         absorb(True)
         small = ShrinkMode(restart=bool(obstacle))
-        small.exchange(members, store, {name: {} for name in layout}, layout)()
+        small.exchange(tracked, store, {name: {} for name in layout}, layout)()
         return ShrinkMode()

@@ -11,9 +11,9 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from .compiled import CompiledCode
-from .members import Members
 from .store import Layout, Positions, Store
 from .structure import Structure
+from .tracked import Tracked
 
 
 class Mode(Protocol):
@@ -32,10 +32,10 @@ class Mode(Protocol):
     def check_wrappers(around: Collection[str]) -> None:
         """Raise ``ValueError`` if a model in these wrappers cannot be pruned so."""
 
-    def check(self, members: Members, layout: Layout) -> None:
-        """Raise ``ValueError`` if `members` cannot follow; called at the end of every epoch."""
+    def check(self, tracked: Tracked, layout: Layout) -> None:
+        """Raise ``ValueError`` if `tracked` cannot follow; called at the end of every epoch."""
 
-    def check_values(self, members: Members, layout: Layout) -> None:
+    def check_values(self, tracked: Tracked, layout: Layout) -> None:
         """Raise ``ValueError`` if `layout` does not hold any more; called before an event."""
 
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
@@ -44,15 +44,15 @@ class Mode(Protocol):
     def live(self, tensor: Tensor, where: Positions) -> Tensor:
         """The values at the positions that are there."""
 
-    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
+    def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         """Make ready to change the tensors named in `after` from one layout to the other, with values of the
         store; what is returned does it."""
 
-    def holder(self, members: Members, layout: Layout) -> Callable[[], None]:
+    def holder(self, tracked: Tracked, layout: Layout) -> Callable[[], None]:
         """What has to be called after every step of the optimizer for `layout` to hold."""
 
     def changed(self, compiled: CompiledCode) -> None:
         """Called after an event."""
 
-    def shrunk(self, members: Members, layout: Layout, absorb: Callable[[bool], None], store: Store) -> Mode:
+    def shrunk(self, tracked: Tracked, layout: Layout, absorb: Callable[[bool], None], store: Store) -> Mode:
         """Let tensors have the size of `layout` from now on, and return the mode that says so."""

@@ -12,18 +12,18 @@ from torch import nn
 from ..arguments import shown
 from ..modules.wrappers import unwrap
 from ..plan import PruningPlan, plan_of
-from ..targets import MinKeep, Select, check_reach, checked, choice
-from . import state
+from ..targets import MinKeep, Select, check_reach, checked, require_choice
+from . import snapshot as state
 from .compiled import CompiledCode
 from .event import run_event
 from .history import History
 from .live import Live
 from .mask import MaskMode
-from .members import Members
 from .mode import Mode
 from .schedule import Schedule
 from .shrink import ShrinkMode
 from .structure import Structure
+from .tracked import Tracked
 
 MODES: dict[str, type[Mode]] = {"shrink": ShrinkMode, "mask": MaskMode}
 
@@ -111,20 +111,20 @@ class Pruner:
             select=select,
         )
         schedule = Schedule(interval, until, regrow)
-        choice("mode", mode, tuple(MODES))
+        require_choice("mode", mode, tuple(MODES))
         inner, around = unwrap(model)
         averaged = _modules(copies)
         if not hasattr(optimizer, "param_groups"):
             raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {shown(optimizer)}")
         MODES[mode].check_wrappers(around)
-        members = Members(inner, optimizer, [unwrap(copy)[0] for copy in averaged])
-        members.check(members.sizes)
+        tracked = Tracked(inner, optimizer, [unwrap(copy)[0] for copy in averaged])
+        tracked.check(tracked.sizes)
         settings = settings.on(next(inner.parameters()).device.type)
         structure = Structure(inner, example_inputs, settings)
         check_reach(structure.graph, settings)
         way = MODES[mode].of(structure, inner)
         self.live = Live(
-            members, structure, settings, schedule, mode, way, plan_of(inner), CompiledCode(model)
+            tracked, structure, settings, schedule, mode, way, plan_of(inner), CompiledCode(model)
         )
         """What is pruned, as it stands: for the modules of reprune alone."""
 
@@ -136,12 +136,12 @@ class Pruner:
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """The optimizer that trains it."""
-        return self.live.members.optimizer
+        return self.live.tracked.optimizer
 
     @property
     def copies(self) -> tuple[nn.Module, ...]:
         """The copies of the model that are pruned with it."""
-        return self.live.members.copies
+        return self.live.tracked.copies
 
     @property
     def mode(self) -> str:

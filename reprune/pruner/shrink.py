@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ..modules.slicing import named_tensors, replace_tensors, replacement, slice_tensor, sliced_shape
 from ..optimizers import Keeper
 from .compiled import CompiledCode
-from .members import Members
 from .store import Layout, Positions, Store, write
 from .structure import Structure
+from .tracked import Tracked
 
 
 class ShrinkMode:
@@ -40,11 +40,11 @@ class ShrinkMode:
                 "wrap it anew where step() returns True; or use mode='mask'"
             )
 
-    def check(self, members: Members, layout: Layout) -> None:
-        members.check_hooks(layout)
-        members.check_states(layout)
+    def check(self, tracked: Tracked, layout: Layout) -> None:
+        tracked.check_hooks(layout)
+        tracked.check_states(layout)
 
-    def check_values(self, members: Members, layout: Layout) -> None:
+    def check_values(self, tracked: Tracked, layout: Layout) -> None:
         """Members.check looks at the shapes, and there is nothing else."""
 
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
@@ -53,23 +53,23 @@ class ShrinkMode:
     def live(self, tensor: Tensor, where: Positions) -> Tensor:
         return tensor
 
-    def exchange(self, members: Members, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
+    def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         news: list[dict[Tensor, Tensor]] = []
-        for prefix, model in members.models():
+        for prefix, model in tracked.models():
             tensors = named_tensors(model)
             new: dict[Tensor, Tensor] = {}
             for name, where in after.items():
                 old = tensors[name]
                 value = store.take(f"{prefix}/{name}", where, old.device)
-                move = partial(_moved, full=members.sizes[name], before=before[name], after=where)
+                move = partial(_moved, full=tracked.sizes[name], before=before[name], after=where)
                 new[old] = replacement(old, value, move)
             news.append(new)
-        keeper = Keeper(members.optimizer)
-        parameters = {} if self.restart else members.parameters(after)
+        keeper = Keeper(tracked.optimizer)
+        parameters = {} if self.restart else tracked.parameters(after)
         carried = keeper.carried(parameters, lambda e: store.take(e.key, after[e.name], e.value.device))
 
         def change() -> None:
-            for (_, model), new in zip(members.models(), news, strict=True):
+            for (_, model), new in zip(tracked.models(), news, strict=True):
                 replace_tensors(model, new)
             keeper.replace(news[0], carried)
             if self.restart:
@@ -77,14 +77,14 @@ class ShrinkMode:
 
         return change
 
-    def holder(self, members: Members, layout: Layout) -> Callable[[], None]:
+    def holder(self, tracked: Tracked, layout: Layout) -> Callable[[], None]:
         return lambda: None
 
     def changed(self, compiled: CompiledCode) -> None:
         compiled.drop_stale()
 
     def shrunk(
-        self, members: Members, layout: Layout, absorb: Callable[[bool], None], store: Store
+        self, tracked: Tracked, layout: Layout, absorb: Callable[[bool], None], store: Store
     ) -> ShrinkMode:
         return self
 

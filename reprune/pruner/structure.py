@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..aliases import Ints
-from ..graph import ChannelGraph, Mask, Producer, build_graph, output_first
+from ..graph import AtomMask, ChannelGraph, Producer, build_graph, output_first
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_modules
-from ..targets import Settings, in_scope, ranked, without_ignored
-from .decide import Source
+from ..targets import Settings, in_scope, rankable, without_ignored
+from .decide import FullWeights
 from .store import Layout
 from .zeros import check_zeros, spared_dims
 
@@ -31,7 +31,7 @@ class Structure:
     ) -> None:
         graph = build_graph(model, example_inputs, layers=settings.layers)
         graph = in_scope(without_ignored(graph, settings.ignore), settings.scope)
-        full = ranked(graph, settings.rule)
+        full = rankable(graph, settings.rule)
         producers = [p for group in full.groups for p in group.producers]
         self._inputs = {p.name: _inputs(full, p) for p in producers}
         self._computed = _computed(full, producers)
@@ -51,7 +51,7 @@ class Structure:
         """{tensor: dimensions} along which zeros do not take channels out of `model`."""
         return spared_dims(model, self._lines)
 
-    def alive_in(self, tensors: Mapping[str, Tensor], spared: Mapping[str, set[int]]) -> Mask:
+    def alive_in(self, tensors: Mapping[str, Tensor], spared: Mapping[str, set[int]]) -> AtomMask:
         """The atoms of which `tensors`, some of the full model's, have anything but zeros.
 
         Along the dimensions of `spared` there are others in any case.
@@ -65,7 +65,7 @@ class Structure:
                     alive[dims[dim][there.any(axis=others)]] = True
         return self.graph.traced.filled(alive)
 
-    def layout(self, alive: Mask) -> dict[str, dict[int, Ints]]:
+    def layout(self, alive: AtomMask) -> dict[str, dict[int, Ints]]:
         """{tensor that can be cut: {dimension: positions that are there}} with the atoms `alive`."""
         return {
             name: {dim: np.flatnonzero(alive[atoms]) for dim, atoms in dims.items()}
@@ -81,7 +81,7 @@ class Structure:
         where = self.layout(kept)
         check_zeros(replace(self.graph, model=model, example=self._example), kept, where, zeros(where))
 
-    def certify(self, model: nn.Module, kept: Mask) -> None:
+    def certify(self, model: nn.Module, kept: AtomMask) -> None:
         """Raise ``ValueError`` unless `model`, at full size, is the same network with the atoms `kept` alone.
 
         The trace is made anew, with the values of today.
@@ -96,7 +96,7 @@ class Structure:
                 f"traced at the start: {reason}; nothing was changed, and the training can go on as it is"
             )
 
-    def source(self, model: nn.Module, full: Mapping[str, Tensor]) -> Source:
+    def source(self, model: nn.Module, full: Mapping[str, Tensor]) -> FullWeights:
         """What is decided on: the full-size tensors in `full` ("model/..."), and those of `model` that are
         never cut."""
         values = {name: full.get(f"model/{name}", tensor) for name, tensor in named_tensors(model).items()}
@@ -112,7 +112,7 @@ class Structure:
                 weight = functional_call(module, inside, ())
             return output_first(weight.detach().to(device), producer.transposed, producer.groups)
 
-        return Source(values, kernel, self._inputs)
+        return FullWeights(values, kernel, self._inputs)
 
 
 def _light(graph: ChannelGraph) -> ChannelGraph:

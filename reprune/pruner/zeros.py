@@ -12,8 +12,7 @@ from torch.func import functional_call
 from torch.nn.utils.parametrize import ParametrizationList
 
 from ..aliases import Ints
-from ..graph import ChannelGraph, Guard, preserving
-from ..graph import Mask as Atoms
+from ..graph import AtomMask, ChannelGraph, Guard, preserving
 from ..modules.slicing import copy_with, named_tensors, replacement, slice_tensor, sliced_copy
 from ..modules.wrappers import eagerly, named_modules
 from ..optimizers.walk import walk
@@ -91,7 +90,7 @@ def _spared(module: nn.Module, path: str, own: Mapping[str, Tensor], side: Side)
     return []
 
 
-def check_zeros(graph: ChannelGraph, kept: Atoms, where: Layout, zeros: Layout) -> None:
+def check_zeros(graph: ChannelGraph, kept: AtomMask, where: Layout, zeros: Layout) -> None:
     """Raise ``ValueError`` unless the model with `zeros` is the network of the atoms `kept` alone.
 
     Both run on the example.  Outputs are not compared if they are not finite without zeros either, or random.

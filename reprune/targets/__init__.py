@@ -1,11 +1,11 @@
 """Step 1 on a whole model: from a target and bounds to counts, how many atoms each group keeps."""
 
 from .bounds import MinKeep, without_ignored
-from .counts import check_reach, counts_of, in_scope, ranked
-from .given import given
+from .counts import check_reach, counts_of, in_scope, rankable
+from .given import counts_from_keep
 from .landing import landing_notes
 from .settings import Select, Settings, checked
-from .target import Target, choice
+from .target import Target, require_choice
 
 __all__ = [
     "MinKeep",
@@ -14,11 +14,11 @@ __all__ = [
     "Target",
     "check_reach",
     "checked",
-    "choice",
+    "counts_from_keep",
     "counts_of",
-    "given",
     "in_scope",
     "landing_notes",
-    "ranked",
+    "rankable",
+    "require_choice",
     "without_ignored",
 ]

@@ -28,7 +28,7 @@ def in_scope(graph: ChannelGraph, scope: str) -> ChannelGraph:
     return graph.without(added, "its channels meet another layer's in an addition; scope='all' prunes them")
 
 
-def ranked(graph: ChannelGraph, rule: str) -> ChannelGraph:
+def rankable(graph: ChannelGraph, rule: str) -> ChannelGraph:
     """The graph of the groups that `rule` can rank; ``ValueError`` if there are none."""
     bare = [group for group in graph.groups if rule == "bn" and not has_gamma(group)]
     if not graph.groups or len(bare) == len(graph.groups):

@@ -9,7 +9,7 @@ from ..aliases import Counts
 from ..graph import ChannelGraph
 
 
-def given(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
+def counts_from_keep(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
     """`keep` in atoms of groups."""
     group_of = {p.name: (group, p) for group in graph.groups for p in group.producers}
     counts: Counts = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..graph import ChannelGraph, Mask
+from ..graph import AtomMask, ChannelGraph
 from .bounds import Bounds
 from .counts import cost_of_target
 from .settings import Settings
@@ -16,7 +16,7 @@ EMPTIED = 0.1
 """Of a layer's channels: a layer that keeps fewer, as few as it may, is worth a note."""
 
 
-def landing_notes(graph: ChannelGraph, settings: Settings, kept: Mask) -> list[str]:
+def landing_notes(graph: ChannelGraph, settings: Settings, kept: AtomMask) -> list[str]:
     """What the user should know of the plan that keeps the atoms `kept` [atoms] for the target."""
     target = settings.target
     left = float(kept[np.concatenate([group.atoms for group in graph.groups])].mean())
@@ -44,7 +44,7 @@ def landing_notes(graph: ChannelGraph, settings: Settings, kept: Mask) -> list[s
     return notes
 
 
-def _far(graph: ChannelGraph, target: Target, kept: Mask, left: float) -> str | None:
+def _far(graph: ChannelGraph, target: Target, kept: AtomMask, left: float) -> str | None:
     what, value = target
     if what == "sparsity" and abs(1 - left - value) > FAR:
         return f"{1 - left:.3f} of the channels leave"

@@ -10,7 +10,7 @@ from ..arguments import seed_of, shown
 from ..clustering.backend import resolve
 from ..graph import LAYERS
 from .bounds import MinKeep, check_bounds
-from .target import Target, choice, target_of
+from .target import Target, require_choice, target_of
 
 RULES = ("bn", "uniform")
 SCOPES = ("internal", "all")
@@ -81,10 +81,10 @@ def checked(
 ) -> Settings:
     """The settings, or the ``ValueError`` or ``TypeError`` that names what is wrong with one of them."""
     target = target_of(sparsity, flops, params, keep, latency, size_mb)
-    choice("rule", rule, RULES)
-    choice("scope", scope, SCOPES)
-    choice("layers", layers, LAYERS)
-    choice("ties", ties, TIES)
+    require_choice("rule", rule, RULES)
+    require_choice("scope", scope, SCOPES)
+    require_choice("layers", layers, LAYERS)
+    require_choice("ties", ties, TIES)
     round_to, min_keep, ignore = check_bounds(round_to, min_keep, ignore)
     seed_of(seed)
     if select is not None and not callable(select):

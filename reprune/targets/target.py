@@ -54,7 +54,7 @@ def _counts(keep: Any) -> dict[str, int]:
     return {name: integer(keep[name], f"keep[{name!r}]", 1) for name in names}
 
 
-def choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raise ``ValueError`` unless `value` is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {shown(value)}")

@@ -12,12 +12,12 @@ import torch
 from ..modules.slicing import sliced_shape
 from .history import History
 from .live import Live
-from .state_check import FORMAT, check
+from .snapshot_check import FORMAT, check
 
 
 def fingerprint(live: Live) -> str:
     """A digest of the full model's tensors and of how they hang together."""
-    digest = hashlib.sha256(repr(sorted(live.members.sizes.items())).encode())
+    digest = hashlib.sha256(repr(sorted(live.tracked.sizes.items())).encode())
     digest.update(live.graph.traced.atoms.of.astype(np.int64).tobytes())
     for group in live.graph.groups:
         digest.update(group.name.encode() + group.atoms.astype(np.int64).tobytes())
@@ -31,7 +31,7 @@ def save(live: Live) -> dict[str, Any]:
         "model": fingerprint(live),
         "mode": live.asked,
         "settings": live.record(),
-        "copies": len(live.members.copies),
+        "copies": len(live.tracked.copies),
         "epoch": live.epoch,
         "finished": live.finished,
         "alive": torch.from_numpy(live.alive.copy()),
@@ -71,7 +71,7 @@ def shapes(
     live: Live, saved: Mapping[str, Any]
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """The shapes that all tensors will have with `saved`, and those of the tensors that are cut."""
-    sizes = live.members.sizes
+    sizes = live.tracked.sizes
     if not live.mode.small and not saved["finished"]:
         return sizes, {}
     layout = live.layout(saved["alive"].cpu().numpy())

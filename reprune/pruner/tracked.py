@@ -13,7 +13,7 @@ from ..modules.wrappers import named_parameters
 from ..optimizers import Entry, Keeper, check_parameters, check_references, check_states, state_obstacle
 
 
-class Members:
+class Tracked:
     """A model, its optimizer and copies of the model (EMA), seen as tensors by the model's names."""
 
     def __init__(

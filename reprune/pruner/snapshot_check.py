@@ -35,7 +35,7 @@ def check(live: Live, saved: Any, fingerprint: str) -> None:
         raise ValueError(
             "state: it is of another model, whose tensors or connections differ; nothing was loaded"
         )
-    mine = {"mode": live.asked, "copies": len(live.members.copies), **live.record()}
+    mine = {"mode": live.asked, "copies": len(live.tracked.copies), **live.record()}
     theirs = {"mode": saved["mode"], "copies": saved["copies"], **saved["settings"]}
     for name in sorted(mine.keys() | theirs.keys()):
         if not _equal(mine.get(name), theirs.get(name)):
@@ -93,7 +93,7 @@ def _check_store(live: Live, store: Any, may_lack: bool) -> None:
     """Full-size twins of what can be cut: of the model and its copies all, of the optimizer some."""
     names = live.layout()
     sizes = {
-        f"{prefix}/{name}": live.members.sizes[name] for prefix, _ in live.members.models() for name in names
+        f"{prefix}/{name}": live.tracked.sizes[name] for prefix, _ in live.tracked.models() for name in names
     }
     if not isinstance(store, Mapping) or not (may_lack or sizes.keys() <= store.keys()):
         raise _damaged("the values of dropped channels are missing")
@@ -101,6 +101,6 @@ def _check_store(live: Live, store: Any, may_lack: bool) -> None:
         kind, _, rest = key.partition("/") if isinstance(key, str) else ("", "", "")
         size = sizes.get(key)
         if kind == "state":
-            size = live.members.sizes.get(rest.partition("/")[2])
+            size = live.tracked.sizes.get(rest.partition("/")[2])
         if size is None or not isinstance(value, Tensor) or tuple(value.shape) != size:
             raise _damaged(f"the values of dropped channels {key!r} are not of this model")

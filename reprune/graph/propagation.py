@@ -9,20 +9,20 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..aliases import Ints
-from .labels import Ledger
+from .labels import Constraints
 from .state import FREE, Convolution, Dim, State
 
 Key = tuple[str, int]
 """A dimension of a parameter or buffer: (name, dim)."""
 
 
-class Known:
+class Propagation:
     """The states of all tensors that are alive, and the ledger: what rules read and write."""
 
     def __init__(
         self, tensors: Mapping[str, Tensor], labels: Mapping[Key, Ints], choices: Sequence[int] = ()
     ) -> None:
-        self.ledger = Ledger()
+        self.ledger = Constraints()
         self.choices: list[int] = []
         """Guesses that rules made, in order; a sliced model must repeat those of the full one."""
         self._given = iter(choices)
