@@ -20,7 +20,7 @@ from reprune.bench import machine, selection, shapes
 from reprune.bench.report import GPU
 from reprune.bench.shapes import Layer
 from reprune.cli.console import count, duration
-from reprune.clustering import backend
+from reprune.clustering import backends
 from reprune.files.atomic import write_text
 
 LAYERS = (*shapes.LAYERS, Layer("layer", 2048, 2048, (3, 3)), Layer("layer", 512, 512, (7, 7)))
@@ -52,7 +52,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="tiny shapes: a rehearsal, not a result")
     arguments = parser.parse_args()
     try:
-        backend.resolve("triton")
+        backends.resolve("triton")
     except reprune.BackendUnavailable as error:
         sys.exit(f"bench_gpu.py: {error}")
     cases = [(str(layer), [layer]) for layer in (shapes.QUICK_LAYERS if arguments.quick else LAYERS)]
@@ -61,7 +61,7 @@ def main():
     facts = machine.facts()
     print(*(f"{what}: {value}" for what, value in facts.items()), sep="\n")
     rate = None
-    if not backend.interpreted():
+    if not backends.interpreted():
         import chip
 
         rate = chip.multiply_adds_per_second()

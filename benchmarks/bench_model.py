@@ -13,7 +13,8 @@ import pytest
 
 from reprune.bench import checking, shapes
 from reprune.bench.selection import check
-from reprune.clustering.selection import LayerProblem, select_layers
+from reprune.clustering.problem import LayerProblem
+from reprune.clustering.selection import select_layers
 
 CHECK = 5.0  # seconds for comparing channels with scipy
 

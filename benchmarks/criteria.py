@@ -8,7 +8,7 @@ import torch
 import torch_pruning
 from torch import Tensor, nn
 
-from reprune.clustering.selection import LayerProblem
+from reprune.clustering.problem import LayerProblem
 
 OURS = {"REPrune, ties random": "random", "REPrune, ties norm": "norm"}
 """{name: tie rule}."""

@@ -22,7 +22,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 import reprune
 from reprune.bench.checking import OURS, WrongAnswer, first_appearance
 from reprune.bench.shapes import NETWORKS, Layer, network
-from reprune.clustering.selection import LayerProblem, select_layers
+from reprune.clustering.problem import LayerProblem
+from reprune.clustering.selection import select_layers
 
 LARGE = "1024x1024x3x3"
 CHOICES = ("resnet18", "vgg16", LARGE, "resnet50")

@@ -25,7 +25,8 @@ from variants import cuda_variants
 
 from reprune.bench import shapes
 from reprune.bench.shapes import Layer
-from reprune.clustering.selection import LayerProblem, select_layers
+from reprune.clustering.problem import LayerProblem
+from reprune.clustering.selection import select_layers
 from reprune.files.atomic import write_text
 
 SCHEDULERS, RATE = 4 * 132, 0.6 * 1.755e9  # warp instructions a second of each

@@ -14,7 +14,7 @@ import torch
 from variants import Variant, cut_variant, ward_variant
 
 from reprune.clustering import reference
-from reprune.clustering.backend import core
+from reprune.clustering.backends import core
 from reprune.kernels import cut as cut_kernels
 
 TYPES = {np.float32: torch.float32, np.float64: torch.float64}

@@ -1,10 +1,11 @@
 """Channel pruning by kernel clustering (REPrune), on an exact, batched clustering core."""
 
-from .clustering.backend import BackendUnavailable, installed_version
+from .clustering.backends import BackendUnavailable, installed_version
 from .clustering.coverage import max_coverage
 from .clustering.cut import cut
 from .clustering.linkage import linkage
-from .clustering.selection import Selection, select_filters
+from .clustering.problem import Selection
+from .clustering.selection import select_filters
 from .clustering.sparsity import keep_counts
 from .files import load_training, save_training
 from .files.model import load, read_plan, save

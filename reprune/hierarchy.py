@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from .arguments import is_tensor
 from .clustering import reference
-from .clustering.backend import resolve
-from .clustering.linkage import link_if_unique, points_of
+from .clustering.backends import resolve
+from .clustering.backends.cpp import link_if_unique, points_of
 
 try:
     from scipy.cluster import hierarchy as _scipy

@@ -12,8 +12,9 @@ from torch import Tensor
 from .aliases import Counts, Ints, Progress
 from .arguments import shown
 from .clustering.arrays import to_numpy
-from .clustering.selection import LayerProblem, select_layers
-from .clustering.tensors import placed, together
+from .clustering.backends.tensors import placed, together
+from .clustering.problem import LayerProblem
+from .clustering.selection import select_layers
 from .graph import ChannelGraph, ChannelGroup
 from .targets import Select, Settings
 

@@ -100,7 +100,7 @@ def make_plan(
             given by its name, that of a module around it, or a pattern (``"layer1.*.conv2"``).
         time_limit: seconds after which tracing gives up (default: none).
         seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`.
-        backend: who clusters, see :mod:`reprune.clustering.backend`.
+        backend: who clusters, see :mod:`reprune.clustering.backends`.
         select: another criterion in the place of REPrune's: a function that is given each group of channels
             as a :class:`reprune.clustering.selection.LayerProblem` (`name`, `tables` of numpy arrays ``[I, O,
             d]``, `keep`) and returns the `keep` channels of 0..O-1 that stay; nothing is clustered then.

@@ -16,8 +16,9 @@ try:
 except ImportError as error:
     raise ImportError('reprune.torch_pruning needs it: pip install "reprune[torch-pruning]"') from error
 
-from .clustering.backend import resolve
-from .clustering.selection import LayerProblem, select_layers
+from .clustering.backends import resolve
+from .clustering.problem import LayerProblem
+from .clustering.selection import select_layers
 from .graph import output_first
 from .layer_problems import tables_of
 from .targets import require_choice
@@ -48,7 +49,7 @@ class REPruneImportance(Importance):  # type: ignore[misc]
     Args:
         seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`; a group goes by the
             name of its first layer in the model.
-        backend: who clusters, see :mod:`reprune.clustering.backend`.
+        backend: who clusters, see :mod:`reprune.clustering.backends`.
 
     Raises ``ValueError`` when called: without a pruner; for groups that it does not prune (attention heads,
     isomorphic scopes); with global pruning, for a group without BatchNorm or with all scales equal; for

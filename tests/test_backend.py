@@ -11,7 +11,7 @@ import torch
 from networks import images, small_resnet
 
 import reprune
-from reprune.clustering import backend
+from reprune.clustering import backends as backend
 
 
 def test_auto_goes_by_the_device(monkeypatch):
@@ -84,7 +84,7 @@ import sys
 import numpy, torch
 before = {name for name in sys.modules if name.startswith("triton")}  # torch may bring it along
 import reprune
-from reprune.clustering import backend
+from reprune.clustering import backends as backend
 backend._no_triton = None  # not even asked
 for points in (numpy.eye(3), torch.eye(3)):
     Z = reprune.linkage(points)
@@ -114,7 +114,7 @@ def test_import_without_the_core():
 import sys
 sys.modules["reprune._core"] = None  # as if it were not built
 import numpy, reprune
-from reprune.clustering import backend
+from reprune.clustering import backends as backend
 assert reprune.linkage(numpy.eye(3), backend="reference").shape == (2, 4)
 assert "pip install" in backend.unavailable("cpp")
 try:

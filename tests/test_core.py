@@ -12,7 +12,8 @@ from scipy.cluster import hierarchy
 
 import reprune
 from reprune import _core
-from reprune.clustering.selection import LayerProblem, select_layers
+from reprune.clustering.problem import LayerProblem
+from reprune.clustering.selection import select_layers
 
 
 def awkward(kind, O, I, d, seed=0):
@@ -247,7 +248,8 @@ def test_more_points_than_sixteen_bits_number():
 def test_memory_beyond_the_weights(d):
     program = f"""
 import resource, numpy as np
-from reprune.selection import LayerProblem, select_layers
+from reprune.clustering.problem import LayerProblem
+from reprune.clustering.selection import select_layers
 def table(O, I):
     weight = np.random.default_rng(0).standard_normal((O, I, {d}), dtype=np.float32)
     return LayerProblem("x", (weight.transpose(1, 0, 2),), O // 2)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reprune.clustering import reference
-from reprune.clustering.backend import core
+from reprune.clustering.backends import core
 from reprune.kernels.coverage import MOST_FILTERS, CoverProblem, max_coverage, squared_norms
 
 KINDS = ("uniform", "one cluster", "all alone", "skewed")

@@ -8,7 +8,7 @@ import sys
 import pytest
 from ptx import ROOT, needs_nvcc
 
-from reprune.clustering.backend import core
+from reprune.clustering.backends import core
 
 
 @needs_nvcc

@@ -12,13 +12,13 @@ import pytest
 
 import reprune
 from reprune import _core
-from reprune.clustering import backend
+from reprune.clustering import backends as backend
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(reprune.__file__).parent
 CALL = "import numpy, reprune; print(reprune.linkage(numpy.eye(3)).shape)"
 BACKENDS = ["cpp", "triton"] if find_spec("triton") else ["cpp"]
-REASONS = f"from reprune.clustering import backend; print(*map(backend.unavailable, {BACKENDS}), sep='|')"
+REASONS = f"from reprune.clustering import backends; print(*map(backends.unavailable, {BACKENDS}), sep='|')"
 
 
 @pytest.fixture(scope="module")

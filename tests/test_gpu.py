@@ -13,8 +13,9 @@ from networks import images, small_resnet
 
 import reprune
 from reprune.bench import device
-from reprune.clustering import backend
-from reprune.clustering.selection import LayerProblem, select_layers
+from reprune.clustering import backends as backend
+from reprune.clustering.problem import LayerProblem
+from reprune.clustering.selection import select_layers
 
 SMALL = backend.interpreted()
 WHERE = "cpu" if SMALL else "cuda"

@@ -13,7 +13,8 @@ import pytest
 
 import reprune
 from reprune import hierarchy
-from reprune.clustering.selection import LayerProblem, select_layers
+from reprune.clustering.problem import LayerProblem
+from reprune.clustering.selection import select_layers
 
 RNG = np.random.default_rng(0)
 AFTER = 0.2

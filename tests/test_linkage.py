@@ -8,8 +8,8 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
 
 import reprune
-from reprune.clustering import backend
-from reprune.clustering.linkage import link_condensed
+from reprune.clustering import backends as backend
+from reprune.clustering.backends.cpp import link_condensed
 
 BACKENDS = ("reference", "cpp")
 

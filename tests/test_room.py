@@ -1,6 +1,5 @@
 """What takes much memory says so before it takes it, works with fewer threads, or says what to do."""
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,8 @@ import pytest
 import reprune
 from reprune import _core, hierarchy
 from reprune.clustering import room
+from reprune.clustering.backends import cpp
 
-linkage = importlib.import_module("reprune.clustering.linkage")
 GB = 10**9
 MANY = 200_000  # points whose distances take 320 GB
 
@@ -80,30 +79,35 @@ def threads(monkeypatch):
         @staticmethod
         def linkage(points, method, threads):
             seen.append(threads)
+            return []
 
         linkage_ragged = linkage
 
-    monkeypatch.setattr(linkage, "core", Core)
+    monkeypatch.setattr(cpp, "core", Core)
     monkeypatch.setenv("REPRUNE_NUM_THREADS", "8")
     return seen
+
+
+def link_ragged(problems, method):
+    cpp.link([points[None] for points in problems], [f"points[{k}]" for k in range(len(problems))], method)
 
 
 @pytest.mark.parametrize("gigabytes, expected", [(30, 8), (4, 4), (1.7, 2), (0.81, 1)])
 def test_as_many_threads_as_there_is_memory_for(gigabytes, expected, free, threads):
     free(int(gigabytes * GB))
     batch = np.zeros((9, 10_000, 2), np.float32)  # 0.8 GB each
-    linkage.link_batch(batch, "average", "cpp")
-    linkage.link_ragged([*batch, batch[0, :5]], "complete", "cpp")
+    cpp.link([batch], ["points"], "average")
+    link_ragged([*batch, batch[0, :5]], "complete")
     assert threads == [expected, expected]
 
 
 def test_of_a_list_the_largest_count(free, threads):
     free(GB)
     sizes = [100, 10_000, 3_000, 100, 2_000, 9_000]  # 0.8 + 0.65 GB for the largest two
-    linkage.link_ragged([np.zeros((n, 1)) for n in sizes], "average", "cpp")
+    link_ragged([np.zeros((n, 1)) for n in sizes], "average")
     assert threads == [1]
     free(int(1.6 * GB))
-    linkage.link_ragged([np.zeros((n, 1)) for n in sizes], "average", "cpp")
+    link_ragged([np.zeros((n, 1)) for n in sizes], "average")
     assert threads == [1, 6]
 
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy.cluster import hierarchy
 
 import reprune
-from reprune.clustering.selection import LayerProblem, select_layers
+from reprune.clustering.problem import LayerProblem
+from reprune.clustering.selection import select_layers
 
 BACKENDS = ("reference", "cpp")
 

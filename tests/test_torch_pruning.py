@@ -12,7 +12,8 @@ import reprune
 
 tp = pytest.importorskip("torch_pruning", reason='needs pip install "reprune[torch-pruning]"')
 
-from reprune.clustering.selection import LayerProblem, select_layers  # noqa: E402
+from reprune.clustering.problem import LayerProblem  # noqa: E402
+from reprune.clustering.selection import select_layers  # noqa: E402
 from reprune.torch_pruning import REPruneImportance  # noqa: E402
 
 X = images()

@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..clustering import backend
+from ..clustering import backends
+from ..clustering.backends.tensors import to_float_tensor, to_tensor
 from ..clustering.coverage import max_coverage
 from ..clustering.linkage import linkage
-from ..clustering.selection import LayerProblem, Selection, select_layers
-from ..clustering.tensors import to_float_tensor, to_tensor
+from ..clustering.problem import LayerProblem, Selection
+from ..clustering.selection import select_layers
 from . import checking
 from .checking import WrongAnswer
 from .report import GPU
@@ -26,7 +27,7 @@ WARM = 2  # runs before the first that counts: compilation, allocation, clocks
 
 def clocked(call: Callable[[], object]) -> Seconds:
     """Time of a call by two events on the current stream; gaps in which the GPU waits for the host count."""
-    if backend.interpreted():
+    if backends.interpreted():
         start = perf_counter()
         call()
         return Seconds(0.0, perf_counter() - start)
@@ -63,7 +64,7 @@ def input_sets(layers: Sequence[Layer]) -> list[list[LayerProblem]]:
 
 def on_gpu(problems: Sequence[LayerProblem]) -> list[LayerProblem]:
     """The same problems in the memory of the GPU."""
-    device = "cpu" if backend.interpreted() else "cuda"
+    device = "cpu" if backends.interpreted() else "cuda"
     return [
         LayerProblem(p.name, tuple(torch.from_numpy(table).to(device) for table in p.tables), p.keep)
         for p in problems

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..clustering import backend
+from ..clustering import backends
 
 PACKAGES = ("reprune", "numpy", "torch", "scipy", "fastcluster", "scikit-learn", "torchvision", "triton")
 
@@ -20,15 +20,15 @@ def facts() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "date": date.today().isoformat(),
     }
-    for name in backend.NAMES:
-        found[f"backend {name}"] = backend.unavailable(name) or "available"
-    if backend.unavailable("cpp") is None:
-        core = backend.core()
+    for name in backends.NAMES:
+        found[f"backend {name}"] = backends.unavailable(name) or "available"
+    if backends.unavailable("cpp") is None:
+        core = backends.core()
         found["backend cpp"] = (
-            f"available: instruction set {core.isa()}, {backend.num_threads()} threads by default, "
+            f"available: instruction set {core.isa()}, {backends.num_threads()} threads by default, "
             f"CUDA {'built in' if core.has_cuda else 'not built in'}"
         )
-    if backend.unavailable("triton") is None:
+    if backends.unavailable("triton") is None:
         found["backend triton"] = f"available: {gpu()}"
     for package in PACKAGES:
         try:
@@ -51,7 +51,7 @@ def processor() -> str:
 
 def gpu() -> str:
     """The GPU that the backend "triton" runs on."""
-    if backend.interpreted():
+    if backends.interpreted():
         return "Triton's interpreter, no GPU"
     properties = torch.cuda.get_device_properties()
     return (

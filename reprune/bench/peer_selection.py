@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..clustering import reference
-from ..clustering.selection import LayerProblem, Selection
+from ..clustering.problem import LayerProblem, Selection
 from . import checking, peers
 from .checking import OURS, WrongAnswer
 from .timing import NONE, Seconds, clocked

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from ..aliases import Progress
-from ..clustering import backend, reference
+from ..clustering import backends, reference
 from ..timings import KNOWN, UNTRUSTED, company
 from . import coverage, dendrograms, machine, peers, selection, shapes
 from .report import Report, Row
@@ -63,9 +63,9 @@ def run(settings: Settings, progress: Progress) -> Report:
     """
     start = time.perf_counter()
     beside = [note for note in [company()] if note]
-    backend.resolve("cpp")
+    backends.resolve("cpp")
     if settings.device == "cuda":
-        backend.resolve("triton")
+        backends.resolve("triton")
     cores = machine.cores()
     cases = list(_cases(settings, cores))
     total = sum(SHARES[kind] for kind, _ in cases)

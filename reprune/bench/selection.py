@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..clustering.selection import LayerProblem, Selection, select_layers
+from ..clustering.problem import LayerProblem, Selection
+from ..clustering.selection import select_layers
 from . import checking, peers
 from .checking import WrongAnswer
 from .device import selection_turn

@@ -79,3 +79,11 @@ def like(x: object) -> Callable[[npt.NDArray[Any]], Any]:
     assert isinstance(x, torch.Tensor)
     device = x.device
     return lambda result: torch.from_numpy(np.ascontiguousarray(result)).to(device)
+
+
+def integer_table(x: object, name: str) -> npt.NDArray[Any]:
+    """``x`` as integers [O, I] of whatever type, O >= 1; ``ValueError`` if it is something else."""
+    table = to_numpy(x, name)
+    if table.ndim != 2 or table.dtype.kind not in "iu" or table.shape[0] < 1:
+        raise ValueError(f"{name}: expected integers [O, I], O >= 1; got {table.dtype} {list(table.shape)}")
+    return table

@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arguments import at_most, shown
-from . import reference
 from .arrays import MOST, device_of, like, shape_of, to_numpy
-from .backend import core, num_threads, resolve
+from .backends import module, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -48,17 +47,15 @@ def cut(Z: Any, height: Height, *, backend: str = "auto") -> Any:
         ValueError, TypeError: wrong shape, ids that name no cluster or one twice, NaN.
     """
     ragged = isinstance(Z, (list, tuple)) and any(np.ndim(z) == 2 for z in Z)
-    name = resolve(backend, device_of(Z[0]) if ragged else device_of(Z))
-    if name == "triton":
-        name = "cpp"  # the cut of a stored dendrogram is host work on every backend
+    functions = module(resolve(backend, device_of(Z[0]) if ragged else device_of(Z)))
     if ragged:
         heights = _heights(height, len(Z))
         trees = [_tree(z, f"Z[{k}]", (2,)) for k, z in enumerate(Z)]
-        labels = [cut_batch(tree[None], heights[k : k + 1], name)[0] for k, tree in enumerate(trees)]
+        labels = [functions.cut(tree[None], heights[k : k + 1])[0] for k, tree in enumerate(trees)]
         return [like(z)(result) for z, result in zip(Z, labels, strict=True)]
     tree = _tree(Z, "Z", (2, 3))
     batch = tree if tree.ndim == 3 else tree[None]
-    result = cut_batch(batch, _heights(height, len(batch)), name)
+    result = functions.cut(batch, _heights(height, len(batch)))
     return like(Z)(result if tree.ndim == 3 else result[0])
 
 
@@ -98,16 +95,3 @@ def _tree(Z: object, name: str, dimensions: tuple[int, ...]) -> npt.NDArray[np.f
     if np.isnan(tree[..., 2]).any():
         raise ValueError(f"{name}: expected heights in column 2; got NaN")
     return tree
-
-
-def cut_batch(
-    trees: npt.NDArray[np.float64], heights: npt.NDArray[np.float64], backend: str
-) -> npt.NDArray[np.int32]:
-    """Trees [B, n-1, 4] and heights [B], float64 C-contiguous -> labels [B, n]; trusts its arguments."""
-    if backend == "cpp":
-        labels: npt.NDArray[np.int32] = core().cut(trees, heights, num_threads())
-        return labels
-    result = np.empty((len(trees), trees.shape[1] + 1), np.int32)
-    for k, tree in enumerate(trees):
-        result[k] = reference.cut(tree, heights[k])
-    return result

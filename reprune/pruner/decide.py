@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..aliases import Ints
-from ..clustering.selection import LayerProblem
+from ..clustering.problem import LayerProblem
 from ..graph import AtomMask, ChannelGraph, ChannelGroup, Producer
 from ..layer_problems import choose, problem_tables, require_finite
 from ..targets import Settings, counts_of

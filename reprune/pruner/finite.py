@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..clustering.tensors import together
+from ..clustering.backends.tensors import together
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_parameters
 from ..optimizers import Keeper

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..arguments import seed_of, shown
-from ..clustering.backend import resolve
+from ..clustering.backends import resolve
 from ..graph import LAYERS
 from .bounds import MinKeep, check_bounds
 from .target import Target, require_choice, target_of

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arguments import is_tensor
-from .arrays import to_numpy
-from .backend import interpreted
+from ...arguments import is_tensor
+from ..arrays import to_numpy
+from . import interpreted
 
 if TYPE_CHECKING:
     import torch

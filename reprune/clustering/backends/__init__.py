@@ -20,11 +20,21 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, cast
 
-NAMES = ("reference", "cpp", "triton")
+if TYPE_CHECKING:
+    from .protocol import Backend
+
+MODULES = {
+    "reference": "reprune.clustering.backends.plain",
+    "cpp": "reprune.clustering.backends.cpp",
+    "triton": "reprune.clustering.backends.triton",
+}
+"""{name: the module that has the functions of :class:`reprune.clustering.backends.protocol.Backend`}."""
+NAMES = tuple(MODULES)
 CHOICES = ("auto", *NAMES)
 
-_HERE = Path(__file__).resolve().parents[1]  # where the package reprune lies
+_HERE = Path(__file__).resolve().parents[2]  # where the package reprune lies
 
 
 class BackendUnavailable(RuntimeError):  # noqa: N818
@@ -133,6 +143,11 @@ def resolve(backend: str, device: str = "cpu") -> str:
     if reason is not None:
         raise BackendUnavailable(f"backend {name!r}: {reason}")
     return name
+
+
+def module(name: str) -> Backend:
+    """The functions of the backend `name`, which :func:`resolve` returned."""
+    return cast("Backend", importlib.import_module(MODULES[name]))
 
 
 def _known(name: str, what: str) -> str:

@@ -1,0 +1,134 @@
+"""The backend "cpp": the C++ extension, on as many threads as it may use and has memory for."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...aliases import Floats
+from .. import reference
+from ..arrays import integer_table
+from ..arrays import like as restore
+from ..arrays import to_floats as floats
+from ..problem import LayerProblem, Selection
+from ..room import threads_within
+from . import core, num_threads
+from .protocol import Report
+
+__all__ = ["cover", "cut", "floats", "integer_table", "link", "restore", "select"]
+
+
+def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[npt.NDArray[np.float64]]:
+    """Raises ``MemoryError`` where "complete" or "average" need more than there is."""
+    index = reference.METHODS.index(method)
+    if len(batches) == 1:
+        (points,) = batches
+        count = min(num_threads(), len(points)) if len(points) > 1 else 1
+        threads = _threads([points.shape[1:]] * count, method, names[0])
+        return [core().linkage(points, index, threads)]
+    largest = heapq.nlargest(num_threads(), (points.shape[1:] for points in batches))
+    threads = _threads(largest, method, "points")
+    trees = core().linkage_ragged([points[0] for points in batches], index, threads)
+    return [Z[None] for Z in trees]
+
+
+def link_condensed(
+    distances: npt.NDArray[np.float64], method: str, name: str = "distances"
+) -> npt.NDArray[np.float64]:
+    """Distances [n (n-1) / 2] in the order of scipy's ``pdist``, C-contiguous, finite -> Z [n-1, 4].
+
+    By the C++ core. Ward's method takes them for Euclidean. Trusts its arguments. ``MemoryError`` names the
+    argument `name`.
+    """
+    n = points_of(distances)
+    _room_for(n, name)
+    Z: npt.NDArray[np.float64] = core().linkage_condensed(distances, n, reference.METHODS.index(method))
+    return Z
+
+
+def link_if_unique(
+    numbers: npt.NDArray[np.float64], method: str, name: str
+) -> npt.NDArray[np.float64] | None:
+    """Points [n, d], or distances [n (n-1) / 2] as for :func:`link_condensed`, finite, n >= 2 -> Z [n-1, 4].
+
+    None where another Z is as right but for rounding: there are two merges that cost as good as the same. By
+    the C++ core; trusts its arguments. ``MemoryError`` names the argument `name`.
+    """
+    index = reference.METHODS.index(method)
+    if numbers.ndim == 2:
+        _threads([numbers.shape], method, name)
+        Z: npt.NDArray[np.float64] | None = core().linkage_if_unique(numbers, index)
+    else:
+        n = points_of(numbers)
+        _room_for(n, name)
+        Z = core().linkage_condensed_if_unique(numbers, n, index)
+    return Z
+
+
+def points_of(distances: npt.NDArray[np.float64]) -> int:
+    """The n of distances [n (n-1) / 2]; rounded down where there is none."""
+    return (1 + math.isqrt(1 + 8 * len(distances))) // 2
+
+
+def cut(trees: npt.NDArray[np.float64], heights: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    """All at once."""
+    labels: npt.NDArray[np.int32] = core().cut(trees, heights, num_threads())
+    return labels
+
+
+def cover(
+    labels: npt.NDArray[Any], keep: int, seed: int, name: str, norms: npt.NDArray[np.float64] | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """One table."""
+    clusters = int(labels.max(initial=0)) + 1
+    if clusters > len(labels):  # the core counts clusters in arrays of at most O
+        columns = [np.unique(column, return_inverse=True)[1] for column in labels.T]
+        labels, clusters = np.stack(columns, axis=1), len(labels)
+    table = np.ascontiguousarray(labels, dtype=np.int32)
+    found: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] = core().max_coverage(
+        table, clusters, keep, seed, name, norms
+    )
+    return found
+
+
+def select(
+    problems: Sequence[LayerProblem], seed: int, ties: str, labels: bool, report: Report | None
+) -> list[Selection]:
+    """All at once, the channels of all layers shared among the threads."""
+    given = [(p.name, list(p.tables), p.keep) for p in problems]
+    found = core().select_layers(given, seed % 2**64, ties == "norm", num_threads(), labels, report)
+    return [
+        Selection(np.sort(order), order, gains, tuple(heights), columns.T, clusters)
+        for order, gains, heights, columns, clusters in found
+    ]
+
+
+def _room_for(n: int, name: str) -> None:
+    """Raise MemoryError unless there is room for the square of the condensed distances of n points."""
+    threads_within(
+        [_square(n)],
+        f"{name}: condensed distances of {n:,} points are laid out in a square",
+        "fewer points, or, by 'ward' or 'single', observations [n, d] need less",
+    )
+
+
+def _square(n: int) -> int:
+    """Bytes of the distances of n points as the core lays them out, and of what it notes of each point."""
+    return 8 * n * (n + 16) + 128 * n
+
+
+def _threads(shapes: Sequence[tuple[int, ...]], method: str, name: str) -> int:
+    """How many problems there is memory for at once, if they have these shapes [n, d], the largest first."""
+    if method in ("ward", "single") or not shapes:
+        return max(1, len(shapes))
+    n = shapes[0][0]
+    return threads_within(
+        [_square(n) + 16 * n * d for n, d in shapes],
+        f"{name}: method {method!r} keeps the distances of all {n:,} points",
+        "fewer points need less, and 'ward' and 'single' keep no distances",
+    )

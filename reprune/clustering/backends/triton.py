@@ -1,0 +1,161 @@
+"""Steps 2 and 3 on the GPU: clusters of every channel, one cut per layer, coverage; all layers at once.
+
+Everything is started before anything is waited for, and one copy to the host at the end brings what a plan
+needs; label tables stay on the GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import reference
+from ..problem import LayerProblem, Selection
+from . import core
+from .cpp import cut
+from .protocol import Report
+from .tensors import require_finite, restore, to_float_tensor, to_tensor, together
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["cover", "cut", "floats", "integer_table", "link", "restore", "select"]
+# The cut of a stored dendrogram is host work.
+
+
+def floats(x: object, name: str) -> torch.Tensor:
+    """Waits for the GPU, to see whether all numbers are finite."""
+    tensor = to_float_tensor(x, name)
+    require_finite(tensor, name)
+    return tensor
+
+
+def integer_table(x: object, name: str) -> torch.Tensor:
+    """``x`` as int64 [O, I] on the GPU, O >= 1; ``ValueError`` if it is something else."""
+    import torch
+
+    table = to_tensor(x, name)
+    plain = table.dtype.is_floating_point or table.dtype.is_complex or table.dtype == torch.bool
+    if table.ndim != 2 or plain or len(table) < 1:
+        raise ValueError(f"{name}: expected integers [O, I], O >= 1; got {table.dtype} {list(table.shape)}")
+    return table.long()
+
+
+def link(batches: Sequence[torch.Tensor], names: Sequence[str], method: str) -> list[torch.Tensor]:
+    """Batches of one shape and dtype share a launch.
+
+    Raises ValueError for another method than Ward's, or more points than a problem may have here.
+    """
+    import torch
+
+    from ...kernels.linkage import ward
+
+    if method != "ward":
+        raise ValueError(f"method: backend 'triton' has ward only; got {method!r}; backend='cpp' has it")
+    most = core().most_filters_on_gpu
+    groups: dict[Any, list[int]] = {}
+    for k, (batch, name) in enumerate(zip(batches, names, strict=True)):
+        if batch.shape[1] > most:
+            raise ValueError(
+                f"{name}: expected at most {most} points for backend 'triton', got {batch.shape[1]}; "
+                "backend='cpp' takes any number"
+            )
+        groups.setdefault((*batch.shape[1:], batch.dtype, batch.device), []).append(k)
+    results: list[Any] = [None] * len(batches)
+    for same in groups.values():
+        trees = ward(torch.cat([batches[k] for k in same]))
+        parts = torch.split(trees, [len(batches[k]) for k in same])
+        for k, part in zip(same, parts, strict=True):
+            results[k] = part
+    return results
+
+
+def cover(
+    labels: torch.Tensor, keep: int, seed: int, name: str, norms: npt.NDArray[np.float64] | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Raises ValueError for more than 4,096 filters."""
+    import torch
+
+    from ...kernels import coverage as kernel
+
+    O = len(labels)
+    if O > kernel.MOST_FILTERS:
+        raise ValueError(
+            f"labels: expected at most {kernel.MOST_FILTERS} filters for backend 'triton', got {O}; "
+            "backend='cpp' takes any number"
+        )
+    columns = labels.T.contiguous()
+    high = int(labels.max()) if labels.numel() else 0
+    if high >= O:  # the kernel counts clusters in arrays of at most O
+        columns, high = _renumbered(columns), O - 1
+    problem = kernel.CoverProblem(
+        columns.int(),
+        high + 1,
+        keep,
+        reference.tie_key(seed, name),
+        None if norms is None else torch.from_numpy(norms).to(labels.device),
+    )
+    (found,) = kernel.max_coverage(core(), [problem])
+    return found[0], found[1]
+
+
+def _renumbered(columns: torch.Tensor) -> torch.Tensor:
+    """Labels [I, O] -> the same clusters, numbered from 0 in the order of their labels."""
+    ascending, filters = columns.sort(dim=1)
+    steps = (ascending[:, 1:] != ascending[:, :-1]).long().cumsum(dim=1)
+    result = columns.new_zeros(columns.shape)
+    return result.scatter_(1, filters[:, 1:], steps)
+
+
+def select(
+    problems: Sequence[LayerProblem], seed: int, ties: str, labels: bool, report: Report | None
+) -> list[Selection]:
+    """All at once; labels stay on the GPU, whatever `labels` says.
+
+    Raises ValueError for a layer of more than 4,096 filters.
+    """
+    from ...kernels import coverage as cover
+    from ...kernels.select import cluster_layers
+
+    for problem in problems:
+        O = problem.tables[0].shape[1]
+        if O > cover.MOST_FILTERS:
+            raise ValueError(
+                f"layer {problem.name!r}: expected at most {cover.MOST_FILTERS} filters for backend "
+                f"'triton', got {O}; backend='cpp' takes any number"
+            )
+    if not problems:
+        return []
+    tables = [[to_float_tensor(table, "tables") for table in problem.tables] for problem in problems]
+    clustered = cluster_layers([(own, p.keep) for own, p in zip(tables, problems, strict=True)])
+    covered = cover.max_coverage(
+        core(),
+        [
+            cover.CoverProblem(
+                labels=layer.labels,
+                clusters=problem.keep,
+                keep=problem.keep,
+                key=reference.tie_key(seed, problem.name),
+                norms=cover.squared_norms(core(), own) if ties == "norm" else None,
+            )
+            for problem, own, layer in zip(problems, tables, clustered, strict=True)
+        ],
+    )
+    small = [
+        part
+        for layer, picks in zip(clustered, covered, strict=True)
+        for part in (picks, layer.clusters, layer.heights)
+    ]
+    found = iter(together(small))
+    results = []
+    for layer in clustered:
+        (order, gains), clusters, heights = (next(found) for _ in range(3))
+        results.append(
+            Selection(np.sort(order), order, gains, tuple(heights.tolist()), layer.labels.T, clusters)
+        )
+    if report is not None:
+        report(len(problems))
+    return results
