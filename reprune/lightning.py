@@ -14,6 +14,7 @@ from torch import nn
 from .modules.wrappers import AVERAGES, unwrap
 from .pruner import Pruner
 from .pruner.full_size import FullSize, full_size_state
+from .targets import Select
 
 
 class REPrune(Callback):
@@ -60,6 +61,7 @@ class REPrune(Callback):
         ignore: Sequence[str] = (),
         round_to: int = 1,
         backend: str = "auto",
+        select: Select | None = None,
     ) -> None:
         settings = {name: value for name, value in locals().items() if name not in ("self", "example_inputs")}
         self._example = example_inputs

@@ -240,7 +240,7 @@ def test_what_killed_writers_left_goes_and_what_living_ones_write_stays(tmp_path
 
     code = f"""if True:
         import os, signal, sys
-        sys.path.insert(0, {str(Path(reprune.__file__).parent)!r})
+        sys.path.insert(0, {str(Path(reprune.__file__).parent / "files")!r})
         sys.path.append(sys.path.pop(0))
         from atomic import atomic_write
         with atomic_write({str(tmp_path / "killed")!r}) as file:

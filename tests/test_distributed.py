@@ -13,6 +13,7 @@ from torchvision.models import resnet50
 from reprune.pruner.decide import cost
 from reprune.pruner.distributed import gathered, owners, rank_and_size
 from reprune.pruner.structure import Structure
+from reprune.targets import checked
 
 HERE = Path(__file__).parent
 
@@ -42,7 +43,7 @@ def test_torchrun(processes):
 def test_shares_of_resnet50_are_balanced():
     """By the cost model."""
     model = resnet50()
-    structure = Structure(model, torch.randn(1, 3, 64, 64), "internal", "bn")
+    structure = Structure(model, torch.randn(1, 3, 64, 64), checked(sparsity=0.5))
     source = structure.source(model, {})
     alive = structure.graph.everything()
     costs = [cost(g, source, alive, g.atoms.size // 2) for g in structure.graph.groups]

@@ -32,7 +32,7 @@ def trained(request):
     net = build(before)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     pruner = reprune.Pruner(net, optimizer, X, sparsity=0.5, rule="uniform", interval=1, until=3)
-    FullSize(pruner).attach(net)
+    FullSize(pruner.live).attach(net)
     states, outputs = [], []
     for _ in range(4):
         net.train()(X).square().mean().backward()

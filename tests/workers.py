@@ -45,10 +45,10 @@ def train(mode):
         mode=mode,
     )
     clustered = []
-    select = decide.select_layers
-    decide.select_layers = lambda problems, **how: (
+    choose = decide.choose
+    decide.choose = lambda problems, *how: (
         clustered.append([p.name for p in problems]),
-        select(problems, **how),
+        choose(problems, *how),
     )[1]
     for epoch in range(EVENTS + 1):
         parallel.train()
@@ -59,7 +59,7 @@ def train(mode):
         if pruner.step() and mode == "shrink":
             parallel = DistributedDataParallel(model)
         digest = alike(pruner.plan.to_json(), *model.parameters())
-    decide.select_layers = select
+    decide.choose = choose
     everyone = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, clustered)
     assert all(parts[0] for parts in everyone)  # all had some
