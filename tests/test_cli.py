@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it prints, what it writes, what it says of mistakes."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -327,10 +328,13 @@ def test_traceback_on_request(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert "in broken" in capsys.readouterr().err
 
 
-def test_script_and_module_answer() -> None:
-    for call in (
-        [str(Path(sys.executable).with_name("reprune"))],
-        [sys.executable, "-P", "-m", "reprune"],
-    ):
-        run = subprocess.run([*call, "--version"], capture_output=True, text=True, check=True)
-        assert run.stdout == f"reprune {reprune.__version__}\n"
+def test_script_and_module_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = [str(Path(sys.executable).with_name("reprune")), "--version"]
+    run = subprocess.run(script, capture_output=True, text=True, check=True)
+    monkeypatch.setattr(sys, "argv", ["reprune", "--version"])
+    with pytest.raises(SystemExit) as ended:  # as ``python -m reprune`` does
+        runpy.run_module("reprune", run_name="__main__")
+    assert ended.value.code in (0, None)
+    assert run.stdout == capsys.readouterr().out == f"reprune {reprune.__version__}\n"

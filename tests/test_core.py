@@ -238,9 +238,15 @@ def test_more_points_than_sixteen_bits_number():
     assert (np.diff(Z[:, 2]) >= 0).all()
     labels = reprune.cut(Z, Z[-10, 2])
     assert labels.max() == 9  # nine merges left
-    sel = reprune.select_filters(values, 33_000)
-    assert sel.clusters.tolist() == [33_000]
-    assert len(set(sel.order.tolist())) == 33_000
+    sel = reprune.select_filters(values, 700)
+    assert sel.clusters.tolist() == [700]
+    assert len(set(sel.order.tolist())) == 700
+    many = reprune.cut(Z, Z[300, 2])[:, None]
+    assert many.max() > 65_536
+    order, gains = reprune.max_coverage(many, 400)
+    expected = reprune.max_coverage(many, 400, backend="reference")
+    np.testing.assert_array_equal(order, expected[0])
+    np.testing.assert_array_equal(gains, expected[1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")

