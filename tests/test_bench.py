@@ -16,7 +16,8 @@ import reprune
 from reprune import bench
 from reprune.bench import WrongAnswer, checking, peers, shapes, timing
 from reprune.cli import main
-from reprune.clustering import backend, reference
+from reprune.clustering import backends as backend
+from reprune.clustering import reference
 
 QUICK = ("bench", "--quick", "--seconds", "0.5")
 
