@@ -39,7 +39,8 @@ def to_markdown(text: str) -> str:
         elif line.endswith("::") and not section:
             done += [line.removesuffix("::") + ("" if line.endswith(" ::") else ":"), "", *literal(lines)]
         elif not section and starts_definition(line, lines):
-            done += [line, f":   {lines.pop(0).strip()}"]
+            first, *more = block(lines)
+            done += ["", line, f":   {first}", *(f"    {text}" for text in more), ""]
         else:
             done.append(line)
     return "\n".join(done)
