@@ -5,14 +5,14 @@
     python benchmarks/bench_training.py --jobs 2 --records runs.jsonl --markdown docs/results/fashion_mnist.md
     python benchmarks/bench_training.py --smoke
 
-Every run is a line of ``--records`` as soon as it is done, and the page is written anew; started again, the
-script goes on behind the last line.  ``--seeds 0`` or ``--shot-seeds 0`` leaves out one of the two tables.
+Every run is a line of `--records` as soon as it is done, and the page is written anew; started again, the
+script goes on behind the last line. `--seeds 0` or `--shot-seeds 0` leaves out one of the two tables.
 
-The network is that of examples/fashion_mnist.py; images are augmented, then averaged 2 x 2.  All criteria are
+The network is that of examples/fashion_mnist.py; images are augmented, then averaged 2 x 2. All criteria are
 given the same share of the FLOPs, the same rule for the number of channels of each layer (BatchNorm scales),
 schedule, regrowth and budget; they differ in nothing but which filters of a layer stay (criteria.py).
 
-The budget, a hundred epochs, is what 33 runs take in two hours on two cores.  Far from the end of training
+The budget, a hundred epochs, is what 33 runs take in two hours on two cores. Far from the end of training
 all lose more: with 60 % of the FLOPs gone REPrune (random ties) loses 1.9 points in 14 epochs of 10,000
 images with 16 to 64 channels (a narrow network trained from scratch 1.7); with the images and channels of
 today 0.54 in 22 epochs and 0.38 in 44 (three seeds).

@@ -6,7 +6,7 @@
     python benchmarks/bench_training_time.py --smoke
 
 The dense network and one that loses 75 % of its FLOPs, of the same seed, on the same images, CPU time on one
-thread.  Before a time is reported the small network is compared with the one of mask mode, whose tensors keep
+thread. Before a time is reported the small network is compared with the one of mask mode, whose tensors keep
 their size: the same plan, the same outputs.
 """
 

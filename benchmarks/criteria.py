@@ -66,7 +66,7 @@ OTHERS: dict[str, Scores] = {
 
 
 def choice(criterion: str, model: nn.Module, seed: int) -> dict[str, Any]:
-    """The arguments of ``make_plan`` and ``Pruner`` by which `criterion` selects in `model`."""
+    """The arguments of `make_plan` and `Pruner` by which `criterion` selects in `model`."""
     if criterion in OURS:
         return {"ties": OURS[criterion]}
     rng = np.random.default_rng(seed)

@@ -38,7 +38,7 @@ def weights(layer: Layer, data: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def replay(points: np.ndarray, tree: np.ndarray) -> bool:
-    """Whether every merge of ``tree`` was as cheap as any, by the definition of Ward's cost, in float64."""
+    """Whether every merge of `tree` was as cheap as any, by the definition of Ward's cost, in float64."""
     n = len(points)
     mean = np.concatenate([points, np.empty_like(points[1:])])
     size = np.concatenate([np.ones(n), np.zeros(n - 1)])

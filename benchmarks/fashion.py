@@ -71,7 +71,7 @@ class Fashion:
     def train_epochs(
         self, model: nn.Module, seed: int, make: Callable[..., reprune.Pruner] | None
     ) -> Iterator[tuple[Spent, reprune.Pruner | None]]:
-        """Train; `make(model, optimizer)` gives the pruner.  One item after each epoch."""
+        """Train; `make(model, optimizer)` gives the pruner. One item after each epoch."""
         images = self.train[0]
         steps = self.epochs * -(-len(images) // self.batch)
         optimizer = torch.optim.SGD(

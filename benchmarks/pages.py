@@ -6,7 +6,7 @@ from reprune.files.atomic import write_text
 
 
 def replace_table(path: Path, script: str, table: str) -> None:
-    """What stands between the marks ``<!-- script -->`` and ``<!-- end of script -->`` becomes ``table``."""
+    """What stands between the marks `<!-- script -->` and `<!-- end of script -->` becomes `table`."""
     begin, end = f"<!-- {script} -->\n", f"<!-- end of {script} -->"
     before, found, rest = path.read_text().partition(begin)
     _, closed, after = rest.partition(end)

@@ -84,7 +84,7 @@ class Variant:
 
 
 def ward_variant(d: int, dtype: torch.dtype, target: str = "sm_90", **changes: int) -> Variant:
-    """Ward of float32 points of d coordinates, any number, with a state of ``dtype``, as on ``target``."""
+    """Ward of float32 points of d coordinates, any number, with a state of `dtype`, as on `target`."""
     real = "*fp32" if dtype == torch.float32 else "*fp64"
     types = {"problems": "*i64", "points": real, "costs": "*fp64", "tops": "*fp64"}
     used = ward_shape(d, dtype, CHIPS[target])

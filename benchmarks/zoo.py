@@ -1,4 +1,4 @@
-"""The zoo table: every network of torchvision and 60 of timm, pruned.  Written to docs/results/zoo.md.
+"""The zoo table: every network of torchvision and 60 of timm, pruned. Written to docs/results/zoo.md.
 
 ::
 
@@ -8,7 +8,7 @@
     python benchmarks/zoo.py --table                        # only writes the table again
 
 Each network, with random weights, is measured in a process of its own with a time limit, and its row appended
-to a file of JSON lines; what is there is not measured again (``--again`` measures it anew).
+to a file of JSON lines; what is there is not measured again (`--again` measures it anew).
 
 prunable    fraction of the channels that may leave, and of the FLOPs in layers that can shrink
 reached     FLOPs left by make_plan(flops=0.5, scope="all", layers="all", rule="uniform"); where its error

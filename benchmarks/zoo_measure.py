@@ -36,7 +36,7 @@ OUT_OF_REACH = re.compile(r"cannot be reached.* has (0\.\d+)")
 
 
 def measure(network: Network, columns: Collection[str], target: float = 0.5) -> dict[str, Any]:
-    """The `columns` of a row of the table.  What failed is told under "problems", {column: error}."""
+    """The `columns` of a row of the table. What failed is told under "problems", {column: error}."""
     row: dict[str, Any] = {"name": network.name, "kind": network.kind, "problems": {}}
     row["columns"] = sorted(columns)
     _warm_up()

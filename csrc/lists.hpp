@@ -1,4 +1,4 @@
-// Who is within a cost of whom: clustering up to that cost on lists of neighbours instead of scans of all clusters.
+// Lists of neighbours within a cost bound: clustering up to that cost without scans of all clusters.
 //
 // Ward's linkage is reducible, cost(A u B, C) >= min(cost(A, C), cost(B, C)), so only those can come within the limit of a
 // joined cluster that were within it of one of its parts. All pairs within the limit are found once, in fixed point and in

@@ -38,7 +38,7 @@ void Ward::run(double limit, bool wide, bool refuse) {
     greedy(limit, wide);
 }
 
-// In levels: neighbours grow with a high power of the cost, while joins make clusters few and their neighbours fewer.
+// The cost threshold is raised step by step; below it lists of neighbours suffice, and there are ever fewer clusters.
 void Ward::levels(double limit) {
     double done = 0, level = std::min(limit, clusters_.spread);
     bool fresh = true;

@@ -7,7 +7,7 @@
     torchrun --nproc-per-node 2 examples/cifar10_resnet56.py --data cifar    # 128 images a process
     python examples/cifar10_resnet56.py --smoke                              # generated images, seconds
 
-``--data DIR`` is where torchvision finds ``cifar-10-batches-py``.  The paper says no more of the schedule
+`--data DIR` is where torchvision finds `cifar-10-batches-py`. The paper says no more of the schedule
 than stands above; the rest is ours: SGD with Nesterov momentum, rate 0.1 along a cosine, an event every
 second epoch.
 """
@@ -43,7 +43,7 @@ class Block(nn.Module):
 
 
 def resnet(blocks: int = 9, width: int = 16) -> nn.Sequential:
-    """ResNet of ``6 * blocks + 2`` layers for [B, 3, 32, 32]."""
+    """ResNet of `6 * blocks + 2` layers for [B, 3, 32, 32]."""
     layers: list[nn.Module] = [nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
     inputs = width
     for outputs in (width, 2 * width, 4 * width):
@@ -75,7 +75,7 @@ def augmented(x: Tensor) -> Tensor:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, prune meanwhile, save the small network."""
+    """Train, prune on the way, save the small network."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     options = common.options_of(parser, 0.4, arguments)

@@ -1,13 +1,13 @@
 """A residual network of 20 layers on Fashion-MNIST, pruned while it trains.
 
-The images come with the Debian package ``dataset-fashion-mnist``; other places are given with ``--data
+The images come with the Debian package `dataset-fashion-mnist`; other places are given with ``--data
 DIR``::
 
     python examples/fashion_mnist.py --flops 0.4          # 40 % of the FLOPs are left
     python examples/fashion_mnist.py --dense              # the same training without pruning
     python examples/fashion_mnist.py --smoke              # generated images, seconds
 
-A training that was interrupted goes on when it is started again with the same ``--save FILE``.
+A training that was interrupted goes on when it is started again with the same `--save FILE`.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Block(nn.Module):
 
 
 def network(width: int = 16, blocks: int = 3, stride: int = 1) -> nn.Sequential:
-    """ResNet of ``6 * blocks + 2`` layers for [B, 1, 28, 28]; `stride` is that of the first."""
+    """ResNet of `6 * blocks + 2` layers for [B, 1, 28, 28]; `stride` is that of the first."""
     layers: list[nn.Module] = [
         nn.Conv2d(1, width, 3, stride, 1, bias=False),
         nn.BatchNorm2d(width),
@@ -87,7 +87,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, prune meanwhile, and say what came out."""
+    """Train, prune on the way, and say what came out."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"), metavar="DIR")

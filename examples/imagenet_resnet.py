@@ -6,8 +6,8 @@ epochs of warm-up, mixup 0.2 (REPrune, AAAI 2024, section "Experiments")::
     torchrun --nproc-per-node 8 examples/imagenet_resnet.py --data imagenet --arch resnet50 --flops 0.43
     python examples/imagenet_resnet.py --smoke          # generated images, seconds
 
-``--data DIR`` has the folders ``train`` and ``val``, a folder of images for each class.  What is killed goes
-on when it is started again.  Not said in the paper, ours: rate 0.1 for 256 images, momentum 0.9, weight decay
+`--data DIR` has the folders `train` and `val`, a folder of images for each class. What is killed goes
+on when it is started again. Not said in the paper, ours: rate 0.1 for 256 images, momentum 0.9, weight decay
 1e-4 (none for BatchNorm and biases), crops of 224.
 """
 
@@ -68,7 +68,7 @@ def accuracy(model: nn.Module, loader: DataLoader[tuple[Tensor, Tensor]], device
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, prune meanwhile, save the small network."""
+    """Train, prune on the way, save the small network."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--arch", choices=ARCHITECTURES, default="resnet50")

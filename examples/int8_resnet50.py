@@ -4,7 +4,7 @@
     python examples/int8_resnet50.py                 # 5,000 handwritten digits, which come with a package
     python examples/int8_resnet50.py --smoke         # a rehearsal: a small ResNet-18, generated images
 
-The network is trained for a few epochs, so that it has something to lose.  What is compared is the class that
+The network is trained for a few epochs, so that it has something to lose. What is compared is the class that
 the pruned network names in float and in int8, on images that it has not seen.  docs/deployment.md has the
 steps one by one.
 """

@@ -5,9 +5,9 @@
     torchrun --nproc-per-node 8 examples/ssd300_coco.py --data coco --backbone resnet50.pth --flops 0.5
     python examples/ssd300_coco.py --smoke              # generated images, under a minute
 
-``--data DIR`` has ``train2017``, ``val2017`` and ``annotations`` of COCO (needs pycocotools); ``--backbone
-FILE`` a state of torchvision's resnet50, trained on ImageNet.  The network is the usual one: the first three
-stages of the ResNet, the third without its stride, five more pairs of convolutions, six feature maps.  The
+`--data DIR` has `train2017`, `val2017` and `annotations` of COCO (needs pycocotools); ``--backbone
+FILE`` a state of torchvision's resnet50, trained on ImageNet. The network is the usual one: the first three
+stages of the ResNet, the third without its stride, five more pairs of convolutions, six feature maps. The
 schedule is ours: 65 epochs, an event every second until 40, SGD with rate 2.6e-3 for 32 images, a tenth from
 epoch 43 and 54.
 """
@@ -133,7 +133,7 @@ def evaluated(model: nn.Module, data: Any, device: torch.device) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train, prune meanwhile, evaluate, save the small network."""
+    """Train, prune on the way, evaluate, save the small network."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--backbone", type=Path, metavar="FILE")

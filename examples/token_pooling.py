@@ -27,7 +27,7 @@ Trees = list[npt.NDArray[np.float64]]
 
 
 def make_documents(count: int, seed: int = 0, dimensions: int = 128) -> list[Vectors]:
-    """``count`` documents of unit vectors ``[200 .. 1000, dimensions]``, four to twelve around each topic."""
+    """`count` documents of unit vectors `[200 .. 1000, dimensions]`, four to twelve around each topic."""
     rng = np.random.default_rng(seed)
     documents = []
     for tokens in rng.integers(200, 1001, size=count):
@@ -43,7 +43,7 @@ def normalized(vectors: Vectors) -> Vectors:
 
 
 def labels_of(trees: Trees, part: float) -> list[npt.NDArray[np.int32]]:
-    """Labels [n_b] per document, in ``part`` * n_b clusters (rounded; fewer only where heights tie)."""
+    """Labels [n_b] per document, in `part` * n_b clusters (rounded; fewer only where heights tie)."""
     heights = []
     for tree in trees:
         merges = len(tree) + 1 - max(1, round(part * (len(tree) + 1)))
@@ -52,7 +52,7 @@ def labels_of(trees: Trees, part: float) -> list[npt.NDArray[np.int32]]:
 
 
 def pooled(vectors: Vectors, labels: npt.NDArray[np.int32]) -> Vectors:
-    """The renormalised mean of each cluster, ``[clusters, d]``."""
+    """The renormalised mean of each cluster, `[clusters, d]`."""
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     return normalized(np.add.reduceat(vectors[order], starts, axis=0))  # a sum has the direction of the mean
@@ -63,7 +63,7 @@ def ours(documents: Sequence[Vectors]) -> Trees:
 
 
 def pool(documents: Sequence[Vectors], part: float = 1 / 3) -> list[Vectors]:
-    """What an indexer calls: documents ``[n_b, d]`` -> pooled documents ``[about part * n_b, d]``."""
+    """What an indexer calls: documents `[n_b, d]` -> pooled documents `[about part * n_b, d]`."""
     trees = ours(documents)
     return [pooled(d, labels) for d, labels in zip(documents, labels_of(trees, part), strict=True)]
 

@@ -21,7 +21,7 @@ class CoverProblem:
     """One layer whose clusters are to be covered; trusts its arguments."""
 
     labels: Tensor
-    """int32 [I, O], contiguous: the cluster of kernel (i, j), from 0 to ``clusters`` - 1."""
+    """int32 [I, O], contiguous: the cluster of kernel (i, j), from 0 to `clusters` - 1."""
     clusters: int
     """In no channel more than this; at most O."""
     keep: int
@@ -29,7 +29,7 @@ class CoverProblem:
     key: int
     """:func:`reprune.clustering.reference.tie_key` of the seed and the layer's name."""
     norms: Tensor | None = None
-    """float64 [O], for ``ties="norm"``; all problems of a call have them or none has."""
+    """float64 [O], for `ties="norm"`; all problems of a call have them or none has."""
 
 
 def max_coverage(
@@ -40,7 +40,7 @@ def max_coverage(
     Two launches on the current stream, and no synchronisation. All results are slices of one tensor.
 
     Args:
-        core: ``reprune._core``.
+        core: `reprune._core`.
         problems: on one device.
         threads, order_seed: on the CPU only: threads of the stand-in, a power of two from 32 on, and in
             which order they run between two barriers.

@@ -7,10 +7,10 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize_on_alignment=range(3))  # type: ignore[untyped-decorator]
 def height_kernel(problems, tops, cuts, N: tl.constexpr):
-    """Raises the cut of a problem's layer to the height of its ``merges``-th merge, if that is more than 0.
+    """Raises the cut of a problem's layer to the height of its `merges`-th merge, if that is more than 0.
 
-    ``problems`` int64 [problems, 5]: points, where results begin, layer, merges, number. ``tops`` float64, as
-    kernels/ward.py leaves it; ``cuts`` int64 [layers]: the bits of float64, zero before. The bits of numbers
+    `problems` int64 [problems, 5]: points, where results begin, layer, merges, number. `tops` float64, as
+    kernels/ward.py leaves it; `cuts` int64 [layers]: the bits of float64, zero before. The bits of numbers
     >= 0 are ordered as the numbers are, so the merge is found bit by bit.
     """
     problem = problems + 5 * tl.program_id(0)
@@ -33,7 +33,7 @@ def height_kernel(problems, tops, cuts, N: tl.constexpr):
 def label_kernel(problems, up, tops, cuts, labels, clusters, N: tl.constexpr):
     """Labels [n] of a problem's points below its layer's cut, numbered by first appearance, and how many.
 
-    A point's cluster is known by its lowest point, which the links ``up`` lead to: a point that is not joined
+    A point's cluster is known by its lowest point, which the links `up` lead to: a point that is not joined
     to a lower one below the cut. The number of such points before it is the cluster's label.
     """
     problem = problems + 5 * tl.program_id(0)

@@ -48,7 +48,7 @@ def cut_shape(n: int) -> dict[str, int]:
 
 
 def state_dtype(precision: str, tables: Sequence[Tensor]) -> torch.dtype:
-    """The float type of the state for ``precision`` "auto", "float32" or "float64"."""
+    """The float type of the state for `precision` "auto", "float32" or "float64"."""
     if precision == "auto":
         device = tables[0].device
         if device.type == "cpu" or any(table.dtype == torch.float64 for table in tables):
@@ -61,13 +61,13 @@ def state_dtype(precision: str, tables: Sequence[Tensor]) -> torch.dtype:
 
 
 def on_device(values: Sequence[int] | npt.NDArray[Any], dtype: Any, device: torch.device) -> Tensor:
-    """A small table on ``device``; from pinned memory, for other copies wait for what runs there."""
+    """A small table on `device`; from pinned memory, for other copies wait for what runs there."""
     table = torch.from_numpy(np.asarray(values, dtype=dtype))
     return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
 
 
 def on(device: torch.device) -> AbstractContextManager[Any]:
-    """Launches inside go to ``device``."""
+    """Launches inside go to `device`."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 

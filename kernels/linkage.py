@@ -17,7 +17,7 @@ from .ward import REALS, WORDS, ward_kernel
 @dataclass(frozen=True, eq=False)
 class Trees:
     """Dendrograms of all problems of a list of tables, one after the other; n points have n places,
-    the last of ``joins`` and ``costs`` unused."""
+    the last of `joins` and `costs` unused."""
 
     sizes: list[int]
     """Points of a problem of every table."""
@@ -37,7 +37,7 @@ class Trees:
 def link(tables: Sequence[Tensor], precision: str = "auto", scratch: int = SCRATCH) -> Trees:
     """Ward's dendrograms of tables [I, n, d]: I problems of n points each; trusts its arguments.
 
-    One launch for all tables of the same d and type whose state fits ``scratch`` bytes, larger problems
+    One launch for all tables of the same d and type whose state fits `scratch` bytes, larger problems
     first, and no synchronisation.
 
     Args:
@@ -90,7 +90,7 @@ def _link_chunk(
     trees: Trees,
     dtype: torch.dtype,
 ) -> None:
-    """One launch for problems ``begin .. begin + count - 1`` of every (table, begin, count), of one d and
+    """One launch for problems `begin .. begin + count - 1` of every (table, begin, count), of one d and
     type."""
     first = tables[chunk[0][0]]
     device, d = first.device, first.shape[2]
@@ -144,7 +144,7 @@ def _sorted(parts: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]
 def ward(points: Tensor, precision: str = "auto") -> Tensor:
     """scipy's Z, float64 [B, n-1, 4], of points [B, n, d]: float32 or float64, finite, any strides.
 
-    Heights are sorted, and a merge is after those below it; ``precision`` as in :func:`link`. Nothing waits.
+    Heights are sorted, and a merge is after those below it; `precision` as in :func:`link`. Nothing waits.
     """
     B, n, _ = points.shape
     if B == 0 or n == 1:
@@ -153,7 +153,7 @@ def ward(points: Tensor, precision: str = "auto") -> Tensor:
 
 
 def dendrograms(trees: Trees) -> Tensor:
-    """scipy's Z of all problems of the one table that ``trees`` is of."""
+    """scipy's Z of all problems of the one table that `trees` is of."""
     (B,), (n,) = trees.counts, trees.sizes
     device = trees.costs.device
     heights, place = torch.sort(trees.costs.view(B, n)[:, :-1], dim=1, stable=True)

@@ -19,9 +19,9 @@ def power_below(x):
 
 @triton.jit  # type: ignore[untyped-decorator]
 def place_points(problem, reals, n, DOUBLE: tl.constexpr, D: tl.constexpr, C: tl.constexpr):
-    """Copies points [n, D] less their mean, times a power of two, into rows 0 .. D-1 of ``reals``.
+    """Copies points [n, D] less their mean, times a power of two, into rows 0 .. D-1 of `reals`.
 
-    No square overflows or vanishes in float32 then, whatever the points' size and common offset. ``problem``
+    No square overflows or vanishes in float32 then, whatever the points' size and common offset. `problem`
     int64: address of the points, and how many numbers lie from one to the next and from one coordinate to the
     next. Returns the factor, float64, that undoes the power.
     """

@@ -7,7 +7,7 @@ import triton.language as tl
 
 @triton.jit
 def gap(square, r):
-    """``square / r``, where r = 1/|A| + 1/|B|: Ward's cost |A||B|/(|A|+|B|) * ||m_A - m_B||^2.
+    """`square / r`, where r = 1/|A| + 1/|B|: Ward's cost |A||B|/(|A|+|B|) * ||m_A - m_B||^2.
 
     A division would cost as much as the distance. float32: the square of the reciprocal root, to 2 ulp.
     float64: that, and two Newton steps. The same for (A, B) and (B, A), bit by bit.
@@ -39,7 +39,7 @@ def load_rows(own, D: tl.constexpr, C: tl.constexpr):
 
 @triton.jit  # type: ignore[untyped-decorator]
 def scan_block(reals, i, m, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, TIES: tl.constexpr):
-    """Nearest neighbours and costs of rows i [R]; ties by the smaller ``i ^ j`` (TIES) or the smaller j."""
+    """Nearest neighbours and costs of rows i [R]; ties by the smaller `i ^ j` (TIES) or the smaller j."""
     best = tl.full((R, C), float("inf"), reals.dtype.element_ty)
     key = tl.full((R, C), 0x7FFFFFFF, tl.int32)
     # registers have room for the coordinates of a tile's rows
@@ -80,7 +80,7 @@ def scan_block(reals, i, m, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr, T
 
 @triton.jit  # type: ignore[untyped-decorator]
 def scan(reals, words, count, m, ties, D: tl.constexpr, R: tl.constexpr, C: tl.constexpr):
-    """Nearest neighbours of the ``count`` listed rows and their costs.
+    """Nearest neighbours of the `count` listed rows and their costs.
 
     State as in kernels/ward.py.
     """

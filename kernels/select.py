@@ -34,9 +34,9 @@ def cluster_layers(
 ) -> list[LayerClusters]:
     """Clusters of layers (tables [I, O, d], keep), 1 <= keep <= O <= 4096; trusts its arguments.
 
-    The cut of a table is the largest height at which any of its problems makes its ``O - keep``-th merge
-    (REPrune, Eq. 5); minus infinity for ``keep == O``, where every kernel is its own cluster. Started on
-    the current stream and not waited for. ``precision`` as in :func:`reprune.kernels.linkage.link`.
+    The cut of a table is the largest height at which any of its problems makes its `O - keep`-th merge
+    (REPrune, Eq. 5); minus infinity for `keep == O`, where every kernel is its own cluster. Started on
+    the current stream and not waited for. `precision` as in :func:`reprune.kernels.linkage.link`.
     """
     tables = [table for own, _ in layers for table in own]
     if not tables:

@@ -16,10 +16,10 @@ stale again. The cheapest pair of all is always evaluated, so every round merges
 By reducibility a cached neighbour stays the nearest until it is merged itself, but for ties and rounding; if
 no two clusters are each other's neighbour in a round, all become stale. Heights are at least those below.
 
-Problems of one coordinate come sorted: there the nearest neighbour is at position p - 1 or p + 1 (``LINE``).
+Problems of one coordinate come sorted: there the nearest neighbour is at position p - 1 or p + 1 (`LINE`).
 
-State of a problem, in tiles of C positions, so that one address serves all rows of a tile: ``reals``
-[P / C, D + 4, C]: D coordinates, size, 1 / size, cost of the nearest neighbour, height; ``words``
+State of a problem, in tiles of C positions, so that one address serves all rows of a tile: `reals`
+[P / C, D + 4, C]: D coordinates, size, 1 / size, cost of the nearest neighbour, height; `words`
 [P / C, 5, C]: nearest neighbour (-1: stale), number of the cluster, its lowest point, mark, list of rows to
 scan. Positions m .. of the last tile hold points far away, so that scans need no mask.
 """
@@ -64,7 +64,7 @@ def start(reals, words, order, n, D: tl.constexpr, C: tl.constexpr, LINE: tl.con
 
 @triton.jit  # type: ignore[untyped-decorator]
 def neighbours_on_line(reals, words, m, C: tl.constexpr):
-    """The nearer of the two clusters beside each; ties by the smaller ``p ^ q``."""
+    """The nearer of the two clusters beside each; ties by the smaller `p ^ q`."""
     for p0 in range(0, m, C):
         p = p0 + tl.arange(0, C)
         inside = p < m
@@ -106,7 +106,7 @@ def merge(
     C: tl.constexpr,
     LINE: tl.constexpr,
 ):
-    """Merges all pairs; marks every position. Heights are stored times ``unit``.
+    """Merges all pairs; marks every position. Heights are stored times `unit`.
 
     Returns (clusters left, merges done, sum of the levels).
     """
@@ -168,7 +168,7 @@ def merge(
 
 @triton.jit  # type: ignore[untyped-decorator]
 def close_gaps(reals, words, m, left, most, D: tl.constexpr, C: tl.constexpr, LINE: tl.constexpr):
-    """Moves what is alive to positions 0 .. left-1. Returns how many stale rows of at most level ``most`` are
+    """Moves what is alive to positions 0 .. left-1. Returns how many stale rows of at most level `most` are
     listed, ascending."""
     listed = 0
     for p0 in range(0, m, C):

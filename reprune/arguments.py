@@ -20,13 +20,13 @@ def at_most(count: int, most: int, name: str, what: str) -> None:
 
 
 def shown(x: object) -> str:
-    """``x`` in one short line, for a message."""
+    """`x` in one short line, for a message."""
     line = " ".join(repr(x).split())
     return line if len(line) <= 80 else f"{line[:77]}..."
 
 
 def integer(x: object, name: str, low: int, high: int | None = None) -> int:
-    """``x`` as an int in [low, high]: any integer type, also an array or tensor of no dimension."""
+    """`x` as an int in [low, high]: any integer type, also an array or tensor of no dimension."""
     expected = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
     value = _index(x)
     if value is None:
@@ -52,26 +52,25 @@ def _scalar(x: object) -> object:
     return x
 
 
-def number(x: object, name: str, expected: str, before: str = ", ") -> float:
-    """``x`` as a float: any real type, also an array or tensor of no dimension; the other arguments are for
-    the error, ``before`` stands before "got"."""
+def number(x: object, name: str, expected: str) -> float:
+    """`x` as a float: any real type, also an array or tensor of no dimension; the rest is for the error."""
     scalar = _scalar(x)
     if isinstance(scalar, (bool, np.bool_)) or not isinstance(scalar, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}: expected {expected}{before}got {shown(x)}")
+        raise TypeError(f"{name}: expected {expected}; got {shown(x)}")
     try:
         return float(scalar)
     except OverflowError:
-        raise ValueError(f"{name}: expected {expected}{before}got {shown(x)}") from None
+        raise ValueError(f"{name}: expected {expected}; got {shown(x)}") from None
 
 
 def one_of(x: object, name: str, choices: Sequence[str]) -> None:
-    """Raise ``ValueError`` unless ``x`` is one of ``choices``."""
+    """Raise `ValueError` unless `x` is one of `choices`."""
     if not isinstance(x, str) or x not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(choices)}; got {shown(x)}")
 
 
 def text(x: object, name: str) -> str:
-    """``x``, which must be a string."""
+    """`x`, which must be a string."""
     if not isinstance(x, str):
         raise TypeError(f"{name}: expected a string; got {shown(x)}")
     return x
@@ -84,12 +83,12 @@ def strings(x: Any, name: str, expected: str) -> tuple[str, ...]:
     except TypeError:
         found = None
     if found is None or not all(isinstance(item, str) for item in found):
-        raise TypeError(f"{name}: expected {expected}, got {shown(x if found is None else list(found))}")
+        raise TypeError(f"{name}: expected {expected}; got {shown(x if found is None else list(found))}")
     return tuple(sorted(found)) if isinstance(x, (set, frozenset)) else found
 
 
 def seed_of(x: object) -> int:
-    """``seed``: any integer; it counts modulo 2**64."""
+    """`seed`: any integer; it counts modulo 2**64."""
     value = _index(x)
     if value is None:
         raise TypeError(f"seed: expected an integer; got {shown(x)}")

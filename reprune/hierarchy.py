@@ -1,8 +1,8 @@
-"""``scipy.cluster.hierarchy`` with a faster ``linkage``; needs scipy (``pip install "reprune[scipy]"``).
+"""`scipy.cluster.hierarchy` with a faster `linkage`; needs scipy (`pip install "reprune[scipy]"`).
 
-Use it as scipy's: ``from reprune import hierarchy``. :func:`linkage`, :func:`ward`, :func:`single`,
+Use it as scipy's: `from reprune import hierarchy`. :func:`linkage`, :func:`ward`, :func:`single`,
 :func:`complete`, :func:`average` and :func:`fclusterdata` cluster observations by Euclidean distance, and
-condensed distances, in the C++ core; every other name, argument and error is scipy's own. So is ``fcluster``,
+condensed distances, in the C++ core; every other name, argument and error is scipy's own. So is `fcluster`,
 which takes linear time, most of it for checking its argument; so is "single" on condensed distances.
 
 The result is scipy's: the same merges in the same order, heights to rounding (1e-15 of the largest). Where
@@ -51,16 +51,16 @@ def __dir__() -> list[str]:
 def linkage(
     y: Any, method: str = "single", metric: Any = "euclidean", optimal_ordering: bool = False
 ) -> Result:
-    """``scipy.cluster.hierarchy.linkage``, faster for four methods.
+    """`scipy.cluster.hierarchy.linkage`, faster for four methods.
 
     Args:
-        y: observations ``[n, d]``, or condensed distances ``[n (n-1) / 2]``.
+        y: observations `[n, d]`, or condensed distances `[n (n-1) / 2]`.
         method: "single", "complete", "average", "ward"; "weighted", "centroid", "median" (scipy's code).
         metric: "euclidean", or another one that scipy knows (scipy's code).
         optimal_ordering: whether to reorder the leaves (scipy's code).
 
     Returns:
-        ``Z [n-1, 4]`` float64.
+        `Z [n-1, 4]` float64.
 
     Raises:
         ValueError: as scipy, by scipy.
@@ -102,8 +102,8 @@ def fclusterdata(
     method: str = "single",
     R: Any = None,
 ) -> npt.NDArray[np.int32]:
-    """``scipy.cluster.hierarchy.fclusterdata``: :func:`linkage` of observations ``[n, d]``, then
-    ``fcluster``; labels ``[n]`` from 1, errors as scipy's."""
+    """`scipy.cluster.hierarchy.fclusterdata`: :func:`linkage` of observations `[n, d]`, then
+    `fcluster`; labels `[n]` from 1, errors as scipy's."""
     labels: npt.NDArray[np.int32]
     ours = metric == "euclidean" and R is None and isinstance(t, Real)
     Z = _euclidean(X, method, (2,)) if ours else None
@@ -123,7 +123,7 @@ def near(numbers: Result, threshold: float) -> bool:
 
 
 def _euclidean(y: Any, method: Any, dimensions: tuple[int, ...]) -> Result | None:
-    """Our dendrogram of ``y``, or None where it might differ from what scipy says: the caller asks scipy
+    """Our dendrogram of `y`, or None where it might differ from what scipy says: the caller asks scipy
     then, which also knows the right error."""
     if method not in reference.METHODS or resolve("auto") != "cpp":
         return None
@@ -146,7 +146,7 @@ def _are_distances(numbers: Result) -> bool:
 
 
 def _numbers(y: Any) -> Result | None:
-    """``y`` as a float64 array, C-contiguous, not empty, moderate numbers only; None if it is anything
+    """`y` as a float64 array, C-contiguous, not empty, moderate numbers only; None if it is anything
     else."""
     if isinstance(y, (np.ma.MaskedArray, np.matrix)) or is_tensor(y):
         return None  # scipy may refuse these, or answer in kind

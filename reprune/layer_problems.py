@@ -20,7 +20,7 @@ from .targets import Select, Settings
 
 
 def require_finite(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`scales`, float32 or float64 on the host; ``ValueError`` if a kernel is not finite.
+    """`scales`, float32 or float64 on the host; `ValueError` if a kernel is not finite.
 
     One copy from each device brings all, before anything of the selection runs there.
     """

@@ -1,4 +1,4 @@
-"""Pruning while training under Lightning: a callback (``pip install "reprune[lightning]"``)."""
+"""Pruning while training under Lightning: a callback (`pip install "reprune[lightning]"`)."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class REPrune(Callback):
         trainer.fit(module, data)
 
     The arguments are those of :class:`reprune.Pruner`; `example_inputs` is the module's
-    ``example_input_array`` unless given.  On several devices use ``mode="mask"``.  ``callback.pruner`` has
+    `example_input_array` unless given. On several devices use `mode="mask"`. `callback.pruner` has
     the history and the plan.
 
     An event comes after the last batch of its epoch and before the validation, so what is validated is what
-    is saved and what goes on.  After the last epoch the module is small.
+    is saved and what goes on. After the last epoch the module is small.
 
-    From the start of ``fit`` the module's ``state_dict()`` is at full size, whatever the size of its tensors,
-    with zeros for channels that are gone.  So any checkpoint loads into a module as it is built, which then
+    From the start of `fit` the module's `state_dict()` is at full size, whatever the size of its tensors,
+    with zeros for channels that are gone. So any checkpoint loads into a module as it is built, which then
     computes what was validated, and into one that was pruned, which takes the sizes of the network in it
-    (``trainer.test(ckpt_path="best")``).  ``trainer.fit(module, ckpt_path=...)`` goes on to the bit.
+    (`trainer.test(ckpt_path="best")`). `trainer.fit(module, ckpt_path=...)` resumes bit-exactly.
 
-    A second ``fit`` of the same module goes on where the first ended.  Copies of the module that other
-    callbacks hold, such as those of ``EMAWeightAveraging`` and ``StochasticWeightAveraging``, go along.
+    A second `fit` of the same module goes on where the first ended. Copies of the module that other
+    callbacks hold, such as those of `EMAWeightAveraging` and `StochasticWeightAveraging`, go along.
 
-    The module needs one optimizer.  Raises ``ValueError`` when training starts if it does not fit.
+    The module needs one optimizer. Raises `ValueError` when training starts if it does not fit.
     """
 
     def __init__(

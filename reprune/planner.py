@@ -64,57 +64,79 @@ def make_plan(
     select: Select | None = None,
     progress: Progress | None = None,
 ) -> PruningPlan:
-    """Decide which channels of `model` to keep, by REPrune (Park et al., AAAI 2024).
+    """Decides which channels of `model` to keep, by REPrune (Park et al., AAAI 2024).
 
-    Exactly one target:
-
-    sparsity
-        Share of the channels to drop, over all layers together (Eq. 8), in (0, 1).
-    flops, params
-        Share of the FLOPs or parameters to leave at most, in (0, 1); met by bisection on the global sparsity.
-    latency
-        Share of the time of a forward pass to leave, in (0, 1), on the device and with the batch size,
-        threads and memory format of `model` and `example_inputs`.  Met by a search over timings of real
-        networks, within 5 %, or below that where `round_to` leaves gaps, for two minutes or so at most;
-        `plan.notes` has the measured share, its quartiles, and whether they scatter so much that they are
-        not to be trusted.
-    size_mb
-        Most megabytes (10^6 bytes) of parameters and buffers, as in a file.
-    keep
-        ``{layer: output channels to keep}``; the other layers stay whole.
+    Nothing is changed: :func:`apply` carries the plan out, :func:`prune` does both on a copy. Exactly one of
+    `sparsity`, `flops`, `params`, `latency`, `size_mb` and `keep` is the target.
 
     Args:
-        model: any eager model; it is run, in evaluation and training mode, and left as it was.  Inside
-            torch.compile, DistributedDataParallel and the like it is that inside, under its own names.
-        example_inputs: a tensor, a tuple of positional or a dictionary of keyword arguments of the model,
-            on its device.
-        rule: how the share of each layer is found: ``"bn"`` by the BatchNorm scales of all layers (Eq. 8-9),
-            ``"uniform"`` the same share of each.
-        scope: ``"internal"``: groups of channels that meet in no addition; ``"all"``: residual streams too.
-        layers: whose output channels are decided about: ``"conv"``, convolutions (the paper); ``"linear"``,
+        model: Any eager model. It is run, in evaluation and training mode, and left as it was. Of a model in
+            torch.compile, DistributedDataParallel and the like it is the module inside, by its own names.
+        example_inputs: What the model takes, on its device: a tensor, a tuple of positional or a dictionary
+            of keyword arguments.
+        sparsity: Fraction of the channels to remove, over all layers together (Eq. 8), in (0, 1).
+        flops: Maximum fraction of the FLOPs to retain, in (0, 1). It is met by bisection on the sparsity.
+        params: Maximum fraction of the parameters to retain, in (0, 1).
+        latency: Fraction of the time of a forward pass to retain, in (0, 1), on the device and with the batch
+            size, threads and memory format of `model` and `example_inputs`. It is met by a search over
+            timings of real networks, within 5 %, or below that where `round_to` leaves gaps, in about two
+            minutes at most. `plan.notes` has the measured fraction, its quartiles, and a warning where they
+            scatter so much that they are not to be trusted.
+        size_mb: Maximum size of parameters and buffers, as in a file, in megabytes of 10^6 bytes.
+        keep: `{layer: output channels to keep}`; the other layers keep all of theirs.
+        rule: How the count of each layer is found: `"bn"` by the BatchNorm scales of all layers (Eq. 8-9),
+            `"uniform"` by the same fraction of each.
+        scope: `"internal"` prunes groups of channels that meet in no addition, `"all"` residual streams too.
+        layers: Whose output channels are decided about: `"conv"`, convolutions (the paper); `"linear"`,
             Linear layers, such as the hidden dimension of a transformer's feed-forward blocks, where a kernel
-            is one number; ``"all"``, both.  A group with several producing layers is selected as one.
-        round_to: keep a multiple of this many channels (never more than there are).
-        min_keep: the fewest channels of a layer, or ``{layer: the fewest of its channels}``.
-        ignore: layers that stay whole, with all that share their channels.  Here and in `min_keep` a layer is
-            given by its name, that of a module around it, or a pattern (``"layer1.*.conv2"``).
-        time_limit: seconds after which tracing gives up (default: none).
-        seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`.
-        backend: who clusters, see :mod:`reprune.clustering.backends`.
-        select: another criterion in the place of REPrune's: a function that is given each group of channels
-            as a :class:`reprune.clustering.selection.LayerProblem` (`name`, `tables` of numpy arrays ``[I, O,
-            d]``, `keep`) and returns the `keep` channels of 0..O-1 that stay; nothing is clustered then.
-        progress: called as ``progress(stage, done, total)``, stage "trace", "measure" (latency), "select" or
-            "certify".
+            is one number; `"all"`, both. A group with several producing layers is selected as one.
+        round_to: Layers keep a multiple of this many channels, or all.
+        min_keep: Minimum number of channels of a layer, or `{layer: minimum}`.
+        ignore: Layers that are not pruned, nor what is coupled to them. Here and in `min_keep` a layer is
+            given by its name, that of a module around it, or a pattern (`"layer1.*.conv2"`).
+        time_limit: Seconds after which tracing gives up; None for no limit.
+        seed: Any integer; it fixes how ties between filters are broken, see :func:`max_coverage`.
+        ties: `"random"`, uniform among tied filters (the paper), or `"norm"`, the larger L2 norm.
+        backend: Backend that runs the clustering: `"auto"`, `"reference"`, `"cpp"` or `"triton"`.
+        select: Another criterion in the place of REPrune's: a function that is given each group of channels
+            as a `LayerProblem` (`name`; `tables`, numpy arrays `[I, O, d]`; `keep`) and returns the `keep`
+            channels of 0..O-1 that stay. Nothing is clustered then.
+        progress: A function that is called as `progress(stage, done, total)`, with the stage "trace",
+            "measure" (for `latency`), "select" or "certify".
+
+    Returns:
+        The plan. `print(plan)` shows a row per layer.
 
     Raises:
-        ValueError: a target that is missing, doubled, out of range or out of reach (it says what is within);
-            a wrong name in `keep`, `min_keep` or `ignore`; a model without such layers or without any that
-            may lose channels; NaN or infinite weights; ``rule="bn"`` without BatchNorms or with all scales
-            equal.
-        TimeoutError: tracing took longer than `time_limit`; the networks took so long that no `latency` as
-            small as asked for was found.
+        ValueError: A target is missing, doubled, out of range or out of reach (the message says what is
+            within); `keep`, `min_keep` or `ignore` name no layer; no layer of the model can be pruned;
+            weights are NaN or infinite; `rule="bn"` without BatchNorms, or with all scales equal.
+        TypeError: An argument has a wrong type.
+        TimeoutError: Tracing took longer than `time_limit`, or no network fast enough for `latency` was
+            found in time.
         BackendUnavailable: `backend` cannot run here.
+
+    Examples:
+        >>> import torch, reprune
+        >>> from torch import nn
+        >>> model = nn.Sequential(
+        ...     nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10)
+        ... )
+        >>> images = torch.randn(2, 3, 8, 8)
+        >>> plan = reprune.make_plan(model, images, sparsity=0.5, rule="uniform")
+        >>> len(plan.keep["0"]), plan.channels["0"]
+        (8, 16)
+        >>> reprune.apply(plan, model)
+        >>> model[0]
+        Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+
+        Filters by their L2 norm, instead of by the clusters that they cover:
+
+        >>> def largest(problem):
+        ...     squares = sum((table**2).sum(axis=(0, 2)) for table in problem.tables)
+        ...     return squares.argsort()[-problem.keep :]
+        >>> reprune.make_plan(model, images, keep={"0": 3}, select=largest).settings["select"]
+        'largest'
     """
     model = unwrap(model)[0]
     settings = checked(
@@ -136,9 +158,9 @@ def make_plan(
         select=select,
     )
     if time_limit is not None and not number(time_limit, "time_limit", _SECONDS) > 0:
-        raise ValueError(f"time_limit: expected {_SECONDS}, got {time_limit!r}")
+        raise ValueError(f"time_limit: expected {_SECONDS}; got {time_limit!r}")
     if progress is not None and not callable(progress):
-        raise TypeError(f"progress: expected a function or None, got {shown(progress)}")
+        raise TypeError(f"progress: expected a function or None; got {shown(progress)}")
     device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
     settings = settings.on(device)
     if device == "meta":
@@ -202,10 +224,21 @@ def prune(
     select: Select | None = None,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, PruningPlan]:
-    """Make a smaller copy of `model`, and the plan that made it.
+    """Makes a smaller copy of `model`.
 
     This is :func:`make_plan`, which describes the arguments and the errors, followed by :func:`apply` to a
-    copy; `model` is left as it was, and the copy has none of the wrappers that were around it.
+    copy. `model` is left as it was, and the copy has none of the wrappers that were around it.
+
+    Returns:
+        The smaller network and the plan that made it.
+
+    Examples:
+        >>> import torch, reprune
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3))
+        >>> small, plan = reprune.prune(model, torch.randn(2, 3, 8, 8), sparsity=0.5, rule="uniform")
+        >>> small[0].out_channels, small[3].in_channels
+        (8, 8)
     """
     plan = make_plan(
         model,

@@ -7,7 +7,7 @@ from typing import Any, TypeGuard
 
 
 def loads(text: str) -> Any:
-    """What ``json.loads`` returns; ``ValueError`` for whatever is wrong with `text`, a doubled key too."""
+    """What `json.loads` returns; `ValueError` for whatever is wrong with `text`, a doubled key too."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except RecursionError:

@@ -17,21 +17,37 @@ from .plan import PruningPlan, plan_of, remember_plan
 
 @torch.inference_mode(False)
 def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Make `model` smaller, in place, as `plan` says.
+    """Makes `model` smaller, in place, as `plan` says.
 
-    Parameters that lose channels are replaced by new, smaller ones with the same values (and gradients).  An
-    `optimizer` then holds these, with its state (momentum, moments) sliced alike, so that training goes on.
-    A model in torch.compile, DataParallel or AveragedModel is changed inside.
+    Parameters that lose channels are replaced by new, smaller ones with the same values and gradients. The
+    optimizer's state (momentum, moments) is sliced with the weights, so that training goes on.
 
-    Raises ``ValueError`` if the plan was not made for this model, if the optimizer holds none of the model's
-    parameters, keeps a state that cannot be sliced or refers to parameters by other ways than its groups, if
-    a parameter has hooks, or if the model is in DistributedDataParallel.  After an error model and optimizer
-    are as they were.
+    Args:
+        plan: A plan that :func:`make_plan` made for this model.
+        model: The model. In torch.compile, DataParallel or AveragedModel it is changed inside.
+        optimizer: The optimizer that trains it, or None. It holds the new parameters afterwards.
+
+    Raises:
+        ValueError: The plan was made for another model; the optimizer holds none of the model's parameters,
+            keeps a state that cannot be sliced, or refers to parameters otherwise than by its groups; a
+            parameter has hooks; the model is in DistributedDataParallel. Then model and optimizer are as
+            they were.
+        TypeError: An argument has a wrong type.
+
+    Examples:
+        >>> import torch, reprune
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 3))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> plan = reprune.make_plan(model, torch.randn(2, 3, 8, 8), keep={"0": 4})
+        >>> reprune.apply(plan, model, optimizer)
+        >>> [tuple(p.shape) for p in optimizer.param_groups[0]["params"]][:2]
+        [(4, 3, 3, 3), (4,)]
     """
     if not isinstance(plan, PruningPlan):
-        raise TypeError(f"plan: expected a PruningPlan, such as make_plan returns, got {shown(plan)}")
+        raise TypeError(f"plan: expected a PruningPlan, such as make_plan returns; got {shown(plan)}")
     if optimizer is not None and not hasattr(optimizer, "param_groups"):
-        raise TypeError(f"optimizer: expected a torch.optim.Optimizer or None, got {shown(optimizer)}")
+        raise TypeError(f"optimizer: expected a torch.optim.Optimizer or None; got {shown(optimizer)}")
     model = changeable(model)
     plan.check(model)
     tensors = named_tensors(model)
@@ -58,7 +74,7 @@ def _checked(
     keeper = Keeper(optimizer)
     if not any(id(t) in keeper.held() for t in tensors.values()):
         raise ValueError(
-            "optimizer: expected one that holds parameters of the model, got one that holds none of them; "
+            "optimizer: expected one that holds parameters of the model; got one that holds none of them; "
             "make it from model.parameters() of the same model"
         )
     check_references(keeper, parameters)

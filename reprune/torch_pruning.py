@@ -1,4 +1,4 @@
-"""REPrune's criterion for Torch-Pruning; needs it (``pip install "reprune[torch-pruning]"``)."""
+"""REPrune's criterion for Torch-Pruning; needs it (`pip install "reprune[torch-pruning]"`)."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class REPruneImportance(Importance):  # type: ignore[misc]
         pruner.step()
 
     How many channels a group keeps is for the pruner to say, and REPrune's clusters depend on it, so the
-    importance has to know its pruner.  Scores are in (0, 1], all different within what the pruner ranks
+    importance has to know its pruner. Scores are in (0, 1], all different within what the pruner ranks
     together, and those that REPrune keeps are above all others: they are in the order picked, the others in
     that of their L2 norms.
 
-    With ``global_pruning=True`` the scores of all groups together are ranks of their BatchNorm scales, in
+    With `global_pruning=True` the scores of all groups together are ranks of their BatchNorm scales, in
     each group given to the channels by their order, so the pruner finds the counts of Eq. 8-9; each group
-    keeps one at least.  ``pruning_ratio_dict``, ``round_to``, several steps and channel groups are followed.
+    keeps one at least. `pruning_ratio_dict`, `round_to`, several steps and channel groups are followed.
 
     Args:
         seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`; a group goes by the
             name of its first layer in the model.
-        backend: who clusters, see :mod:`reprune.clustering.backends`.
+        backend: the backend that runs the clustering, see :mod:`reprune.clustering.backends`.
 
-    Raises ``ValueError`` when called: without a pruner; for groups that it does not prune (attention heads,
+    Raises `ValueError` when called: without a pruner; for groups that it does not prune (attention heads,
     isomorphic scopes); with global pruning, for a group without BatchNorm or with all scales equal; for
     weights that are NaN or infinite.
     """

@@ -1,8 +1,8 @@
 """Damaged files: one documented error or an equal network, nothing changed, little memory.
 
-``python tests/damaged.py COUNT SEED`` damages a model's file, a training's file and a plan's JSON COUNT
+`python tests/damaged.py COUNT SEED` damages a model's file, a training's file and a plan's JSON COUNT
 times each: flipped bits, missing and doubled ends, edits of the header (with and without a checksum that
-tells), garbage.  ``python tests/damaged.py memory KIND MEGABYTES`` prints how much memory a process takes at
+tells), garbage. `python tests/damaged.py memory KIND MEGABYTES` prints how much memory a process takes at
 most besides while it reads a damaged file of that size, over the size.
 """
 

@@ -1,7 +1,7 @@
 """What runs where a pruned network is deployed, in a process and a folder of its own.
 
-It knows the code of the network (`networks.py`) and ``small.safetensors``, which `reprune.save` wrote.  It
-loads the network, exports it, and writes what each form answers to ``images.safetensors``.
+It knows the code of the network (`networks.py`) and `small.safetensors`, which `reprune.save` wrote. It
+loads the network, exports it, and writes what each form answers to `images.safetensors`.
 """
 
 import sys

@@ -10,7 +10,7 @@ TESTS = Path(__file__).parent
 
 
 def run(module: str, plugin: str, folder: Path) -> dict[str, int]:
-    """{"passed": .., "failed": .., "patched": .., "core": ..} of the tests in ``module``, and the output if
+    """{"passed": .., "failed": .., "patched": .., "core": ..} of the tests in `module`, and the output if
     one fails."""
     ini = folder / "pytest.ini"  # or pytest would find the settings of this repository
     ini.write_text("[pytest]\n")

@@ -1,6 +1,6 @@
 """Drawn problems through the C++ core, each against scipy, the reference and a replay of its merges.
 
-``python tests/fuzz.py --problems 1000000 --seed 0`` runs until so many problems are done (or ``--seconds``),
+`python tests/fuzz.py --problems 1000000 --seed 0` runs until so many problems are done (or `--seconds`),
 in rounds of one kind, size and stage each, and prints what fails and the command that does that one problem
 again. It ends with 1 if anything failed. A round that crashes or hangs ends its own process, and counts as
 one failure.

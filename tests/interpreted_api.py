@@ -51,7 +51,7 @@ def test_coverage_of_any_integers_and_strides(dtype):
         ({"labels": np.zeros((0, 2), int)}, ValueError, "labels: expected integers"),
         ({"labels": np.full((3, 2), -1)}, ValueError, "labels: expected labels from 0"),
         ({"labels": np.full((3, 2), 2**31)}, ValueError, "labels: expected labels from 0"),
-        ({"labels": np.zeros((5000, 2), int)}, ValueError, "4096 filters for backend 'triton', got 5000"),
+        ({"labels": np.zeros((5000, 2), int)}, ValueError, "4096 filters for backend 'triton'; got 5000"),
         ({"keep": 5}, ValueError, "keep: expected an integer from 1 to 4; got 5"),
         ({"seed": 0.5}, TypeError, "seed: expected an integer; got 0.5"),
         ({"ties": "norm"}, ValueError, "norms: expected with ties='norm'"),
@@ -94,7 +94,7 @@ def test_linkage_of_tied_points(shape, kind):
         (np.eye(3), {"method": "average"}, "method: backend 'triton' has ward only; got 'average'"),
         (np.zeros(3), {}, r"points: expected shape \[n, d\]"),
         (np.zeros((0, 2)), {}, "points: expected at least one point"),
-        (np.zeros((5000, 2)), {}, "points: expected at most 4096 points for backend 'triton', got 5000"),
+        (np.zeros((5000, 2)), {}, "points: expected at most 4096 points for backend 'triton'; got 5000"),
         (np.full((3, 2), np.nan), {}, "points: expected finite numbers"),
         ([np.eye(3), np.full((3, 2), np.inf)], {}, r"points\[1\]: expected finite numbers"),
     ],
@@ -125,7 +125,7 @@ def test_errors_of_selection():
     for weight, message in (
         (np.ones(4), r"weight: expected shape \[O, I, ...\]"),
         (np.full((4, 2), np.nan), "weight: expected finite numbers"),
-        (np.ones((5000, 1)), "expected at most 4096 filters for backend 'triton', got 5000"),
+        (np.ones((5000, 1)), "expected at most 4096 filters for backend 'triton'; got 5000"),
     ):
         with pytest.raises(ValueError, match=message):
             reprune.select_filters(weight, 2, backend="triton")

@@ -1,6 +1,6 @@
 """A training that is killed at random moments and goes on; run by test_training.py in a process of its own.
 
-``python tests/interrupted.py MODE KILLS SEED`` trains without interruption, then again in processes that are
+`python tests/interrupted.py MODE KILLS SEED` trains without interruption, then again in processes that are
 killed (SIGKILL) at KILLS random moments, then again with kills in the middle of up to three saves, and
 prints the three digests.
 """

@@ -136,7 +136,7 @@ class Shampoo(torch.optim.Optimizer):
 
 
 def made_by(module, name, **settings):
-    """``module.name(parameters, **settings)``; skips where the module is missing."""
+    """`module.name(parameters, **settings)`; skips where the module is missing."""
 
     def make(model):
         trained = [p for p in model.parameters() if p.requires_grad]

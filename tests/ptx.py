@@ -1,4 +1,4 @@
-"""The PTX simulator, where there is one: ``shared/ptxsim`` beside the checkout."""
+"""The PTX simulator, where there is one: `shared/ptxsim` beside the checkout."""
 
 import importlib.util
 import shutil
@@ -27,7 +27,7 @@ open_files = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 @cache
 def simulator():
-    """The modules ``ptxsim`` and ``mutate``."""
+    """The modules `ptxsim` and `mutate`."""
     sys.path.insert(0, str(SIMULATOR))
     try:
         import mutate
@@ -39,7 +39,7 @@ def simulator():
 
 @cache
 def benchmarks():
-    """The modules ``variants``, ``binaries`` and ``simulated`` of benchmarks/."""
+    """The modules `variants`, `binaries` and `simulated` of benchmarks/."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         import binaries
@@ -52,7 +52,7 @@ def benchmarks():
 
 @cache
 def compiled(source, arch, *flags):
-    """The PTX of a file of csrc/ for ``arch``, "sm_90" say, compiled as CMakeLists.txt says."""
+    """The PTX of a file of csrc/ for `arch`, "sm_90" say, compiled as CMakeLists.txt says."""
     options = ("-std=c++17", "-O3", "-fmad=false", *flags)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.ptx"

@@ -73,7 +73,7 @@ def test_no_place_for_a_file(tmp_path, monkeypatch, path):
 
 @pytest.mark.parametrize("path", [3, None, ["x"]])
 def test_a_path_is_a_path(path):
-    with pytest.raises(TypeError, match="path: expected the name of a file, got"):
+    with pytest.raises(TypeError, match="path: expected the name of a file; got"):
         reprune.save(network(), path)
 
 
@@ -109,7 +109,7 @@ def test_a_fifo_stays_and_its_reader_gets_everything(tmp_path):
         reader.join(timeout=30)
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     assert holds(tmp_path / "copy", 3)
-    with pytest.raises(ValueError, match=r"expected a file that reprune.save wrote, got a FIFO"):
+    with pytest.raises(ValueError, match=r"expected a file that reprune.save wrote; got a FIFO"):
         reprune.load(fifo, network())
 
 
@@ -136,7 +136,7 @@ def test_sockets_and_folders_are_refused(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
         server.bind("socket")
-        with pytest.raises(ValueError, match="socket: expected the name of a file, got a disk or a socket"):
+        with pytest.raises(ValueError, match="socket: expected the name of a file; got a disk or a socket"):
             reprune.save(network(), "socket")
         with pytest.raises(IsADirectoryError, match="folder is a folder; expected the name of a file"):
             reprune.save(network(), "folder")

@@ -115,11 +115,11 @@ def test_errors_leave_the_model_alone(tmp_path):
         (writes(b""), "one that is damaged or no safetensors"),
         (lambda: save_file({"x": torch.zeros(1)}, bad), "a safetensors file of another kind"),
         (lambda: head("{"), "header is damaged"),
-        (newer, "reads files of format 1, got format 2"),
+        (newer, "reads files of format 1; got format 2"),
         (lambda: head(json.dumps({"format": 1, "plan": {"format": 1}})), "damaged pruning plan"),
         (
             lambda: head(json.dumps({"format": 1, "plan": {"format": 2}})),
-            "reads plans of format 1, got format 2",
+            "reads plans of format 1; got format 2",
         ),
         (other_shapes, r"bad.safetensors: head.bias has shape \(6,\), this model needs \(5,\)"),
         (

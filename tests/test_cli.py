@@ -43,7 +43,7 @@ SIZE = ("--input-size", "3,16,16")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder with the module ``toy``."""
+    """An empty working folder with the module `toy`."""
     (tmp_path / "toy.py").write_text(TOY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "toy", raising=False)

@@ -78,15 +78,15 @@ BAD = {
     "a view of a parameter": (lambda: shared(lambda x: x), "model: x and y share memory"),
     "a slice of a parameter": (lambda: shared(lambda x: x[1:, 2]), "model: x and y share memory"),
     "in another type": (lambda: shared(lambda x: x.view(torch.int32)[:, 5:]), "model: x and y share memory"),
-    "sparse": (lambda: {"x": torch.eye(3).to_sparse()}, "x: expected a dense tensor, got a sparse"),
-    "csr": (lambda: {"x": torch.eye(3).to_sparse_csr()}, "x: expected a dense tensor, got a sparse"),
+    "sparse": (lambda: {"x": torch.eye(3).to_sparse()}, "x: expected a dense tensor; got a sparse"),
+    "csr": (lambda: {"x": torch.eye(3).to_sparse_csr()}, "x: expected a dense tensor; got a sparse"),
     "meta": (
         lambda: {"x": torch.empty(3, device="meta")},
         "model: x is on the device 'meta'",
     ),
     "quantised": (
         lambda: {"x": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8)},
-        "x: expected a dense tensor, got a sparse, quantized",
+        "x: expected a dense tensor; got a sparse, quantized",
     ),
     "complex128": (
         lambda: {"x": torch.ones(2, dtype=torch.complex128)},

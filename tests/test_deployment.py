@@ -149,7 +149,7 @@ def test_channels_last_stays():
 
 
 class Tiny(nn.Module):
-    """Compiles in seconds.  One of its modules is called twice."""
+    """Compiles in seconds. One of its modules is called twice."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""``import reprune`` in the source folder and outside, with reprune installed there, elsewhere or nowhere."""
+"""`import reprune` in the source folder and outside, with reprune installed there, elsewhere or nowhere."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``pip install .`` leaves."""
+    """What `pip install .` leaves."""
     folder = tmp_path_factory.mktemp("installed")
     copy_package(folder)
     shutil.copytree(ROOT / "kernels", folder / "reprune" / "kernels")
@@ -59,7 +59,7 @@ def copy_package(folder: Path) -> None:
 
 
 def python(code: str, folder: Path, *places: Path, safe: bool = False) -> str:
-    """The last line that Python writes in ``folder``, where only these places have packages."""
+    """The last line that Python writes in `folder`, where only these places have packages."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("REPRUNE_")}
     env["PYTHONPATH"] = os.pathsep.join(map(str, places))
     flags = ["-S", "-P"] if safe else ["-S"]

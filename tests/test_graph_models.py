@@ -254,9 +254,9 @@ def test_an_operation_that_cannot_be_traced_is_named():
 @pytest.mark.parametrize(
     "operation, rule, message",
     [
-        ("squash", "relu", "operation: expected a name such as 'mylib::scale', got 'squash'"),
+        ("squash", "relu", "operation: expected a name such as 'mylib::scale'; got 'squash'"),
         ("a::b", "no_such_thing", "rule: expected a function or the name of an ATen operation"),
-        ("a::b", 3, "rule: expected a function or a name, got 3"),
+        ("a::b", 3, "rule: expected a function or a name; got 3"),
     ],
 )
 def test_what_a_rule_must_be(operation, rule, message):
@@ -269,7 +269,7 @@ def test_the_time_limit():
         TimeoutError, match=r"time_limit: tracing took longer than 1e-09 s; it had come to aten"
     ):
         reprune.make_plan(Looped(), X.float(), sparsity=0.5, time_limit=1e-9)
-    with pytest.raises(ValueError, match="time_limit: expected a positive number of seconds or None, got 0"):
+    with pytest.raises(ValueError, match="time_limit: expected a positive number of seconds or None; got 0"):
         reprune.make_plan(Looped(), X.float(), sparsity=0.5, time_limit=0)
 
 

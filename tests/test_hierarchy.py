@@ -1,4 +1,4 @@
-"""``reprune.hierarchy`` against ``scipy.cluster.hierarchy``, and scipy's own tests on our functions."""
+"""`reprune.hierarchy` against `scipy.cluster.hierarchy`, and scipy's own tests on our functions."""
 
 import inspect
 import subprocess

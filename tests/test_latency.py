@@ -1,4 +1,4 @@
-"""``latency=`` on a busy machine: it ends, and says what it measured and whether that is to be trusted."""
+"""`latency=` on a busy machine: it ends, and says what it measured and whether that is to be trusted."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Who may import whom: data flows one way, and ``import reprune`` stays light."""
+"""Who may import whom: data flows one way, and `import reprune` stays light."""
 
 import ast
 import subprocess
@@ -44,12 +44,12 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def member(name: str) -> str:
-    """``reprune.graph.labels`` -> ``graph``; "" for reprune itself."""
+    """`reprune.graph.labels` -> `graph`; "" for reprune itself."""
     return name.partition(".")[2].partition(".")[0]
 
 
 def imported(source: str, package: str) -> Iterator[str]:
-    """The full names that ``source``, a file of ``package``, imports from reprune, at whatever depth."""
+    """The full names that `source`, a file of `package`, imports from reprune, at whatever depth."""
     for node in ast.walk(ast.parse(source)):
         names = []
         if isinstance(node, ast.Import):

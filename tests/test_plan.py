@@ -152,16 +152,16 @@ def test_table_has_layers_and_totals():
     text = str(reprune.make_plan(small_resnet(), X, sparsity=0.5))
     assert "blocks.0.conv1" in text
     assert "FLOPs: " in text
-    assert "whole: stem.0, " in text
+    assert "not pruned: stem.0, " in text
     assert "scope='all' prunes them" in text
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", "expected the JSON of a pruning plan, got something else"),
+        ("{", "expected the JSON of a pruning plan; got something else"),
         ("[1]", "JSON without a 'format'"),
-        ('{"format": 99}', "reads plans of format 1, got format 99"),
+        ('{"format": 99}', "reads plans of format 1; got format 99"),
         ('{"format": 1}', "damaged pruning plan"),
     ],
 )
@@ -210,7 +210,7 @@ def infinite():
         (
             small_resnet,
             {"sparsity": 0.0},
-            r"sparsity: expected a number between 0 and 1 \(exclusive\), got 0",
+            r"sparsity: expected a number between 0 and 1 \(exclusive\); got 0",
         ),
         (small_resnet, {"sparsity": 1.5}, r"sparsity: expected a number between 0 and 1"),
         (small_resnet, {"flops": 1.0}, r"flops: expected a number between 0 and 1"),
@@ -229,16 +229,16 @@ def infinite():
             {"keep": {"blocks.1.conv": 3}},
             r"no layer that may lose channels is named 'blocks\.1\.conv'; did you",
         ),
-        (small_resnet, {"keep": {"stem.0": 3}}, r"keep: stem\.0 must stay whole: .*addition"),
-        (small_resnet, {"keep": {"expand": 25}}, r"keep: expand can keep 1 to 24 channels, got 25"),
+        (small_resnet, {"keep": {"stem.0": 3}}, r"keep: stem\.0 cannot be pruned: .*addition"),
+        (small_resnet, {"keep": {"expand": 25}}, r"keep: expand can keep 1 to 24 channels; got 25"),
         (small_resnet, {"keep": {"expand": 3, "depthwise": 4}}, r"shares its channels with expand"),
         (small_resnet, {"keep": {}}, r"at least one layer"),
-        (small_resnet, {"sparsity": 0.5, "rule": "l1"}, r"rule: expected one of 'bn', 'uniform', got 'l1'"),
+        (small_resnet, {"sparsity": 0.5, "rule": "l1"}, r"rule: expected one of 'bn', 'uniform'; got 'l1'"),
         (small_resnet, {"sparsity": 0.5, "scope": "every"}, r"scope: expected one of 'internal', 'all'"),
         (
             small_resnet,
             {"sparsity": 0.5, "round_to": 0},
-            r"round_to: expected an integer of at least 1, got 0",
+            r"round_to: expected an integer of at least 1; got 0",
         ),
         (lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 2)), {"sparsity": 0.5}, r"found none in it"),
         (Flat, {"sparsity": 0.5}, r"this model has none; use rule='uniform'"),
@@ -256,7 +256,7 @@ def test_errors_say_what_was_wrong(build, arguments, message):
 
 
 def test_a_target_is_a_number():
-    with pytest.raises(TypeError, match=r"flops: expected a number between 0 and 1, got '0.5'"):
+    with pytest.raises(TypeError, match=r"flops: expected a number between 0 and 1; got '0.5'"):
         reprune.make_plan(small_resnet(), X, flops="0.5")
 
 

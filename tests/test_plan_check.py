@@ -156,7 +156,7 @@ def test_texts(text):
 
 @pytest.mark.parametrize("text", [None, 3, b"{}", {}])
 def test_a_text_is_a_text(text):
-    with pytest.raises(TypeError, match="text: expected the JSON of a pruning plan, got a"):
+    with pytest.raises(TypeError, match="text: expected the JSON of a pruning plan; got a"):
         reprune.PruningPlan.from_json(text)
 
 

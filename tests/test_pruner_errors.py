@@ -51,7 +51,7 @@ def test_errors_at_the_start():
         ({"until": 0}, "until: expected a number of epochs"),
         ({"interval": 5, "until": 4}, "until: expected at least interval=5, or no event ever comes; got 4"),
         ({"regrow": 1.5}, "regrow: expected a number from 0 to 1; got 1.5"),
-        ({"mode": "both"}, "mode: expected one of 'shrink', 'mask', got 'both'"),
+        ({"mode": "both"}, "mode: expected one of 'shrink', 'mask'; got 'both'"),
         ({"flops": 0.5}, "expected exactly one target .* got sparsity, flops"),
         ({"sparsity": None}, "expected exactly one target .* got none"),
         ({"copies": [small_resnet(inner=20)]}, "copies: number 0 has other tensors"),
@@ -80,7 +80,7 @@ def test_errors_on_the_way():
     optimizer.param_groups[0]["params"] = mine
 
     head, model.head = model.head, nn.Linear(model.head.in_features + 1, 5)
-    with pytest.raises(ValueError, match=r"changed behind the pruner's back: head.weight should have shape"):
+    with pytest.raises(ValueError, match=r"changed outside the pruner: head.weight should have shape"):
         pruner.step()
     model.head = head
     model.extra = nn.Linear(2, 2)
@@ -108,7 +108,7 @@ def test_a_copy_that_was_changed():
     model, ema = small_resnet(), small_resnet()
     _, _, pruner = start(model=model, copies=[ema])
     ema.head = nn.Linear(3, 5)
-    with pytest.raises(ValueError, match=r"a copy of it was changed behind the pruner's back: head.weight"):
+    with pytest.raises(ValueError, match=r"a copy of it was changed outside the pruner: head.weight"):
         pruner.step()
 
 

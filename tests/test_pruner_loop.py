@@ -147,7 +147,7 @@ def test_mixed_precision(mode):
 
 @pytest.mark.parametrize("mode", ["shrink", "mask"])
 def test_compiled_models(mode):
-    """Mask mode changes no shape: nothing compiles again.  Shrink mode compiles again by itself after an
+    """Mask mode changes no shape: nothing compiles again. Shrink mode compiles again by itself after an
     event."""
     model = small_resnet()
     graphs = []

@@ -56,7 +56,7 @@ def test_hooks_on_parameters(kind):
     optimizer = sgd(model)
     HOOKS[kind](model[3].bias)  # which stays whole, and its hook stays
     handle = HOOKS[kind](model[0].weight)
-    said = rf"parameters without hooks, got 0.weight with one \({kind}\).*register it again"
+    said = rf"parameters without hooks; got 0.weight with one \({kind}\).*register it again"
     before = fingerprint(model, optimizer)
     for attempt in (
         lambda: reprune.apply(PLAN, model),
@@ -85,7 +85,7 @@ def test_a_hook_that_comes_later():
     pruner = start(model, optimizer)
     model[1].bias.register_hook(lambda grad: grad)
     before = fingerprint(model, optimizer)
-    with pytest.raises(ValueError, match=r"without hooks, got 1.bias"):
+    with pytest.raises(ValueError, match=r"without hooks; got 1.bias"):
         pruner.step()
     assert fingerprint(model, optimizer) == before
     assert pruner.epoch == 0
@@ -165,7 +165,7 @@ def test_references_of_an_optimizer(name):
         lambda: start(model, optimizer),
         lambda: start(model, optimizer, "mask"),
     ):
-        with pytest.raises(ValueError, match=f"keeps parameters in its param_groups only, got .*{said}"):
+        with pytest.raises(ValueError, match=f"keeps parameters in its param_groups only; got .*{said}"):
             attempt()
     assert fingerprint(model, optimizer) == before
 

@@ -1,4 +1,4 @@
-"""``reprune.sklearn`` against scikit-learn, and scikit-learn's own tests on our class."""
+"""`reprune.sklearn` against scikit-learn, and scikit-learn's own tests on our class."""
 
 import warnings
 

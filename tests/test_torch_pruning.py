@@ -212,7 +212,7 @@ def test_scales_are_those_behind_each_layer():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"ties: expected one of 'random', 'norm', got 'first'"):
+    with pytest.raises(ValueError, match=r"ties: expected one of 'random', 'norm'; got 'first'"):
         REPruneImportance(ties="first")
     with pytest.raises(ValueError, match=r"call attach\(pruner\) before the pruner's first step"):
         pruner_of(small_resnet(), attach=False).step()

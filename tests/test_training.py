@@ -1,4 +1,4 @@
-"""Files of trainings: killed at random moments and gone on, to the bit; clear errors, nothing lost."""
+"""Files of trainings: killed at random moments and resumed, bit-exact; clear errors, nothing lost."""
 
 import json
 import os

@@ -90,10 +90,10 @@ def test_another_training(file, make, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((0, None, None, None), "model: expected a torch.nn.Module, got a NoneType"),
+        ((0, None, None, None), "model: expected a torch.nn.Module; got a NoneType"),
         ((1, None), "optimizer: expected a torch.optim.Optimizer"),
-        ((2, None), "pruner: expected a reprune.Pruner, got a NoneType"),
-        ((3, [1]), "others: expected a dictionary, got a list"),
+        ((2, None), "pruner: expected a reprune.Pruner; got a NoneType"),
+        ((3, [1]), "others: expected a dictionary; got a list"),
         ((3, {"x": 3}), r"others\['x'\]: expected something with state_dict"),
     ],
 )

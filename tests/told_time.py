@@ -1,4 +1,4 @@
-"""A clock that is told what time it is, in place of the module ``time``."""
+"""A clock that is told what time it is, in place of the module `time`."""
 
 import numpy as np
 

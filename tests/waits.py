@@ -10,7 +10,7 @@ READS |= {"nonzero", "argwhere", "masked_select", "unique", "equal", "is_nonzero
 
 
 class Waits(TorchFunctionMode):
-    """Between ``go`` and ``stop``: ``file:function`` of every wait, were all tensors on a GPU but those that
+    """Between `go` and `stop`: `file:function` of every wait, were all tensors on a GPU but those that
     come from numpy or were brought, and what is computed of these."""
 
     def __init__(self):

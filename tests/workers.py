@@ -1,4 +1,4 @@
-"""What each process of test_distributed.py does; started by torchrun.  An assertion that fails ends it with
+"""What each process of test_distributed.py does; started by torchrun. An assertion that fails ends it with
 1."""
 
 import hashlib

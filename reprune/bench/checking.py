@@ -20,14 +20,14 @@ class WrongAnswer(Exception):  # noqa: N818
 
 
 def same_tree(found: Tree, expected: Tree, who: str, tolerance: float = OURS) -> None:
-    """Heights agree within ``tolerance``, relative, and partitions at several levels are equal.
+    """Heights agree within `tolerance`, relative, and partitions at several levels are equal.
 
     The height of two nearly equal points may be off by four units in the last place of the largest height.
 
     Only levels where the next merge is clearly higher count: among equal heights any order is right.
     """
     if found.shape != expected.shape or not np.isfinite(found).all():
-        raise WrongAnswer(f"{who}: expected a dendrogram {list(expected.shape)}, got {list(found.shape)}")
+        raise WrongAnswer(f"{who}: expected a dendrogram {list(expected.shape)}; got {list(found.shape)}")
     h, truth = found[:, 2], expected[:, 2]
     off = np.abs(h - truth)
     if (off > tolerance * truth + FLOOR * truth.max(initial=0.0)).any():
@@ -40,7 +40,7 @@ def same_tree(found: Tree, expected: Tree, who: str, tolerance: float = OURS) ->
 
 
 def partition(tree: Tree, merges: int) -> npt.NDArray[np.int64]:
-    """Labels [n] after the first ``merges`` rows, numbered by first appearance."""
+    """Labels [n] after the first `merges` rows, numbered by first appearance."""
     n = len(tree) + 1
     owner = np.arange(n + merges)
     for row in range(merges - 1, -1, -1):  # from above: an owner is final before its parts look at it
@@ -90,7 +90,7 @@ def picks(
 
 
 def cut_height(height: float, truths: npt.NDArray[np.float64], who: str) -> None:
-    """``height`` is the largest of ``truths``, the decisive merges by scipy, within 1e-12 relative."""
+    """`height` is the largest of `truths`, the decisive merges by scipy, within 1e-12 relative."""
     truth = float(truths.max())
     if not abs(height - truth) <= OURS * truth:
         raise WrongAnswer(f"{who}: the cut is at {height!r}, by scipy at {truth!r}")

@@ -97,7 +97,7 @@ def selection_turn(name: str, layers: Sequence[Layer]) -> tuple[Turn, str]:
 
 
 def same_selection(found: Selection, expected: Selection, name: str) -> int:
-    """How many channels have the clusters of ``expected``.
+    """How many channels have the clusters of `expected`.
 
     Raises WrongAnswer if heights are off, a pick is not the best there is, too many channels have other
     clusters, or picks differ although no clusters do.

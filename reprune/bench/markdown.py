@@ -15,7 +15,7 @@ TITLES = {
 
 
 def page(report: Report, command: str, duration: Write, count: Write) -> str:
-    """The whole page; ``duration`` and ``count`` write seconds and large numbers."""
+    """The whole page; `duration` and `count` write seconds and large numbers."""
     lines = [
         "# Performance",
         "",
@@ -42,7 +42,7 @@ def page(report: Report, command: str, duration: Write, count: Write) -> str:
 
 
 def cells(row: Row, duration: Write, count: Write) -> tuple[str, ...]:
-    """A row of the table, in the order of ``HEAD``."""
+    """A row of the table, in the order of `HEAD`."""
     rates = count(row.problems_per_s), count(row.kernels_per_s)
     part = row.part or "all"
     return (

@@ -39,7 +39,7 @@ class PeerSelection:
     """
 
     def __init__(self, problems: Sequence[LayerProblem], answer: Sequence[Selection], seconds: float) -> None:
-        """``seconds``: about what one round may take."""
+        """`seconds`: about what one round may take."""
         self._links = {who: link for who, link in peers.linkages("ward").items() if who != "scikit-learn"}
         self._shapes: list[_Shape] = []
         kinds: dict[tuple[int, ...], list[int]] = {}

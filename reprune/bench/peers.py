@@ -67,7 +67,7 @@ def flat(tree: Tree, height: float) -> npt.NDArray[Any]:
 
 
 def numpy_coverage(labels: npt.NDArray[Any], picks: int, key: int) -> npt.NDArray[np.int64]:
-    """The first ``picks`` filters of the greedy: all gains by one gather per pick, ties by the same hash."""
+    """The first `picks` filters of the greedy: all gains by one gather per pick, ties by the same hash."""
     O = len(labels)
     start = np.concatenate([[0], np.cumsum(labels.max(axis=0) + 1)])
     cluster = labels + start[:-1]  # [O, I], numbered across channels
@@ -83,5 +83,5 @@ def numpy_coverage(labels: npt.NDArray[Any], picks: int, key: int) -> npt.NDArra
 
 
 def coverage_scale(O: int, keep: int, picks: int) -> float:
-    """Time of ``keep`` picks / time of the first ``picks``: a pick gathers the rows that are left."""
+    """Time of `keep` picks / time of the first `picks`: a pick gathers the rows that are left."""
     return float(sum(O - s for s in range(keep)) / sum(O - s for s in range(picks)))

@@ -24,7 +24,7 @@ PEERS = {  # by how the name begins; the first that fits counts
 
 
 def draw(report: Report, path: Path, count: Callable[[float], str]) -> None:
-    """Write the bar chart to ``path``, by whose suffix the format goes; ``count`` writes large numbers."""
+    """Write the bar chart to `path`, by whose suffix the format goes; `count` writes large numbers."""
     groups = {group: [row for row in report.rows if row.group == group] for group in TITLES}
     groups = {group: rows for group, rows in groups.items() if rows}
     if len(groups) > 1:

@@ -67,7 +67,7 @@ class Case:
     def rows(
         self, timings: dict[str, Timing], parts: dict[str, str], checked: dict[str, str], cores: int
     ) -> list[Row]:
-        """The rows, ours first; ``parts`` and ``checked`` by contestant."""
+        """The rows, ours first; `parts` and `checked` by contestant."""
         one = timings[ONE]
         found = []
         for who, timing in timings.items():

@@ -55,7 +55,7 @@ Measure = Callable[[float], list[Row]]  # seconds -> rows
 
 
 def run(settings: Settings, progress: Progress) -> Report:
-    """Check and time everything; ``progress(stage, done, total)`` is told what goes on.
+    """Check and time everything; `progress(stage, done, total)` is told what goes on.
 
     Raises:
         WrongAnswer: an answer is wrong; then there are no figures at all.
@@ -133,9 +133,9 @@ def _selection(
 def _notes(settings: Settings) -> list[str]:
     notes = [
         "Data are standard normal, from a fixed seed; selection keeps half of the filters of every layer.",
-        "Figures are medians of rounds in which all contestants take turns. One thread is CPU time of the "
-        "process; several threads are wall time, marked by an asterisk. 'times' compares with the C++ core "
-        "on one thread by the same clock: above 1 is slower. 'run' is the part of the case that was run "
+        "Figures are medians of rounds in which the implementations are interleaved. One thread is CPU time "
+        "of the process; several threads are wall time, marked by an asterisk. 'times' compares with the C++ "
+        "core on one thread by the same clock: above 1 is slower. 'run' is the part of the case that was run "
         "(scaled linearly to all) and how often.",
         "Memory is warm: freed arrays are kept by the process, so page faults are not measured.",
         "Every answer was checked before it was timed; a wrong one ends the benchmark without a figure.",
@@ -158,8 +158,8 @@ def _notes(settings: Settings) -> list[str]:
             "Single problems: 'best / cpp' is the time of the fastest other library / ours; below 1 ours is "
             "slower. Ten points cost little more than the checks of the arguments, in Python, and a hundred "
             "of one or two numbers not much more. Complete and average of a thousand such points: every join "
-            "writes a column of the square, a cache line to each number, which rows read in one go make up "
-            "for only where the distances or the rows are longer. Problems of "
+            "writes a column of the distance matrix, a cache line to each number, which rows read in one go "
+            "make up for only where the distances or the rows are longer. Problems of "
             f"5,000 points take part from --seconds {LARGE_FROM:.0f} up, without the peers that are slowest "
             "there."
         )

@@ -62,7 +62,7 @@ def measure(name: str, layers: Sequence[Layer], seconds: float, cores: int, devi
 def check(name: str, problems: Sequence[LayerProblem], answer: Sequence[Selection], seconds: float) -> str:
     """All picks; the cut height; the clusters of some channels of each layer, of more while time allows.
 
-    A channel that ends with ``keep`` clusters is one whose decisive merge may set the cut of its layer, so
+    A channel that ends with `keep` clusters is one whose decisive merge may set the cut of its layer, so
     all of those are compared. Returns how many channels were, in words.
     """
     oracle, right = peers.oracle("ward")

@@ -1,4 +1,4 @@
-"""Two clocks, and turns: whatever else the machine does meets all contestants alike."""
+"""Two clocks, and turns: whatever else the machine does meets all implementations alike."""
 
 import os
 import time
@@ -63,7 +63,7 @@ class Timing:
 
 
 def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:
-    """Runs all ``turns`` one after the other, round by round, until ``seconds`` are over.
+    """Runs all `turns` one after the other, round by round, until `seconds` are over.
 
     There are three rounds at least, however long they take.
     """
@@ -90,7 +90,7 @@ def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """The C++ core on ``count`` threads, by the variable that users set."""
+    """The C++ core on `count` threads, by the variable that users set."""
     before = os.environ.get("REPRUNE_NUM_THREADS")
     os.environ["REPRUNE_NUM_THREADS"] = str(count)
     try:

@@ -1,4 +1,4 @@
-"""The command line: ``reprune prune | show | demo | bench``, one file per command."""
+"""The command line: `reprune prune | show | demo | bench`, one file per command."""
 
 import argparse
 import sys
@@ -15,7 +15,7 @@ USER_ERRORS = (UserError, ValueError, TypeError, OSError, ImportError, reprune.B
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command in ``argv`` (default: that of the process).
+    """Run the command in `argv` (default: that of the process).
 
     Returns the exit status: 0, 1 for a wrong answer in a benchmark, 2 for a user's error, 130 for Ctrl-C.
     """

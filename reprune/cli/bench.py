@@ -1,4 +1,4 @@
-"""``reprune bench``: how fast clustering, selection and coverage are here, and the peers beside them."""
+"""`reprune bench`: how fast clustering, selection and coverage are here, and the peers beside them."""
 
 import argparse
 import json

@@ -28,30 +28,30 @@ INPUT_SIZES = (  # how the names of torchvision begin -> input without the batch
 
 
 def build(name: str, seed: int) -> nn.Module:
-    """The network called ``name``: of torchvision, or ``package.module:function``, called without arguments.
+    """The network called `name`: of torchvision, or `package.module:function`, called without arguments.
 
-    Torchvision's come with random weights, drawn from ``seed``.
+    Torchvision's come with random weights, drawn from `seed`.
     """
     torch.manual_seed(seed)
     return _from_function(name) if ":" in name else _from_torchvision(name)
 
 
 def source(name: str) -> Path | None:
-    """The file of Python code that :func:`build` has imported for ``name``, if it is the user's."""
+    """The file of Python code that :func:`build` has imported for `name`, if it is the user's."""
     module = sys.modules.get(name.partition(":")[0]) if ":" in name else None
     file = getattr(module, "__file__", None)
     return None if file is None else Path(file)
 
 
 def example(name: str, size: tuple[int, ...] | None, batch: int = 1) -> torch.Tensor:
-    """A random input for the network called ``name``: so many at once."""
+    """A random input for the network called `name`: so many at once."""
     if size is None:
         size = next(size for start, size in INPUT_SIZES if name.startswith(start))
     return torch.randn(batch, *size)
 
 
 def check_input(model: nn.Module, inputs: torch.Tensor) -> None:
-    """Run the network once; raises ``UserError`` if it does not take ``inputs``."""
+    """Run the network once; raises `UserError` if it does not take `inputs`."""
     training = model.training
     try:
         with torch.inference_mode():
@@ -121,7 +121,7 @@ def _from_function(name: str) -> nn.Module:
 
 @contextlib.contextmanager
 def _working_folder_importable() -> Iterator[None]:
-    """What ``python -m`` does, for the time of one import and one call."""
+    """What `python -m` does, for the time of one import and one call."""
     folder = os.getcwd()
     sys.path.insert(0, folder)
     try:

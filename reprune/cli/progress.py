@@ -22,9 +22,9 @@ WORDS = {
 
 
 class Stages:
-    """Shows stages as they are told: ``stages(stage, done, total)``, as ``progress=`` does all over reprune.
+    """Shows stages as they are told: `stages(stage, done, total)`, as `progress=` does all over reprune.
 
-    A stage begins when it is first told (``total=0`` while its length is unknown) and ends those before.
+    A stage begins when it is first told (`total=0` while its length is unknown) and ends those before.
     """
 
     def __init__(self) -> None:

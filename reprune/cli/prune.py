@@ -1,4 +1,4 @@
-"""``reprune prune MODEL``: a network in, a smaller one on disk."""
+"""`reprune prune MODEL`: a network in, a smaller one on disk."""
 
 import argparse
 import json
@@ -108,13 +108,13 @@ def add(
         action="append",
         default=[],
         metavar="LAYER",
-        help="a layer that stays whole: its name, that of a module around it, or a pattern; may be repeated",
+        help="a layer that is not pruned: its name, that of a module around it or a pattern; may be repeated",
     )
     parser.add_argument(
         "--seed", type=_seed, default=0, metavar="N", help="for ties, and the weights of an untrained network"
     )
     parser.add_argument(
-        "--ties", choices=("random", "norm"), default="random", help="which of equal filters goes first"
+        "--ties", choices=("random", "norm"), default="random", help="how ties between filters are broken"
     )
     parser.add_argument("--backend", choices=("auto", "reference", "cpp", "triton"), default="auto")
     parser.add_argument(
@@ -222,7 +222,7 @@ def _plan(
 def why_not_bn(model: nn.Module) -> str | None:
     """What a glance at all gammas says against the rule "bn"; None if nothing does.
 
-    Tracing a large network takes seconds, so the usual cases are not left to ``make_plan``.
+    Tracing a large network takes seconds, so the usual cases are not left to `make_plan`.
     """
     gammas = [module.weight.detach().abs().flatten() for module in model.modules() if _has_gamma(module)]
     if not gammas:
@@ -284,7 +284,7 @@ def _share(option: str, text: str) -> float:
     if not 0 < value < 1:
         percent = _number(text.rstrip("% "))
         hint = f"; {percent:g} % is written {percent / 100:g}" if 1 < percent < 100 else ""
-        raise UserError(f"{option}: expected a number between 0 and 1, got {text!r}{hint}")
+        raise UserError(f"{option}: expected a number between 0 and 1; got {text!r}{hint}")
     return value
 
 
@@ -295,14 +295,14 @@ def _seed(text: str) -> int:
     except ValueError:
         value = 2**64  # none
     if not -(2**63) <= value < 2**64:
-        raise argparse.ArgumentTypeError(f"expected an integer from -2^63 to 2^64 - 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected an integer from -2^63 to 2^64 - 1; got {text!r}")
     return value
 
 
 def _megabytes(option: str, text: str) -> float:
     value = _number(text)
     if not 0 < value < math.inf:
-        raise UserError(f"{option}: expected a number of megabytes above 0, got {text!r}")
+        raise UserError(f"{option}: expected a number of megabytes above 0; got {text!r}")
     return value
 
 
@@ -321,7 +321,7 @@ def _positive(text: str) -> int:
 
 
 def _fewest(text: str) -> tuple[str, int]:
-    """``16`` is for every layer, ``layer4.*=64`` for some."""
+    """`16` is for every layer, `layer4.*=64` for some."""
     name, _, number = text.rpartition("=")
     return name or "*", _positive(number)
 

@@ -1,4 +1,4 @@
-"""``reprune show FILE``: what a pruned network's file holds."""
+"""`reprune show FILE`: what a pruned network's file holds."""
 
 import argparse
 import json

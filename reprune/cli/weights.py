@@ -27,9 +27,9 @@ SHOWN = 3
 
 
 def load(model: nn.Module, path: Path) -> None:
-    """Fill ``model`` from ``path``, a safetensors file or one that ``torch.load(weights_only=True)`` reads.
+    """Fill `model` from `path`, a safetensors file or one that `torch.load(weights_only=True)` reads.
 
-    Everything must fit: raises ``UserError`` that names what is missing, surplus or of another shape.
+    Everything must fit: raises `UserError` that names what is missing, surplus or of another shape.
     """
     tensors = _without_prefix(_unwrapped(_read(path), path), model.state_dict())
     problems = _problems(model.state_dict(), tensors)
@@ -39,13 +39,13 @@ def load(model: nn.Module, path: Path) -> None:
 
 
 def check(path: Path) -> None:
-    """Raise ``UserError`` unless there is a file that could be one of weights."""
+    """Raise `UserError` unless there is a file that could be one of weights."""
     if path.is_dir():
-        raise UserError(f"--weights {path}: expected a file of weights, got a folder")
+        raise UserError(f"--weights {path}: expected a file of weights; got a folder")
     if not path.is_file():
         raise UserError(f"--weights: no such file: {path}")
     if not path.stat().st_size:
-        raise UserError(f"--weights {path}: expected a file of weights, got an empty file")
+        raise UserError(f"--weights {path}: expected a file of weights; got an empty file")
 
 
 def _read(path: Path) -> Any:
@@ -105,7 +105,7 @@ def _without_prefix(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) ->
 
 
 def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """What keeps ``found`` from fitting; BatchNorm's counter of batches may be missing, as torch allows."""
+    """What keeps `found` from fitting; BatchNorm's counter of batches may be missing, as torch allows."""
     missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
     surplus = [name for name in found if name not in expected]
     shapes = [

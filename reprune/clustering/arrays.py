@@ -23,12 +23,12 @@ def shape_of(x: object) -> tuple[int, ...]:
 
 
 def device_of(x: object) -> str:
-    """The kind of device that ``x`` lies on: "cpu", "cuda", ..."""
+    """The kind of device that `x` lies on: "cpu", "cuda", ..."""
     return str(x.device.type) if is_tensor(x) else "cpu"  # type: ignore[attr-defined]
 
 
 def to_numpy(x: object, name: str) -> npt.NDArray[Any]:
-    """``x`` as a numpy array, without a copy where it can; bfloat16 becomes float32."""
+    """`x` as a numpy array, without a copy where it can; bfloat16 becomes float32."""
     if is_tensor(x):
         import torch
 
@@ -46,7 +46,7 @@ def to_numpy(x: object, name: str) -> npt.NDArray[Any]:
 
 
 def to_floats(x: object, name: str) -> Floats:
-    """``x`` as float32 (for float16, bfloat16, float32) or float64 (for integers, float64), finite, native
+    """`x` as float32 (for float16, bfloat16, float32) or float64 (for integers, float64), finite, native
     byte order."""
     array = to_numpy(x, name)
     if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
@@ -70,7 +70,7 @@ def is_finite(x: Floats) -> bool:
 
 
 def like(x: object) -> Callable[[npt.NDArray[Any]], Any]:
-    """A function that turns results into what the argument ``x`` was: numpy arrays, or tensors on its
+    """A function that turns results into what the argument `x` was: numpy arrays, or tensors on its
     device."""
     if not is_tensor(x):
         return lambda result: result
@@ -82,7 +82,7 @@ def like(x: object) -> Callable[[npt.NDArray[Any]], Any]:
 
 
 def integer_table(x: object, name: str) -> npt.NDArray[Any]:
-    """``x`` as integers [O, I] of whatever type, O >= 1; ``ValueError`` if it is something else."""
+    """`x` as integers [O, I] of whatever type, O >= 1; `ValueError` if it is something else."""
     table = to_numpy(x, name)
     if table.ndim != 2 or table.dtype.kind not in "iu" or table.shape[0] < 1:
         raise ValueError(f"{name}: expected integers [O, I], O >= 1; got {table.dtype} {list(table.shape)}")

@@ -49,30 +49,39 @@ def max_coverage(
     name: str = "",
     backend: str = "auto",
 ) -> tuple[Any, Any]:
-    """Picks ``keep`` filters one by one, each covering the most clusters not covered yet (REPrune, Eq. 6-7).
+    """Picks `keep` filters one by one, each covering the most clusters not covered yet (REPrune, Eq. 6-7).
 
-    The gain of filter i is the number of channels j whose cluster ``labels[i, j]`` no picked filter covers.
+    The gain of filter i is the number of channels j whose cluster `labels[i, j]` no picked filter covers.
     Greedy coverage reaches at least 1 - 1/e of the best coverage there is. Once all is covered, gains are 0
     and the tie rule goes on.
 
     Args:
-        labels: ``[O, I]`` integers >= 0: the cluster of kernel (i, j) within channel j; numpy or torch.
+        labels: `[O, I]` integers >= 0: the cluster of kernel (i, j) within channel j; numpy or torch.
         keep: filters to pick, 1 to O.
-        seed: any integer; together with ``name`` it fixes how ties are broken (see
+        seed: any integer; together with `name` it fixes how ties are broken (see
             :mod:`reprune.clustering.reference.ties`).
-        ties: ``"random"``, uniform among the tied; ``"norm"``, the larger of ``norms``, then random.
-        norms: ``[O]`` numbers, the L2 norms of the filters; for ``ties="norm"`` only.
+        ties: `"random"`, uniform among the tied; `"norm"`, the larger of `norms`, then random.
+        norms: `[O]` numbers, the L2 norms of the filters; for `ties="norm"` only.
         name: the layer's name, so that layers with one seed break their ties differently.
-        backend: ``"auto"``, ``"reference"``, ``"cpp"`` or ``"triton"``.
+        backend: `"auto"`, `"reference"`, `"cpp"` or `"triton"`.
 
     Returns:
-        ``(order, gains)``, int64 ``[keep]`` each: the filters in the order picked and what each covered
+        `(order, gains)`, int64 `[keep]` each: the filters in the order picked and what each covered
         newly.
 
     Raises:
-        ValueError, TypeError: wrong shape or dtype, a negative label, ``keep`` outside 1..O, unknown
-        ``ties``, more than 2^30 filters or channels, or 4,096 filters with backend "triton".
+        ValueError, TypeError: wrong shape or dtype, a negative label, `keep` outside 1..O, unknown
+        `ties`, more than 2^30 filters or channels, or 4,096 filters with backend "triton".
         BackendUnavailable: the backend cannot run here.
+
+    Examples:
+        Of three filters the first two have the same clusters, so one of them and the third cover all four:
+
+        >>> import numpy as np, reprune
+        >>> labels = np.array([[0, 0], [0, 0], [1, 1]])
+        >>> order, gains = reprune.max_coverage(labels, 2)
+        >>> 2 in order, gains.tolist()
+        (True, [2, 2])
     """
     chosen = resolve(backend, device_of(labels))
     text(name, "name")
@@ -91,7 +100,7 @@ def max_coverage(
 
 
 def _checked_norms(ties: str, norms: object, O: int) -> npt.NDArray[np.float64] | None:
-    """The norms [O] by which ties are broken; None for ``ties="random"``."""
+    """The norms [O] by which ties are broken; None for `ties="random"`."""
     one_of(ties, "ties", TIES)
     if (ties == "norm") != (norms is not None):
         raise ValueError("norms: expected with ties='norm', and only then")

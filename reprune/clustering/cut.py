@@ -29,22 +29,28 @@ def cut(
 @overload
 def cut(Z: Sequence[torch.Tensor], height: Height, *, backend: str = "auto") -> list[torch.Tensor]: ...
 def cut(Z: Any, height: Height, *, backend: str = "auto") -> Any:
-    """Labels of the clusters below ``height``: all merges with height <= ``height`` count.
+    """Labels of the clusters below `height`: all merges with height <= `height` count.
 
-    As ``scipy.cluster.hierarchy.fcluster(Z, height, "distance")``, except that labels start at 0 and are
+    As `scipy.cluster.hierarchy.fcluster(Z, height, "distance")`, except that labels start at 0 and are
     numbered by first appearance.
 
     Args:
-        Z: dendrograms as :func:`linkage` gives them, ``[n-1, 4]``, ``[B, n-1, 4]`` or a list of ``[n_b - 1,
+        Z: dendrograms as :func:`linkage` gives them, `[n-1, 4]`, `[B, n-1, 4]` or a list of ``[n_b - 1,
             4]``; where heights are not sorted, a merge counts only if all merges below it do.
-        height: one number, or one per problem ``[B]``.
-        backend: ``"auto"``, ``"reference"``, ``"cpp"``.
+        height: one number, or one per problem `[B]`.
+        backend: `"auto"`, `"reference"`, `"cpp"`.
 
     Returns:
-        int32 labels ``[n]``, ``[B, n]`` or a list of ``[n_b]``.
+        int32 labels `[n]`, `[B, n]` or a list of `[n_b]`.
 
     Raises:
         ValueError, TypeError: wrong shape, ids that name no cluster or one twice, NaN.
+
+    Examples:
+        >>> import numpy as np, reprune
+        >>> Z = reprune.linkage(np.array([[0.0], [1.0], [5.0], [8.0]]))
+        >>> reprune.cut(Z, 2.0)
+        array([0, 0, 1, 2], dtype=int32)
     """
     ragged = isinstance(Z, (list, tuple)) and any(np.ndim(z) == 2 for z in Z)
     functions = module(resolve(backend, device_of(Z[0]) if ragged else device_of(Z)))

@@ -34,24 +34,24 @@ def linkage(
 def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
     """Agglomerative clustering of points by Euclidean distance.
 
-    Clusters A and B merge in the order of their height, with ``d(.,.)`` the Euclidean distance:
+    Clusters A and B merge in the order of their height, with `d(.,.)` the Euclidean distance:
 
     ==============  ==========================================================================
-    ``"ward"``      ``sqrt(2 |A||B| / (|A|+|B|)) * d(mean of A, mean of B)``
-    ``"single"``    smallest ``d(a, b)`` for a in A, b in B
-    ``"complete"``  largest ``d(a, b)``
-    ``"average"``   mean ``d(a, b)``
+    `"ward"` `sqrt(2 |A||B| / (|A|+|B|)) * d(mean of A, mean of B)`
+    `"single"`    smallest `d(a, b)` for a in A, b in B
+    `"complete"`  largest `d(a, b)`
+    `"average"`   mean `d(a, b)`
     ==============  ==========================================================================
 
     Args:
-        points: ``[n, d]`` one problem, ``[B, n, d]`` a batch, or a list of ``[n_b, d]``; numpy or torch, any
+        points: `[n, d]` one problem, `[B, n, d]` a batch, or a list of `[n_b, d]`; numpy or torch, any
             real dtype (float16, bfloat16 and float32 are read as they are, integers as float64), any strides.
         method: the linkage.
-        backend: ``"auto"``, ``"reference"``, ``"cpp"`` or ``"triton"``.
+        backend: `"auto"`, `"reference"`, `"cpp"` or `"triton"`.
 
     Returns:
-        ``Z [n-1, 4]``, ``[B, n-1, 4]`` or a list of ``[n_b - 1, 4]``: float64 in scipy's form, row k = (id,
-        id, height, size) of the cluster with id ``n + k``, rows sorted by height and ids within a row. numpy
+        `Z [n-1, 4]`, `[B, n-1, 4]` or a list of `[n_b - 1, 4]`: float64 in scipy's form, row k = (id,
+        id, height, size) of the cluster with id `n + k`, rows sorted by height and ids within a row. numpy
         in, numpy out; torch in, torch out on the same device.
 
     Of equally high merges the one of the smallest numbers comes first, a cluster going by the largest number
@@ -68,9 +68,22 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
         ValueError, TypeError: wrong shape, no points, NaN or infinity, unknown method or backend; another
             method than ward with the backend "triton"; more than 2^30 points, or 2^24 of more than one
             coordinate by "ward".
-        MemoryError: "complete" and "average" keep the distances of all points of a problem, ``8 n^2`` bytes,
+        MemoryError: "complete" and "average" keep the distances of all points of a problem, `8 n^2` bytes,
             and there is less; where that suffices, fewer problems are worked on at a time.
         BackendUnavailable: the backend cannot run here.
+
+    Examples:
+        >>> import numpy as np, reprune
+        >>> points = np.array([[0.0, 0.0], [0.0, 1.0], [5.0, 0.0], [5.0, 3.0]])
+        >>> reprune.linkage(points)
+        array([[0.        , 1.        , 1.        , 2.        ],
+               [2.        , 3.        , 3.        , 2.        ],
+               [4.        , 5.        , 7.21110255, 4.        ]])
+
+        Many small problems at once:
+
+        >>> reprune.linkage(np.random.default_rng(0).normal(size=(1000, 32, 9))).shape
+        (1000, 31, 4)
     """
     one_of(method, "method", reference.METHODS)
     ragged = isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 for p in points)

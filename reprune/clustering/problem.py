@@ -48,7 +48,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class LayerProblem:
-    """One group of channels that is selected as one; the label tables of its producers stand side by side."""
+    """A group of channels that is selected as one.
+
+    The label matrices of the layers that produce it are concatenated along channels.
+    """
 
     name: str
     """Goes into the hash that breaks ties."""

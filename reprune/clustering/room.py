@@ -33,7 +33,7 @@ def threads_within(needs: Sequence[int], what: str, instead: str) -> int:
     threads = sum(total <= free for total in accumulate(needs))
     if threads == 0:
         raise MemoryError(
-            f"{what}: expected {needs[0] / 1e9:.2f} GB of memory, got {free / 1e9:.2f} GB; {instead}"
+            f"{what}: expected {needs[0] / 1e9:.2f} GB of memory; got {free / 1e9:.2f} GB; {instead}"
         )
     return threads
 

@@ -29,27 +29,34 @@ def select_filters(
 ) -> Selection:
     """Selects the filters of one layer by REPrune's criterion.
 
-    The kernels ``weight[:, j]`` of every input channel j are clustered by Ward linkage. All channels are cut
-    at one height, the largest at which any of them makes its ``O - keep``-th merge (Eq. 5), so that each ends
-    with at most ``keep`` clusters. Then ``keep`` filters are picked greedily to cover the most clusters
+    The kernels `weight[:, j]` of every input channel j are clustered by Ward linkage. All channels are cut
+    at one height, the largest at which any of them makes its `O - keep`-th merge (Eq. 5), so that each ends
+    with at most `keep` clusters. Then `keep` filters are picked greedily to cover the most clusters
     (Eq. 6-7). Any finite weights are clustered right, by the rule and with the heights of :func:`linkage`:
     every backend but "triton", which breaks ties between merges otherwise, gives the same selection to the
     last bit.
 
     Args:
-        weight: ``[O, I, ...]``, the weight of a convolution or linear layer; numpy or torch, any real dtype
+        weight: `[O, I, ...]`, the weight of a convolution or linear layer; numpy or torch, any real dtype
             and strides.
         keep: filters to keep, 1 to O.
-        seed: any integer; with ``name`` it fixes how ties are broken, the same on every backend.
-        ties: ``"random"``, uniform among the tied (the paper's rule); ``"norm"``, the filter with the larger
+        seed: any integer; with `name` it fixes how ties are broken, the same on every backend.
+        ties: `"random"`, uniform among the tied (the paper's rule); `"norm"`, the filter with the larger
             L2 norm; norms below 1e-300 of the largest weight count as 0.
         name: the layer's name.
-        backend: ``"auto"``, ``"reference"``, ``"cpp"`` or ``"triton"``.
+        backend: `"auto"`, `"reference"`, `"cpp"` or `"triton"`.
 
     Raises:
-        ValueError, TypeError: wrong shape, NaN or infinity, ``keep`` outside 1..O, unknown ``ties`` or
-            ``backend``, more than 2^30 filters or channels, or 2^24 filters of larger kernels than 1x1.
+        ValueError, TypeError: wrong shape, NaN or infinity, `keep` outside 1..O, unknown `ties` or
+            `backend`, more than 2^30 filters or channels, or 2^24 filters of larger kernels than 1x1.
         BackendUnavailable: the backend cannot run here.
+
+    Examples:
+        >>> import torch, reprune
+        >>> weight = torch.nn.Conv2d(16, 32, 3).weight
+        >>> selection = reprune.select_filters(weight, keep=8)
+        >>> selection.keep.shape, selection.labels.shape
+        (torch.Size([8]), torch.Size([32, 16]))
     """
     chosen = resolve(backend, device_of(weight))
     shape = shape_of(weight)
@@ -89,13 +96,13 @@ def select_layers(
 ) -> list[Selection]:
     """Selects many layers at once; trusts its arguments.
 
-    With ``backend="triton"`` tables may be tensors, and labels are tensors on the GPU; all else is on the
+    With `backend="triton"` tables may be tensors, and labels are tensors on the GPU; all else is on the
     host, brought there by one copy at the end.
 
-    ``labels=False`` leaves the labels of the selections empty on the host: they take as much memory as the
+    `labels=False` leaves the labels of the selections empty on the host: they take as much memory as the
     kernels of a Linear layer.
 
-    ``progress`` is called on this thread with the number of layers done so far; what it raises ends the work.
+    `progress` is called on this thread with the number of layers done so far; what it raises ends the work.
     """
     results = [_keep_all(p) if p.keep == p.tables[0].shape[1] else None for p in problems]
     todo = [k for k, result in enumerate(results) if result is None]

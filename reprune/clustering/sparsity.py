@@ -22,24 +22,29 @@ def keep_counts(
     """Channels to keep in every layer, by one threshold on the BatchNorm scales of all layers.
 
     With G all \\|gamma\\| of all layers and F their distribution function, the threshold is
-    ``g* = inf{g in G : F(g) >= sparsity}`` (Eq. 8), and a layer loses its channels with ``|gamma| <= g*``
+    `g* = inf{g in G : F(g) >= sparsity}` (Eq. 8), and a layer loses its channels with `|gamma| <= g*`
     (Eq. 9).
 
     Args:
-        gammas: ``{layer: gamma [O]}``; the absolute value is taken. numpy or torch.
-        sparsity: share of all channels to lose, in (0, 1). For ``sparsity = count / total`` in floating
-            point, exactly ``count`` gammas lie at or below the threshold (more only where gammas tie with
+        gammas: `{layer: gamma [O]}`; the absolute value is taken. numpy or torch.
+        sparsity: share of all channels to lose, in (0, 1). For `sparsity = count / total` in floating
+            point, exactly `count` gammas lie at or below the threshold (more only where gammas tie with
             it: this is the paper's rule to the letter, and all that tie go, which :func:`make_plan` does not
             do).
         min_keep: no layer keeps fewer (a layer of fewer channels keeps all).
         round_to: what is kept is rounded up to a multiple of this, at most to O.
 
     Returns:
-        ``{layer: channels to keep}`` in the order given.
+        `{layer: channels to keep}` in the order given.
 
     Raises:
-        ValueError: ``sparsity`` outside (0, 1); no gammas; NaN; all gammas equal, where no threshold tells
+        ValueError: `sparsity` outside (0, 1); no gammas; NaN; all gammas equal, where no threshold tells
             channels apart.
+
+    Examples:
+        >>> import numpy as np, reprune
+        >>> reprune.keep_counts({"conv1": np.array([0.1, 0.9]), "conv2": np.array([0.2, 0.3, 0.8])}, 0.4)
+        {'conv1': 1, 'conv2': 2}
     """
     share = _share(sparsity)
     least, multiple = integer(min_keep, "min_keep", 1), integer(round_to, "round_to", 1)
@@ -57,13 +62,13 @@ class Ranking:
 
     That is the order of \\|gamma\\|, and where all differ the counts are those of :func:`keep_counts`. Equal
     ones say nothing about each other, so of these the layers lose the same share: the i-th of the t in a
-    layer leaves at ``(i + 1/2) / t``. So never more leave than the sparsity asks for, however many tie.
+    layer leaves at `(i + 1/2) / t`. So never more leave than the sparsity asks for, however many tie.
     """
 
     def __init__(self, gammas: Mapping[str, Any], present: Mapping[str, int] | None = None) -> None:
         """`present`: how many channels of a layer are there; the others, whose gamma is 0, left before all.
 
-        Raises ``ValueError`` as :func:`keep_counts` does.
+        Raises `ValueError` as :func:`keep_counts` does.
         """
         keys = []
         self._sizes: dict[str, int] = {}
@@ -99,7 +104,7 @@ def _magnitudes(gammas: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float64]]
     """{layer: |gamma| [O]}, which are not all the same."""
     magnitudes = {}
     if not isinstance(gammas, Mapping):
-        raise TypeError(f"gammas: expected {{layer: numbers}}, got {shown(gammas)}")
+        raise TypeError(f"gammas: expected {{layer: numbers}}; got {shown(gammas)}")
     for layer, gamma in gammas.items():
         try:
             values = to_floats(gamma, f"gammas[{layer!r}]")
@@ -126,13 +131,13 @@ def uniform_counts(
     sparsity``.
 
     Args:
-        sizes: ``{layer: O}``.
+        sizes: `{layer: O}`.
         sparsity: share of the channels to lose, in (0, 1).
         min_keep: no layer keeps fewer (a layer of fewer channels keeps all).
         round_to: what is kept is rounded up to a multiple of this, at most to O.
 
     Returns:
-        ``{layer: channels to keep}`` in the order given.
+        `{layer: channels to keep}` in the order given.
     """
     share = _share(sparsity)
     least, multiple = integer(min_keep, "min_keep", 1), integer(round_to, "round_to", 1)
@@ -144,17 +149,17 @@ def uniform_counts(
 
 
 def _share(sparsity: float) -> float:
-    share = number(sparsity, "sparsity", "a number between 0 and 1", "; ")
+    share = number(sparsity, "sparsity", "a number between 0 and 1")
     if not 0 < share < 1:
         raise ValueError(f"sparsity: expected a number between 0 and 1; got {sparsity!r}")
     return share
 
 
 def _rank(share: float, n: int) -> int:
-    """The smallest count with ``count / n >= share`` in floating point.
+    """The smallest count with `count / n >= share` in floating point.
 
-    Division rounds correctly, so ``share = c / m`` compares equal to every count / n that is the same
-    fraction. The product ``share * n`` does not have that: it only tells where to begin.
+    Division rounds correctly, so `share = c / m` compares equal to every count / n that is the same
+    fraction. The product `share * n` does not have that: it only tells where to begin.
     """
     count = min(max(math.ceil(share * n), 1), n)
     while count > 1 and (count - 1) / n >= share:

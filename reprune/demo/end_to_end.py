@@ -1,4 +1,4 @@
-"""The demo from end to end: train dense, train again and prune meanwhile, measure, write."""
+"""The demo from end to end: train dense, train again while pruning, measure, write."""
 
 import copy
 import time
@@ -30,15 +30,15 @@ REPEATS = {1: 200, 64: 60}  # batch size -> timed runs
 
 
 def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | None = None) -> Report:
-    """Run the demo and leave the networks, the plan and a picture of it in the folder ``out``.
+    """Run the demo and leave the networks, the plan and a picture of it in the folder `out`.
 
-    ``quick`` trains two epochs on half of the images, and times less: a rehearsal, not a result.
-    ``progress`` is called with (stage, done, total).
+    `quick` trains two epochs on half of the images, and times less: a rehearsal, not a result.
+    `progress` is called with (stage, done, total).
 
     How much it trains and on how many threads depends on how long a few steps take here.
 
     Raises:
-        TimeoutError: it took longer than ``pace.LIMIT`` all the same.
+        TimeoutError: it took longer than `pace.LIMIT` all the same.
     """
     _require("mlxtend", "matplotlib")
     out.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ WARM_UP = 0.2  # part of the steps in which the learning rate rises
 
 
 def optimizer_for(model: nn.Module) -> torch.optim.SGD:
-    """The optimizer of the demo; ``fit`` sets its learning rate."""
+    """The optimizer of the demo; `fit` sets its learning rate."""
     return torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
@@ -29,10 +29,10 @@ def fit(
     after_epoch: Callable[[], object] | None = None,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Train in place for ``epochs`` passes with ``peak`` as the largest learning rate.
+    """Train in place for `epochs` passes with `peak` as the largest learning rate.
 
-    ``after_epoch`` is called at the end of each: the place for a pruner's ``step``.
-    ``progress`` is called with (steps done, steps).
+    `after_epoch` is called at the end of each: the place for a pruner's `step`.
+    `progress` is called with (steps done, steps).
     """
     generator = torch.Generator().manual_seed(seed)
     count = len(digits.train_images)
@@ -57,7 +57,7 @@ def fit(
 
 
 def accuracy(model: nn.Module, digits: Digits) -> float:
-    """Share of the test images that ``model`` names rightly, in 0..1."""
+    """Share of the test images that `model` names rightly, in 0..1."""
     model.eval()
     hits = 0
     with torch.inference_mode():

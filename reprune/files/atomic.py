@@ -27,13 +27,13 @@ PREFIX, SUFFIX = ".reprune-", ".tmp"
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` when the block ends, on the disk by then.
 
-    After an error, or if the process is killed, `path` is as it was.  A link stays and what it points to is
-    replaced; a file that is replaced hands on its mode and owner, a new one gets its mode by the umask.  A
-    FIFO and a character device (``/dev/null``) are written to, at the end.  What killed writers left in the
+    After an error, or if the process is killed, `path` is as it was. A link stays and what it points to is
+    replaced; a file that is replaced hands on its mode and owner, a new one gets its mode by the umask. A
+    FIFO and a character device (`/dev/null`) are written to, at the end. What killed writers left in the
     folder is removed.
 
-    Raises ``OSError`` (``FileNotFoundError`` for a missing folder, ``IsADirectoryError``,
-    ``PermissionError``, no space left) and ``ValueError`` for a path that is no place for a file.
+    Raises `OSError` (`FileNotFoundError` for a missing folder, `IsADirectoryError`,
+    `PermissionError`, no space left) and `ValueError` for a path that is no place for a file.
     """
     name, before = _looked_at(path)
     if before is not None and not stat.S_ISREG(before.st_mode):
@@ -77,12 +77,12 @@ def check_place(path: str | os.PathLike[str]) -> None:
 
 
 def name_of(path: str | os.PathLike[str]) -> str:
-    """`path` as text; ``TypeError`` or ``ValueError`` if it cannot name a file."""
+    """`path` as text; `TypeError` or `ValueError` if it cannot name a file."""
     if not isinstance(path, (str, bytes, os.PathLike)):
-        raise TypeError(f"path: expected the name of a file, got {path!r}")
+        raise TypeError(f"path: expected the name of a file; got {path!r}")
     name = os.fsdecode(path)
     if "\0" in name or not name:
-        raise ValueError(f"path: expected the name of a file, got {name!r}")
+        raise ValueError(f"path: expected the name of a file; got {name!r}")
     return name
 
 
@@ -96,12 +96,12 @@ def _looked_at(path: str | os.PathLike[str]) -> tuple[str, os.stat_result | None
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"the folder of {name} does not exist") from None
         if not os.path.basename(name):
-            raise ValueError(f"path: expected the name of a file, got {name!r}") from None
+            raise ValueError(f"path: expected the name of a file; got {name!r}") from None
         return name, None
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(f"{name} is a folder; expected the name of a file")
     if stat.S_ISBLK(found.st_mode) or stat.S_ISSOCK(found.st_mode):
-        raise ValueError(f"{name}: expected the name of a file, got a disk or a socket")
+        raise ValueError(f"{name}: expected the name of a file; got a disk or a socket")
     if not os.access(name, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise PermissionError(f"{name}: it may not be written to")
     return name, found

@@ -21,21 +21,21 @@ def built_of(model: nn.Module, optimizer: Any, others: Mapping[str, Any]) -> dic
 
 
 def check_belong(model: nn.Module, optimizer: Any, pruner: Any) -> None:
-    """Raise ``TypeError`` or ``ValueError`` unless `pruner` prunes `model` with `optimizer`."""
+    """Raise `TypeError` or `ValueError` unless `pruner` prunes `model` with `optimizer`."""
     if not isinstance(pruner, Pruner):
-        raise TypeError(f"pruner: expected a reprune.Pruner, got a {type(pruner).__name__}")
+        raise TypeError(f"pruner: expected a reprune.Pruner; got a {type(pruner).__name__}")
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got a {type(model).__name__}")
+        raise TypeError(f"model: expected a torch.nn.Module; got a {type(model).__name__}")
     if unwrap(model)[0] is not pruner.model:
-        raise ValueError("model: expected the one that the pruner was made with, got another")
+        raise ValueError("model: expected the one that the pruner was made with; got another")
     if Keeper(optimizer).held().keys() != Keeper(pruner.optimizer).held().keys():
-        raise ValueError("optimizer: expected the one that the pruner was made with, got another")
+        raise ValueError("optimizer: expected the one that the pruner was made with; got another")
 
 
 def check_alike(
     content: Mapping[str, Any], model: nn.Module, optimizer: Any, others: Mapping[str, Any]
 ) -> None:
-    """Raise ``ValueError`` unless the objects given are built as those in `content`, that of a file."""
+    """Raise `ValueError` unless the objects given are built as those in `content`, that of a file."""
     if content["others"].keys() != others.keys():
         raise ValueError(
             f"others: it has {_listed(content['others'])}, given are {_listed(others)}; give the same"
@@ -73,7 +73,7 @@ def check_alike(
 def check_tensors(
     content: Mapping[str, Any], model: nn.Module, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raise ``ValueError`` unless `model`, with tensors of `shapes`, has room for its state in `content`."""
+    """Raise `ValueError` unless `model`, with tensors of `shapes`, has room for its state in `content`."""
     mine, theirs = plain_state(model), content["model"]
     if mine.keys() != theirs.keys():
         name = min(mine.keys() ^ theirs.keys())
@@ -90,7 +90,7 @@ def check_tensors(
 def check_states(
     content: Mapping[str, Any], model: nn.Module, optimizer: Any, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raise ``ValueError`` if a state of a parameter in `shapes` has another shape and is not one number."""
+    """Raise `ValueError` if a state of a parameter in `shapes` has another shape and is not one number."""
     names = {id(p): name for name, p in named_parameters(unwrap(model)[0]).items()}
     held = [names.get(id(p), "") for group in optimizer.param_groups for p in group["params"]]
     for number, values in content["optimizer"]["state"].items():

@@ -1,4 +1,4 @@
-"""Nested state, as PyTorch's ``state_dict()`` returns it, as JSON and a list of tensors, and back.  No
+"""Nested state, as PyTorch's `state_dict()` returns it, as JSON and a list of tensors, and back. No
 pickle."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BITS = 12_000  # of an integer: Python reads no decimal number of more than 4,30
 def encode(value: Any, tensors: list[Tensor], where: str) -> Any:
     """`value` as what JSON can hold; its tensors are appended to `tensors`.
 
-    Dictionaries, lists, tuples, tensors, arrays of numbers and plain values; ``ValueError`` that names
+    Dictionaries, lists, tuples, tensors, arrays of numbers and plain values; `ValueError` that names
     `where` for others, and for what contains itself.
     """
     try:
@@ -35,7 +35,7 @@ def _encode(value: Any, tensors: list[Tensor], where: str) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, int) and value.bit_length() > BITS:
-        raise ValueError(f"{where}: expected an integer of at most {BITS} bits, got {value.bit_length()}")
+        raise ValueError(f"{where}: expected an integer of at most {BITS} bits; got {value.bit_length()}")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Tensor):
@@ -61,7 +61,7 @@ def _encode(value: Any, tensors: list[Tensor], where: str) -> Any:
 
 
 def decode(value: Any, tensors: Sequence[Tensor]) -> Any:
-    """What :func:`encode` was given; ``ValueError`` if `value` is not what it returned.
+    """What :func:`encode` was given; `ValueError` if `value` is not what it returned.
 
     Takes no more memory than a small multiple of `value`.
     """

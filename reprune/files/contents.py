@@ -15,7 +15,7 @@ from ..modules.wrappers import plain_names, unwrap
 def contents(model: nn.Module) -> dict[str, Tensor]:
     """The state of the network inside all wrappers of `model`, by its plain names; tied tensors once.
 
-    ``ValueError`` that names what is in the state and cannot be written and put back.
+    `ValueError` that names what is in the state and cannot be written and put back.
     """
     model = unwrap(model)[0]
     plain = plain_names(model)

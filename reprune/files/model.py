@@ -1,4 +1,4 @@
-"""Files: a pruned model's tensors and the plan that makes the full model fit them.  No pickle."""
+"""Files: a pruned model's tensors and the plan that makes the full model fit them. No pickle."""
 
 from __future__ import annotations
 
@@ -31,14 +31,30 @@ FORMAT = 1
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write `model` and the plan that pruned it (none if it is whole) to a safetensors file.
+    """Writes `model` and the plan that pruned it to a safetensors file.
 
-    The file is complete or not there, see :func:`reprune.files.atomic.atomic_write`; its head carries a
-    checksum of everything in it.  The same model gives the same bytes.  Of a model in torch.compile,
-    DistributedDataParallel or AveragedModel it is the network inside, and so for its parts; of a part of a
-    pruned network it is that part.
+    The file is complete or not there (:func:`reprune.files.atomic.atomic_write`), and its head carries a
+    checksum of everything in it. The same model gives the same bytes.
 
-    Raises ``ValueError`` that names a state that a file cannot hold or :func:`load` could not put back.
+    Args:
+        model: A pruned network, or one that was never pruned. Of a model in torch.compile,
+            DistributedDataParallel or AveragedModel the network inside is written, and so for its parts; of
+            a part of a pruned network, that part.
+        path: Name of the file.
+
+    Raises:
+        ValueError: The model has a state that a file cannot hold or :func:`load` could not restore.
+        OSError: The file cannot be written.
+
+    Examples:
+        >>> import tempfile, torch, reprune
+        >>> from torch import nn
+        >>> build = lambda: nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Conv2d(16, 8, 3))
+        >>> small, plan = reprune.prune(build(), torch.randn(2, 3, 8, 8), keep={"0": 4})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     reprune.save(small, f"{folder}/small.safetensors")
+        ...     reprune.load(f"{folder}/small.safetensors", build())[0]
+        Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
     """
     plan = plan_of(unwrap(model)[0])
     head = {"format": FORMAT, "plan": None if plan is None else json.loads(plan.to_json())}
@@ -46,12 +62,23 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
-    """Make `model`, freshly built at full size, the network in the file at `path`, in place; returns it.
+    """Makes `model` the network in the file at `path`, in place.
 
-    A model in torch.compile, DataParallel or AveragedModel is changed inside.
+    Args:
+        path: A file that :func:`save` wrote.
+        model: The network as it is built, at full size. In torch.compile, DataParallel or AveragedModel it
+            is changed inside.
 
-    Raises ``FileNotFoundError``; ``ValueError`` for a file that is damaged, from a newer version, not
-    reprune's or of another model.  After an error the model is as it was.
+    Returns:
+        `model`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, from a newer version, not reprune's or of another model. Then the
+            model is as it was.
+
+    Examples:
+        :func:`save` has one.
     """
     inner = changeable(model)
     with _opened(path) as file:
@@ -85,7 +112,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
 
 
 def read_plan(path: str | os.PathLike[str]) -> PruningPlan:
-    """The plan in a file that :func:`save` wrote.  Errors as :func:`load`; ``ValueError`` if the model was
+    """The plan in a file that :func:`save` wrote. Errors as :func:`load`; `ValueError` if the model was
     whole."""
     with _opened(path) as file:
         plan = _plan_in(file, path)
@@ -105,7 +132,7 @@ def _plan_in(file: TensorFile, path: str | os.PathLike[str]) -> PruningPlan | No
         raise ValueError(f"{path}: the header is damaged") from None
     if version != FORMAT:
         raise ValueError(
-            f"{path}: this version of reprune reads files of format {FORMAT}, got format {version!r}; "
+            f"{path}: this version of reprune reads files of format {FORMAT}; got format {version!r}; "
             "use the version that wrote it, or a newer one"
         )
     with _naming(path):
@@ -122,7 +149,7 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _alike(one: torch.dtype, other: torch.dtype) -> bool:
-    """Can one take the place of the other?  Both are real, or complex, or neither."""
+    """Can one take the place of the other? Both are real, or complex, or neither."""
     return one.is_floating_point == other.is_floating_point and one.is_complex == other.is_complex
 
 

@@ -20,7 +20,7 @@ def generators() -> dict[str, Any]:
 
 
 def check(states: Any) -> None:
-    """Raise ``ValueError`` if these could not be set: they are, on generators made for that."""
+    """Raise `ValueError` if these could not be set: they are, on generators made for that."""
     try:
         torch.Generator().set_state(states["torch"])
         for state in states["cuda"][: torch.cuda.device_count()]:

@@ -46,7 +46,7 @@ START = '{"__metadata__":{"checksum":"'  # how a header begins; the checksum is 
 def write(path: str | os.PathLike[str], key: str, head: Any, tensors: Mapping[str, Tensor]) -> None:
     """Write `tensors` and, under `key` of the metadata, `head` as JSON; see :func:`atomic_write`.
 
-    Raises ``ValueError`` for a tensor that such a file cannot hold.
+    Raises `ValueError` for a tensor that such a file cannot hold.
     """
     for name, tensor in tensors.items():
         check_tensor(name, tensor)
@@ -76,7 +76,7 @@ def write(path: str | os.PathLike[str], key: str, head: Any, tensors: Mapping[st
 def opened(path: str | os.PathLike[str], key: str, writer: str) -> Iterator[TensorFile]:
     """The file at `path`, its head looked at.
 
-    Raises ``FileNotFoundError``, and ``ValueError`` if it is not whole or no file that `writer` wrote, here
+    Raises `FileNotFoundError`, and `ValueError` if it is not whole or no file that `writer` wrote, here
     and where its tensors are read.
     """
     name = name_of(path)
@@ -84,7 +84,7 @@ def opened(path: str | os.PathLike[str], key: str, writer: str) -> Iterator[Tens
         kind = os.stat(name).st_mode
     except FileNotFoundError:
         raise FileNotFoundError(f"{name}: no such file") from None
-    expected = f"{name}: expected a file that {writer} wrote, got"
+    expected = f"{name}: expected a file that {writer} wrote; got"
     if not stat.S_ISREG(kind):
         raise ValueError(f"{expected} a {'folder' if stat.S_ISDIR(kind) else 'FIFO, device or socket'}")
     with open(name, "rb", buffering=0) as file:
@@ -95,7 +95,7 @@ def opened(path: str | os.PathLike[str], key: str, writer: str) -> Iterator[Tens
 
 
 class UnreadableError(Exception):
-    """What a file is instead of one to read; :func:`opened` makes a ``ValueError`` of it that names the
+    """What a file is instead of one to read; :func:`opened` makes a `ValueError` of it that names the
     file."""
 
 
@@ -204,13 +204,13 @@ def _entry(fields: dict[str, Any]) -> Entry:
 
 
 def check_tensor(name: str, tensor: Tensor) -> None:
-    """Raise ``ValueError`` unless a file can hold `tensor`."""
+    """Raise `ValueError` unless a file can hold `tensor`."""
     if tensor.device.type == "meta":
-        raise ValueError(f"{name}: expected a tensor with values, got one on the device 'meta'")
+        raise ValueError(f"{name}: expected a tensor with values; got one on the device 'meta'")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
-        raise ValueError(f"{name}: expected a dense tensor, got a sparse, quantized or nested one")
+        raise ValueError(f"{name}: expected a dense tensor; got a sparse, quantized or nested one")
     if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
-        raise ValueError(f"{name}: expected a plain tensor, got a {type(tensor).__name__}")
+        raise ValueError(f"{name}: expected a plain tensor; got a {type(tensor).__name__}")
     if tensor.dtype not in NAMES:
         raise ValueError(f"{name}: tensors of {tensor.dtype} cannot be saved")
     if name == "__metadata__":

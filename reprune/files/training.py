@@ -31,16 +31,28 @@ def save_training(
     pruner: Pruner,
     others: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a safetensors file from which :func:`load_training` goes on, to the bit on the CPU.
+    """Writes a file from which :func:`load_training` resumes, bit-exact on the CPU.
 
-    In it are the states of model, optimizer and pruner (with the values of dropped channels), of all
-    `others` by name (learning-rate schedulers, a GradScaler, an AveragedModel: whatever has
-    ``state_dict()``; a ``torch.Generator``), and the global random number generators of PyTorch, Python and
-    numpy.
+    It holds the states of model, optimizer and pruner (with the values of dropped channels), of all `others`,
+    and the global random number generators of PyTorch, Python and numpy. The file is complete or not there:
+    it is written beside `path` and moved into place, so the one before stays until then. Of several
+    processes only one may write.
 
-    The file is complete or not there: it is written beside `path` and moved into place, so the one before
-    stays until then.  With several processes only one may write.  Raises ``ValueError`` for a state that is
-    not made of dictionaries, lists, plain values and tensors.
+    Args:
+        path: Name of the file, in the safetensors format.
+        model: The model that is trained.
+        optimizer: Its optimizer.
+        pruner: Its pruner.
+        others: By name, what else has a state: learning-rate schedulers, a GradScaler, an AveragedModel,
+            whatever has `state_dict()`, or a `torch.Generator`.
+
+    Raises:
+        ValueError: A state is not made of dictionaries, lists, plain values and tensors.
+        TypeError: One of `others` has no state.
+        OSError: The file cannot be written.
+
+    Examples:
+        :func:`load_training` has the loop.
     """
     given = _checked(others)
     check_belong(model, optimizer, pruner)
@@ -67,25 +79,38 @@ def load_training(
     pruner: Pruner,
     others: Mapping[str, Any] | None = None,
 ) -> None:
-    """Go on from a file that :func:`save_training` wrote; ``pruner.epoch`` epochs are done then.
+    """Resumes the training in a file that :func:`save_training` wrote; `pruner.epoch` epochs are done then.
 
     Build `model`, `optimizer`, `pruner` and `others` as at the start of the training, with the model at full
-    size::
+    size.
 
-        if os.path.exists(path):
-            reprune.load_training(path, model, optimizer, pruner, {"scheduler": scheduler})
-        for epoch in range(pruner.epoch, epochs):
-            train_one_epoch(model, optimizer)
-            scheduler.step()
-            pruner.step()
-            reprune.save_training(path, model, optimizer, pruner, {"scheduler": scheduler})
+    Args:
+        path: Name of the file.
+        model: The model that is trained.
+        optimizer: Its optimizer.
+        pruner: Its pruner.
+        others: By the same names, what else had a state.
 
-    Raises ``FileNotFoundError``; ``ValueError`` for a file that is damaged, from a newer version, not such a
-    file or of another training: another model, other settings of the pruner, another class of optimizer or
-    order of its parameters, `others` of other names or classes.  All of that is looked at before anything is
-    changed.  If a ``load_state_dict()`` then fails all the same, model, optimizer, pruner, its copies and the
-    random number generators are put back to the bit, and each of `others` is given the state that its
-    ``state_dict()`` told before.
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, from a newer version, not such a file or of another training:
+            another model, other settings of the pruner, another class of optimizer or order of its
+            parameters, `others` of other names or classes. All of that is looked at before anything is
+            changed. If a `load_state_dict()` fails all the same, model, optimizer, pruner, its copies and
+            the random number generators are restored bit-exactly, and each of `others` is given the state
+            that its `state_dict()` told before.
+
+    Examples:
+        A loop that may be interrupted at any moment and started again::
+
+            if os.path.exists(path):
+                reprune.load_training(path, model, optimizer, pruner, {"scheduler": scheduler})
+            for epoch in range(pruner.epoch, epochs):
+                train_one_epoch(model, optimizer)
+                scheduler.step()
+                pruner.step()
+                reprune.save_training(path, model, optimizer, pruner, {"scheduler": scheduler})
+            pruner.finalize()
     """
     content = _read(path)
     given = _checked(others)
@@ -114,7 +139,7 @@ def load_training(
 
 @contextlib.contextmanager
 def _as_value_error(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Let errors be a ``ValueError`` that names the file."""
+    """Let errors be a `ValueError` that names the file."""
     try:
         yield
     except MemoryError:
@@ -127,15 +152,15 @@ def _as_value_error(path: str | os.PathLike[str], what: str) -> Iterator[None]:
 
 
 def _checked(others: Any) -> dict[str, Any]:
-    """A copy of `others`; ``TypeError`` if something in it has no state."""
+    """A copy of `others`; `TypeError` if something in it has no state."""
     if others is not None and not isinstance(others, Mapping):
-        raise TypeError(f"others: expected a dictionary, got a {type(others).__name__}")
+        raise TypeError(f"others: expected a dictionary; got a {type(others).__name__}")
     for name, other in (others or {}).items():
         able = hasattr(other, "state_dict") and hasattr(other, "load_state_dict")
         if not able and not isinstance(other, torch.Generator):
             raise TypeError(
                 f"others[{name!r}]: expected something with state_dict() and load_state_dict(), or a "
-                f"torch.Generator, got {type(other).__name__}"
+                f"torch.Generator; got {type(other).__name__}"
             )
     return dict(others or {})
 
@@ -148,7 +173,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError(f"{path}: the header is damaged")
         if head["format"] != FORMAT:
             raise ValueError(
-                f"{path}: this version of reprune reads trainings of format {FORMAT}, got format "
+                f"{path}: this version of reprune reads trainings of format {FORMAT}; got format "
                 f"{head['format']!r}"
             )
         tensors = file.tensors()

@@ -18,7 +18,7 @@ from . import rng
 @contextmanager
 def all_or_nothing(pruner: Pruner, optimizer: Any, others: Mapping[str, Any]) -> Iterator[None]:
     """If the block ends with an error, put back the pruner, its model and copies, the optimizer and the
-    random number generators to the bit, and give each of `others` the state that its ``state_dict()`` told
+    random number generators to the bit, and give each of `others` the state that its `state_dict()` told
     before."""
     whole = [pruner.model, *pruner.copies, *(o for o in others.values() if isinstance(o, nn.Module))]
     modules = {id(m): m for module in whole for m in module.modules()}.values()

@@ -1,4 +1,4 @@
-"""Which channels of a model must leave together: label propagation, and its certificate."""
+"""Which channels of a model are coupled: label propagation, and its certificate."""
 
 from __future__ import annotations
 
@@ -96,12 +96,12 @@ def build_graph(
 
     `layers`: those whose output channels are decided about, "conv", "linear" or "all".
 
-    Groups that the certificate rejects are skipped with its reason.  ``progress("trace", done, total)`` is
-    called in between, as the passes come to the model's tensors.  The model is left as it was; it may be on
+    Groups that the certificate rejects are skipped with its reason. `progress("trace", done, total)` is
+    called in between, as the passes come to the model's tensors. The model is left as it was; it may be on
     the device "meta", where nothing is computed.
 
-    Raises ``ValueError`` that names the operation where the model fails or cannot be followed, and
-    ``TimeoutError`` after `time_limit` seconds.
+    Raises `ValueError` that names the operation where the model fails or cannot be followed, and
+    `TimeoutError` after `time_limit` seconds.
     """
     example = as_example(example_inputs)
     watch = Watch(progress, time_limit, len(named_tensors(model)))

@@ -21,9 +21,9 @@ class NotRepeatableError(Exception):
 
 
 def find_guilty(groups: Sequence[ChannelGroup], kept: AtomMask, certify: Certify) -> dict[str, str]:
-    """{group: why it must stay whole}; with these whole, what `kept` [atoms] keeps of the others is right.
+    """{group: why it cannot be pruned}; with these whole, what `kept` [atoms] keeps of the others is right.
 
-    A fault shows the channels that were at hand where the slice ran otherwise.  Where these are of one group,
+    A fault shows the channels that were at hand where the slice ran otherwise. Where these are of one group,
     it is to blame; of several, or if none of them was cut (the branch over there asked how wide a layer over
     here is), parts of the groups are tried alone.
 

@@ -1,6 +1,6 @@
 """The certificate: a sliced model is traced again, and must be the network that was traced.
 
-One trace cannot tell a constant size from a derived one.  So the model is sliced and traced again with the
+One trace cannot tell a constant size from a derived one. So the model is sliced and traced again with the
 labels that it kept: the same positions must unite, no new pin may appear, and the same operations
 must run with the same scalars.
 """
@@ -161,7 +161,7 @@ def _partings(trace: Trace, traced: TracedModel, stays: AtomMask | None, complet
     """Where the slice runs otherwise.
 
     That each edge joins an atom to itself is not enough: a roll by half of the channels exchanges two
-    members of an atom, and with other channels gone it may exchange none.  So the edges must be those of the
+    members of an atom, and with other channels gone it may exchange none. So the edges must be those of the
     full model without what left.
     """
 

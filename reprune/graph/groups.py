@@ -27,7 +27,7 @@ class Producer:
     kernel: Tensor
     """Effective kernels, output channels first: [O, I/groups, *sides]; of a Linear layer [O, I, 1]."""
     rows: Ints
-    """[A, w] output channels of each atom; w > 1 for grouped convolutions and chunks.  Where atoms have
+    """[A, w] output channels of each atom; w > 1 for grouped convolutions and chunks. Where atoms have
     different numbers of channels here, the first of each; -1 where an atom has none."""
     transposed: bool = False
     groups: int = 1
@@ -55,10 +55,10 @@ LAYERS = ("conv", "linear", "all")
 def find_groups(
     model: nn.Module, trace: Trace, labels: Mapping[Key, Ints], atoms: Atoms, layers: str = "conv"
 ) -> tuple[list[ChannelGroup], dict[str, str], dict[str, Ints]]:
-    """The groups of a traced model, in the order in which it runs, {layer: why it stays whole}, and
+    """The groups of a traced model, in the order in which it runs, {layer: why it cannot be pruned}, and
     {layer: [O] the atom of each output channel}.
 
-    `layers`: one of ``LAYERS``.  With "conv" a group is one that a convolution produces, and Linear layers
+    `layers`: one of `LAYERS`. With "conv" a group is one that a convolution produces, and Linear layers
     that share it follow; with "linear" it is one that only Linear layers produce.
     """
     called = _called(trace, labels)
@@ -113,7 +113,7 @@ def _called(trace: Trace, labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
 
 
 def _module_of(tensor: str) -> str:
-    """The layer that a tensor belongs to: ``conv`` of ``conv.parametrizations.weight.original0``."""
+    """The layer that a tensor belongs to: `conv` of `conv.parametrizations.weight.original0`."""
     parts = tensor.split(".")
     end = parts.index("parametrizations") if "parametrizations" in parts else len(parts) - 1
     return ".".join(parts[:end])
@@ -130,7 +130,7 @@ def _convolved(model: nn.Module, called: Mapping[str, Convolution], atoms: Atoms
 
 def _why(atoms: Atoms, channels: Ints) -> str:
     reasons = [atoms.pinned[atom] for atom in np.unique(channels).tolist() if atom in atoms.pinned]
-    return reasons[0] if reasons else "all its channels leave together or not at all"
+    return reasons[0] if reasons else "its channels are coupled into a single unit"
 
 
 def _in_order(values: Ints) -> Ints:

@@ -1,6 +1,6 @@
-"""Labels, and which of them live or die together.
+"""Labels, and which of them are coupled: kept or removed together.
 
-A *label* is one position of one dimension of one parameter or buffer, an ``int``.  Tracing a model collects
+A *label* is one position of one dimension of one parameter or buffer, an `int`. Tracing a model collects
 statements about labels; solving them gives *atoms*, the smallest sets of positions that can leave a network.
 """
 
@@ -34,7 +34,7 @@ class Constraints:
     meetings: list[Ints] = field(default_factory=list)
 
     def unite(self, a: Ints, b: Ints, why: str) -> None:
-        """Positions ``a[i]`` and ``b[i]`` live or die together; one that meets a fixed position must live."""
+        """Couple positions `a[i]` and `b[i]`: both are kept or both removed, and kept beside a fixed one."""
         if a is b:
             return
         if (
@@ -49,7 +49,7 @@ class Constraints:
             self.pin(np.maximum(a, b)[lone], why)
 
     def pin(self, a: Ints, why: str) -> None:
-        """The positions must live; ``why`` is told to the user."""
+        """The positions must live; `why` is told to the user."""
         self.pins.append((a, why))
 
     def meet(self, a: Ints, b: Ints) -> None:

@@ -34,7 +34,7 @@ def preserving(model: nn.Module, *inputs: Any) -> Iterator[Preserved]:
       far as operations run under a :class:`Guard` or a trace;
     - all generators of random numbers: torch's, Python's and numpy's;
     - what hooks hold, such as a list in which they record activations;
-    - autograd's and the backends' settings.  Gradients are off in between, and so is inference mode, whose
+    - autograd's and the backends' settings. Gradients are off in between, and so is inference mode, whose
       tensors could not be trained.
 
     Attributes of modules are not put back: run a copy (:mod:`reprune.modules.copying`).

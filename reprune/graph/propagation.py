@@ -75,7 +75,7 @@ class Propagation:
         self._viewed[of] = True
 
     def write(self, x: Tensor, dims: list[Dim], flows: bool, why: str) -> None:
-        """`x` was written in place.  A blank tensor adopts what is written, unless other views show parts
+        """`x` was written in place. A blank tensor adopts what is written, unless other views show parts
         of it."""
         known = self.state(x)
         shared = x in self._bases or x in self._viewed
@@ -105,7 +105,7 @@ class Propagation:
                 self.ledger.pin(labels, why)
 
     def unite(self, a: Dim, b: Dim, why: str) -> Dim:
-        """Two dimensions of one size meet; what the result carries.  A fixed one pins the other."""
+        """Two dimensions of one size meet; what the result carries. A fixed one pins the other."""
         if a is None or a is FREE or b is None or b is FREE:
             for one, other in ((a, b), (b, a)):
                 if one is None and other is not None and other is not FREE:

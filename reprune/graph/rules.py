@@ -1,6 +1,6 @@
 """The table: which rule follows labels through which ATen operation.
 
-Views and elementwise operations are not listed, ATen itself says which they are.  An operation without a rule
+Views and elementwise operations are not listed, ATen itself says which they are. An operation without a rule
 pins what reaches it; :func:`reprune.graph.register_rule` gives it one.
 """
 

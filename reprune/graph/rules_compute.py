@@ -40,7 +40,7 @@ def convolution(known: Propagation, call: Call, flows: bool) -> list[Ints]:
 def _grouped(
     known: Propagation, x: Tensor, incoming: Dim, kernel: Tensor, groups: int, transposed: bool
 ) -> Dim:
-    """Whole groups live or die: their input channels, their rows of the kernels, their output channels.
+    """Whole groups are kept or removed: input channels, rows of the kernels, output channels.
 
     Few wide groups (fewer than each has channels, as many in as out) lose an equal number of channels each
     instead: the same places in every group, of its input and of its output channels.
@@ -66,7 +66,7 @@ def _grouped(
 
 
 def _within_groups(known: Propagation, incoming: Dim, kernel: Tensor, groups: int) -> Dim:
-    """Place p of every group lives or dies: one column of the kernels and a row in each group."""
+    """Place p of every group is kept or removed: one column of the kernels and a row in each group."""
     rows, columns = known.state(kernel).dims[:2]
     if rows is None or rows is FREE or columns is None or columns is FREE:
         for dim in (rows, columns, incoming):
@@ -139,7 +139,7 @@ def _remember(known: Propagation, weight: Tensor, rows: Dim) -> None:
 
 
 def linear(known: Propagation, call: Call, flows: bool) -> list[Ints]:
-    """``x @ weight.T + bias``."""
+    """`x @ weight.T + bias`."""
     x, weight, bias = call["input"], call["weight"], call["bias"]
     scale = _contract(known, x, weight, 1)
     out = known.state(weight).dims[0]
@@ -160,7 +160,7 @@ def embedding(known: Propagation, call: Call, flows: bool) -> None:
 def roi_align(known: Propagation, call: Call, flows: bool) -> None:
     """Boxes cut out of an image and resampled: one for each box, in the channels of the image."""
     x, boxes = call["input"], call["rois"]
-    known.pin(x, f"is worked on by {call.func}", [k for k in range(x.dim()) if k != 1])
+    known.pin(x, f"is a spatial dimension of {call.func}", [k for k in range(x.dim()) if k != 1])
     known.pin(boxes, f"is a box of {call.func}")
     known.set(call.out, [None, known.state(x).dims[1], None, None], flows)
 
@@ -178,7 +178,7 @@ def batch_norm(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def group_norm(known: Propagation, call: Call, flows: bool) -> None:
-    """Whole groups live or die, since each is normalised by itself."""
+    """Whole groups are kept or removed, since each is normalised by itself."""
     x = call["input"]
     dims = list(known.state(x).dims)
     known.pin(x, "is normalised over", [k for k in range(x.dim()) if k != 1])
@@ -209,7 +209,7 @@ def layer_norm(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def weight_norm(known: Propagation, call: Call, flows: bool) -> None:
-    """``g * v / |v|``, each slice along `dim` by itself: what the norm runs over stays."""
+    """`g * v / |v|`, each slice along `dim` by itself: what the norm runs over stays."""
     v, g, dim = call["v"], call["g"], call["dim"]
     over = [k for k in range(v.dim()) if k != dim]
     known.pin(v, "is normalised over by a weight norm", over)

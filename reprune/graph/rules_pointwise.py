@@ -11,7 +11,7 @@ _ADDITIONS = frozenset({"add", "sub", "rsub"})
 
 
 def pointwise(known: Propagation, call: Call, flows: bool) -> None:
-    """Positions that meet in an element live or die together; a dimension of size 1 fits them all."""
+    """Positions that meet in an element are coupled; a dimension of size 1 fits them all."""
     tensors = call.tensors()
     for out in call.outputs():
         dims = [_meet(known, call, tensors, out, d) for d in range(out.dim())]

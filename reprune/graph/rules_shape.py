@@ -76,7 +76,7 @@ def _moved(known: Propagation, call: Call, x: Tensor, k: int, labels: Ints) -> l
         return _chunks(known, call, parts, varying, labels)
     (part,), (where,) = parts, varying
     if not where:
-        known.ledger.pin(labels, f"is picked by its number in {call.func}")
+        known.ledger.pin(labels, f"is indexed explicitly in {call.func}")
         return [{}]
     if len(where) == 1:
         line = _line(part, where[0])
@@ -117,7 +117,7 @@ def _line(part: Tensor, d: int) -> Ints:
 def _chunks(
     known: Propagation, call: Call, parts: list[Tensor], varying: list[list[int]], labels: Ints
 ) -> list[dict[int, Ints]]:
-    """Equal chunks unite with each other: they stay equal.  Others are cut at fixed places."""
+    """Equal chunks unite with each other: they stay equal. Others are cut at fixed places."""
     if all(len(where) <= 1 for where in varying) and not any(
         where == [] and p.numel() for p, where in zip(parts, varying, strict=True)
     ):
@@ -137,8 +137,8 @@ def _split(
 ) -> dict[int, Ints]:
     """One dimension became several (a view C -> g, C/g): one of them carries, the others unite.
 
-    Which one cannot be known from one trace.  Operations keep their channel dimension; of a view, the
-    longest part carries (groups are few, channels many).  The certificate rejects a wrong guess.
+    Which one cannot be known from one trace. Operations keep their channel dimension; of a view, the
+    longest part carries (groups are few, channels many). The certificate rejects a wrong guess.
     """
     longest = max(where, key=lambda e: (part.shape[e], e))
     d = known.choose(k if k in where and not call.func.is_view else longest)
@@ -148,7 +148,7 @@ def _split(
     if (row_of == FIXED).any() or not np.array_equal(
         row_of[rows], np.broadcast_to(np.arange(rows.shape[0])[:, None], rows.shape)
     ):
-        known.ledger.pin(labels, f"is moved beyond recognition by {call.func}")
+        known.ledger.pin(labels, f"is rearranged in an unsupported way by {call.func}")
         return {}
     first = labels[rows[:, 0]]
     known.ledger.unite(labels, first[row_of], f"is one block in {call.func}")
@@ -252,7 +252,7 @@ def as_strided(known: Propagation, call: Call, flows: bool) -> None:
     x = call["self"]
     if call.out is x and len(known.state(x).dims) == x.dim():
         return
-    known.pin(x, f"is moved beyond recognition by {call.func}")
+    known.pin(x, f"is rearranged in an unsupported way by {call.func}")
     known.set(call.out, [None] * call.out.dim(), flows)
 
 
@@ -280,7 +280,7 @@ def spatial(n: int) -> Callable[[Propagation, Call, bool], None]:
 
     def rule(known: Propagation, call: Call, flows: bool) -> None:
         x = call.tensors()[0]
-        known.pin(x, f"is worked on by {call.func}", list(range(x.dim() - n, x.dim())))
+        known.pin(x, f"is a spatial dimension of {call.func}", list(range(x.dim() - n, x.dim())))
         for out in call.outputs():
             known.set(out, [*known.state(x).dims[:-n], *[None] * n], flows)
 

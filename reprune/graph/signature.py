@@ -1,6 +1,6 @@
 """What of a call must stay the same when channels leave.
 
-One trace cannot tell a constant from a number made of a size (``C ** -0.5``, a branch on the width).  A
+One trace cannot tell a constant from a number made of a size (`C ** -0.5`, a branch on the width). A
 sliced model whose calls bear other scalars is not the model that was traced.
 """
 

@@ -56,7 +56,7 @@ class Convolution:
 
 
 class Call:
-    """One call of an ATen operation; arguments by their schema names: ``call["dim"]``."""
+    """One call of an ATen operation; arguments by their schema names: `call["dim"]`."""
 
     def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any = None) -> None:
         self.func, self.args, self.kwargs, self.out = func, args, kwargs, out
@@ -118,7 +118,7 @@ def storage_of(x: torch.Tensor) -> int | None:
 
 @functools.cache
 def base_name(func: Any) -> str:
-    """``aten::add_`` -> ``add``: an operation and its in-place form share a rule."""
+    """`aten::add_` -> `add`: an operation and its in-place form share a rule."""
     name = str(func._schema.name)
     name = name.removeprefix("aten::")
     return name if name.endswith("__") else name.rstrip("_")

@@ -50,7 +50,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows labels through a forward pass.
 
     `labels` are those of the model's tensors: fresh ones at first, and those that were kept when a sliced
-    model is traced again for its certificate, with the `choices` of the first trace.  With a `device`, the
+    model is traced again for its certificate, with the `choices` of the first trace. With a `device`, the
     one where the values are, a model on "meta" is traced without them.
     """
 
@@ -210,7 +210,7 @@ def run(
     under one trace.
 
     What the first pass leaves on the model can make the next another one: it fills a cache, initialises a
-    layer, counts.  Then there is a second pass in evaluation mode (and with ``twice`` in any case).
+    layer, counts. Then there is a second pass in evaluation mode (and with `twice` in any case).
     """
     model.eval()
     before, written = _attributes(model), trace.preserved.written

@@ -85,7 +85,7 @@ them."""
 
 
 def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]:
-    """Run `model` once and solve what the trace says.  The model is left as it was.
+    """Run `model` once and solve what the trace says. The model is left as it was.
 
     A large model is run without values, if it can be.
     """
@@ -174,5 +174,5 @@ def as_example(example_inputs: Any) -> Example:
     raise TypeError(
         "example_inputs: expected a tensor, a tuple of positional arguments or a dictionary of "
         "keyword arguments of "
-        f"the model, got {type(example_inputs).__name__}"
+        f"the model; got {type(example_inputs).__name__}"
     )

@@ -14,7 +14,7 @@ from .preserving import Preserved, written_by
 from .state import Call, storage_of
 
 _FILLED = {"zeros": 0, "ones": 1, "full": None, "empty": None}
-"""Names of operations that make a constant tensor, with ``new_`` before or ``_like`` behind too."""
+"""Names of operations that make a constant tensor, with `new_` before or `_like` behind too."""
 
 
 class NeedsValuesError(Exception):
@@ -25,7 +25,7 @@ class WithoutValues:
     """Computes operations of a model whose weights and inputs are on the device "meta".
 
     What depends on neither, such as a grid or a mask, is computed on `device`: code may keep such tensors for
-    later passes, and those of the user's are real.  A tensor on `device` that is written to without values
+    later passes, and those of the user's are real. A tensor on `device` that is written to without values
     has none from then on.
     """
 
@@ -38,7 +38,7 @@ class WithoutValues:
         return not x.is_meta and storage_of(x) not in self._hollow
 
     def __call__(self, call: Call, new: Container[int]) -> Any:
-        """The result of `call`; ``new``: the storages that operations of this run made."""
+        """The result of `call`; `new`: the storages that operations of this run made."""
         args, kwargs = call.args, call.kwargs
         if all(self.has_values(x) for x in call.tensors()):
             self._preserved.before(call, new)
@@ -78,7 +78,7 @@ def _is_meta(device: Any) -> bool:
 
 
 def on_real_device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], device: torch.device) -> Any:
-    """Call ``torch.tensor`` and the like, which make a tensor of numbers, on `device`, not on "meta"."""
+    """Call `torch.tensor` and the like, which make a tensor of numbers, on `device`, not on "meta"."""
     if func is Tensor.new_tensor and args[0].is_meta:
         x, numbers = args[:2]
         return torch.tensor(numbers, **{"dtype": x.dtype, **kwargs, "device": device})

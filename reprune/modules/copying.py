@@ -27,7 +27,7 @@ def shared_copy(model: nn.Module, new: Mapping[Tensor, Tensor]) -> nn.Module:
 def whole_copy(model: nn.Module) -> nn.Module:
     """A copy of `model` with tensors of its own.
 
-    It is that of :func:`copy.deepcopy`, which fails where something on a module cannot be copied.  Here that
+    It is that of :func:`copy.deepcopy`, which fails where something on a module cannot be copied. Here that
     is shared (a lock, a file, a stream), and a tensor with a history, such as a loss, is copied without it.
     """
     return _Copies({}, share=False).of_model(model)
@@ -104,7 +104,7 @@ class _Copies:
             return tensor.detach().clone()
 
     def _as_it_says(self, one: Any) -> bool:
-        """Copy `one` by its own ``__deepcopy__``; False if it has none, or that fails."""
+        """Copy `one` by its own `__deepcopy__`; False if it has none, or that fails."""
         if id(one) in self._memo:
             return True
         own = getattr(type(one), "__deepcopy__", None)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 def check_apart(tensors: Mapping[str, Tensor], names: Collection[str], what: str) -> None:
-    """Raise ``ValueError`` if one of `tensors` in `names` shares memory with another without being it.
+    """Raise `ValueError` if one of `tensors` in `names` shares memory with another without being it.
 
-    `what` would not know how to keep them in one.  Tensors that are one object under several names are tied,
+    `what` would not know how to keep them in one. Tensors that are one object under several names are tied,
     which is no sharing in this sense; neither are different parts of one storage.
     """
     storages: dict[int, dict[int, str]] = {}

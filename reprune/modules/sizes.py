@@ -46,7 +46,7 @@ def sync_layer_sizes(module: nn.Module) -> None:
 
 def current_weight(module: nn.Module) -> Tensor | None:
     """The weight that the next forward pass in evaluation mode takes, where it is computed too: by
-    ``torch.nn.utils.parametrize``, or by a hook (old ``weight_norm``, ``torch.nn.utils.prune``), which leaves
+    `torch.nn.utils.parametrize`, or by a hook (old `weight_norm`, `torch.nn.utils.prune`), which leaves
     it as a plain attribute, of the old size until the hook runs again, as it does here."""
     hooked = any(isinstance(module.__dict__.get(name), Tensor) for name in ("weight", "bias"))
     if "weight" in module._parameters and not hooked:

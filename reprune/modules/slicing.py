@@ -1,6 +1,6 @@
 """Slicing: keeping some positions of some dimensions of a model's parameters and buffers.
 
-The one place that changes shapes.  Everything is cut before anything is replaced, so an error leaves the
+The one place that changes shapes. Everything is cut before anything is replaced, so an error leaves the
 model as it was.
 """
 
@@ -51,7 +51,7 @@ def sliced_shape(shape: Sequence[int], kept: Mapping[int, Ints]) -> tuple[int, .
 
 @torch.inference_mode(False)
 def slice_model(model: nn.Module, slices: Slices) -> dict[Tensor, Tensor]:
-    """{tensor of the model: its slice} for every tensor that `slices` names.  The model is not changed."""
+    """{tensor of the model: its slice} for every tensor that `slices` names. The model is not changed."""
     tensors = named_tensors(model)
     new: dict[Tensor, Tensor] = {}
     for name, kept in slices.items():
@@ -64,7 +64,7 @@ def replacement(old: Tensor, value: Tensor, moved: Callable[[Tensor], Tensor] | 
     """What takes the place of `old` in a model: a parameter or buffer with another value.
 
     Gradient, and attributes that a training loop has left on a parameter and that have its shape, are
-    ``moved``; without that there is no gradient.
+    `moved`; without that there is no gradient.
     """
     if not isinstance(old, nn.Parameter):
         return value
@@ -81,7 +81,7 @@ def replace_tensors(
     model: nn.Module, new: Mapping[Tensor, Tensor], widths: Mapping[str, int] | None = None
 ) -> None:
     """Replace tensors of `model`, tied ones at every place, and set the sizes that its layers remember; those
-    of norms without tensors are given as `widths`.  ``ValueError`` if there is none of such a name."""
+    of norms without tensors are given as `widths`. `ValueError` if there is none of such a name."""
     for name in sorted((widths or {}).keys() - named_modules(model).keys()):
         raise ValueError(f"plan: made for a model with a norm named {name}; this model has none")
     for module in model.modules():
@@ -97,7 +97,7 @@ def replace_tensors(
 def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], meta: bool = False) -> nn.Module:
     """A smaller copy of `model` that shares every tensor that is not cut: for a look, not for training.
 
-    `widths`: the channels of norms without tensors.  With `meta` it has shapes only: its floating-point
+    `widths`: the channels of norms without tensors. With `meta` it has shapes only: its floating-point
     tensors are on the device "meta".
     """
     tensors = named_tensors(model)
@@ -110,7 +110,7 @@ def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], met
 
 def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, int]) -> nn.Module:
     """A copy of `model` with the tensors `new` by name, and norms without tensors of `widths`; all others are
-    shared.  Not for training."""
+    shared. Not for training."""
     tensors = named_tensors(model)
     other = shared_copy(model, {tensors[name]: tensor for name, tensor in new.items()})
     for module in other.modules():

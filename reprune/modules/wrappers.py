@@ -36,9 +36,9 @@ def inside(module: nn.Module) -> str | None:
 
 
 def unwrap(model: nn.Module) -> tuple[nn.Module, set[str]]:
-    """The user's own module inside all wrappers, and which of ``WRAPPERS`` were around it."""
+    """The user's own module inside all wrappers, and which of `WRAPPERS` were around it."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model: expected a torch.nn.Module, got {' '.join(repr(model).split())[:80]}")
+        raise TypeError(f"model: expected a torch.nn.Module; got {' '.join(repr(model).split())[:80]}")
     around: set[str] = set()
     while (attribute := inside(model)) is not None:
         around |= {kind.__name__ for kind in type(model).__mro__} & WRAPPERS.keys()
@@ -49,7 +49,7 @@ def unwrap(model: nn.Module) -> tuple[nn.Module, set[str]]:
 
 
 def changeable(model: nn.Module) -> nn.Module:
-    """The module inside all wrappers, if its parameters may be replaced there; else ``ValueError``."""
+    """The module inside all wrappers, if its parameters may be replaced there; else `ValueError`."""
     inner, around = unwrap(model)
     if "DistributedDataParallel" in around:
         raise ValueError(
@@ -100,14 +100,14 @@ def _plain(model: nn.Module, items: Iterable[tuple[str, T]]) -> dict[str, T]:
 
 
 def plain_state(model: nn.Module) -> dict[str, Any]:
-    """The ``state_dict()`` of the module inside all wrappers, by plain names."""
+    """The `state_dict()` of the module inside all wrappers, by plain names."""
     inner = unwrap(model)[0]
     plain = plain_names(inner)
     return {plain(name): value for name, value in inner.state_dict().items()}
 
 
 def load_plain_state(model: nn.Module, state: Mapping[str, Any]) -> None:
-    """Load what :func:`plain_state` returned; errors as ``load_state_dict``."""
+    """Load what :func:`plain_state` returned; errors as `load_state_dict`."""
     inner = unwrap(model)[0]
     plain = plain_names(inner)
     raw = {plain(name): name for name in inner.state_dict()}

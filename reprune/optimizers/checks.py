@@ -13,7 +13,7 @@ from .walk import walk
 
 
 def check_parameters(parameters: Parameters) -> None:
-    """Raise ``ValueError`` if something hangs on one of `parameters` that cannot move to another tensor.
+    """Raise `ValueError` if something hangs on one of `parameters` that cannot move to another tensor.
 
     That are hooks, and attributes which refer to parameters, to optimizers, or to tensors of another shape.
     """
@@ -24,7 +24,7 @@ def check_parameters(parameters: Parameters) -> None:
         ):
             if hooks:
                 raise ValueError(
-                    f"model: expected parameters without hooks, got {name} with one ({kind}), which cannot "
+                    f"model: expected parameters without hooks; got {name} with one ({kind}), which cannot "
                     "move to the smaller parameter that takes its place; remove it (its handle has remove()) "
                     "and register it again afterwards"
                 )
@@ -32,14 +32,14 @@ def check_parameters(parameters: Parameters) -> None:
             sliced = fits(value, parameter) and not isinstance(value, nn.Parameter)
             if not sliced and _holds_more(value):
                 raise ValueError(
-                    f"model: expected parameters without references to others or to optimizers, got {name} "
+                    f"model: expected parameters without references to others or to optimizers; got {name} "
                     f"with the attribute {attribute!r} ({type(value).__name__}), which cannot move to the "
                     "smaller parameter that takes its place; delete it, and set it again afterwards"
                 )
 
 
 def check_references(keeper: Keeper, parameters: Parameters) -> None:
-    """Raise ``ValueError`` if an optimizer refers to `parameters` elsewhere than in its groups."""
+    """Raise `ValueError` if an optimizer refers to `parameters` elsewhere than in its groups."""
     names = {id(parameter): name for name, parameter in parameters.items()}
     memory = {_memory(parameter): name for name, parameter in parameters.items()}
     grads = {_memory(p.grad): name for name, p in parameters.items() if p.grad is not None}
@@ -51,7 +51,7 @@ def check_references(keeper: Keeper, parameters: Parameters) -> None:
             name = name or (grads.get(at) if at else None)
         if name or (not found.in_state and _is_flat(found.value, count)):
             raise ValueError(
-                "optimizer: expected one that keeps parameters in its param_groups only, got "
+                "optimizer: expected one that keeps parameters in its param_groups only; got "
                 f"{found.path}, which {f'refers to {name}' if name else 'has the size of all of them'}: it "
                 "would go on with parameters that are not in the model any more.  Prune first and make the "
                 "optimizer afterwards, or use another"
@@ -59,7 +59,7 @@ def check_references(keeper: Keeper, parameters: Parameters) -> None:
 
 
 def check_states(keeper: Keeper, parameters: Parameters) -> None:
-    """Raise ``ValueError`` if a state of one of `parameters` can neither be sliced nor stay as it is."""
+    """Raise `ValueError` if a state of one of `parameters` can neither be sliced nor stay as it is."""
     obstacle = state_obstacle(keeper, parameters)
     if obstacle:
         raise ValueError(

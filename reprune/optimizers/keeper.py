@@ -14,7 +14,7 @@ from .walk import Found, is_optimizer, walk
 Parameters = Mapping[str, Tensor]
 """{name in the model: parameter}."""
 States = MutableMapping[Tensor, Any]
-"""{parameter: {kind: value}}, as ``optimizer.state``."""
+"""{parameter: {kind: value}}, as `optimizer.state`."""
 Carried = list[tuple[States, dict[Tensor, Any]]]
 """[(states of an optimizer, {parameter: what it is to have there})]."""
 
@@ -39,12 +39,12 @@ class Entry:
 class Keeper:
     """`optimizer` and those inside it (SAM, Lookahead, wrappers), seen at one moment.
 
-    Raises ``TypeError`` if it is no optimizer.
+    Raises `TypeError` if it is no optimizer.
     """
 
     def __init__(self, optimizer: Any) -> None:
         if not is_optimizer(optimizer):
-            raise TypeError(f"optimizer: expected a torch.optim.Optimizer, got {type(optimizer).__name__}")
+            raise TypeError(f"optimizer: expected a torch.optim.Optimizer; got {type(optimizer).__name__}")
         found = list(walk(optimizer, type(optimizer).__name__))
         self.tensors: list[Found] = [f for f in found if isinstance(f.value, Tensor)]
         """All that is kept but the parameters in the groups."""
@@ -68,7 +68,7 @@ class Keeper:
     def entries(self, parameters: Parameters) -> list[Entry]:
         """The states of `parameters` that have their shape, and not by chance.
 
-        Raises ``ValueError`` if two optimizers keep one of the same name.
+        Raises `ValueError` if two optimizers keep one of the same name.
         """
         found: dict[str, Entry] = {}
         for states in self.states():
@@ -80,13 +80,13 @@ class Keeper:
                         entry = Entry(name, kind, value, states)
                         if found.setdefault(entry.key, entry) is not entry:
                             raise ValueError(
-                                f"optimizer: expected one state {kind!r} of {name}, got two, of optimizers "
+                                f"optimizer: expected one state {kind!r} of {name}; got two, of optimizers "
                                 "one inside the other; make the optimizer after pruning"
                             )
         return list(found.values())
 
     def carried(self, parameters: Parameters, sliced: Callable[[Entry], Tensor]) -> Carried:
-        """The states of `parameters` as they will be, those of the parameter's shape ``sliced``."""
+        """The states of `parameters` as they will be, those of the parameter's shape `sliced`."""
         kept = [
             (states, {p: copy.copy(states[p]) for p in parameters.values() if p in states})
             for states in self.states()
@@ -120,7 +120,7 @@ class Keeper:
     def after_each_step(self, call: Callable[[], None]) -> Callable[[], None]:
         """Let `call` be made after each step of every optimizer; returns what ends that.
 
-        Raises ``TypeError`` where no optimizer can tell of its steps.
+        Raises `TypeError` where no optimizer can tell of its steps.
         """
         able = {
             id(p._optimizer_step_post_hooks): p
@@ -129,7 +129,7 @@ class Keeper:
         }
         if not able:
             raise TypeError(
-                f"optimizer: expected a torch.optim.Optimizer, or one around such, got "
+                f"optimizer: expected a torch.optim.Optimizer, or one around such; got "
                 f"{type(self.parts[0]).__name__}, which does not tell of its steps"
             )
         handles = [part.register_step_post_hook(lambda *_: call()) for part in able.values()]

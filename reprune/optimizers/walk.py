@@ -28,7 +28,7 @@ class Found:
 
 
 def is_optimizer(value: Any) -> bool:
-    """Does `value` have groups of parameters as ``torch.optim.Optimizer`` has them?"""
+    """Does `value` have groups of parameters as `torch.optim.Optimizer` has them?"""
     if isinstance(value, (type, nn.Module)):
         return False
     groups = getattr(value, "param_groups", None)
@@ -38,7 +38,7 @@ def is_optimizer(value: Any) -> bool:
 def walk(start: Any, path: str) -> Iterator[Found]:
     """The tensors, by every path, and optimizers that `start` refers to (itself included), nearest first.
 
-    Followed are attributes, keys, values and items; not modules, functions and the inside of tensors.  Left
+    Followed are attributes, keys, values and items; not modules, functions and the inside of tensors. Left
     out are the parameters in an optimizer's groups and the keys of its state, which is where they belong.
     """
     seen: dict[int, Any] = {}  # holds the objects, so that no id is used twice

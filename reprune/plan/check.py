@@ -23,7 +23,7 @@ def fingerprint_of(shapes: Mapping[str, Iterable[int]]) -> str:
 
 
 def check_positions(what: str, kept: Any, size: int) -> None:
-    """Raise ``ValueError`` unless `kept` are some of `size` positions, sorted, none twice."""
+    """Raise `ValueError` unless `kept` are some of `size` positions, sorted, none twice."""
     whole = isinstance(kept, np.ndarray) and kept.dtype.kind in "iu" and kept.ndim == 1
     if not (whole and kept.size and kept[0] >= 0 and kept[-1] < size and bool((kept[1:] > kept[:-1]).all())):
         raise ValueError(
@@ -39,7 +39,7 @@ def check_parts(
     shapes: Mapping[str, tuple[int, ...]],
     coverage: Mapping[str, float],
 ) -> None:
-    """Raise ``ValueError`` unless the parts of a plan fit each other."""
+    """Raise `ValueError` unless the parts of a plan fit each other."""
     unknown = keep.keys() - channels.keys()
     if unknown:
         raise ValueError(f"plan: keep names {min(unknown)}, which is no layer of its channels")
@@ -65,7 +65,7 @@ def check_model(
     slices: Slices,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """Raise ``ValueError`` unless `model` is the one that a plan was made for, and it stays in one piece."""
+    """Raise `ValueError` unless `model` is the one that a plan was made for, and it stays in one piece."""
     tensors = named_tensors(model)
     for name, shape in shapes.items():
         found = tuple(tensors[name].shape) if name in tensors else None
@@ -98,7 +98,7 @@ def check_model(
 def _check_layer(
     name: str, module: nn.Module, tensors: list[Tensor], cuts: Mapping[int, Positions], kept: Any
 ) -> None:
-    """Raise ``ValueError`` if `cuts` {id of a tensor: its slices} differ within a layer, or from `kept`."""
+    """Raise `ValueError` if `cuts` {id of a tensor: its slices} differ within a layer, or from `kept`."""
     _check_groups(name, module, cuts)
     norm = isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm))
     turned = isinstance(module, nn.modules.conv._ConvTransposeNd)
@@ -119,7 +119,7 @@ def _check_layer(
 
 
 def _check_groups(name: str, module: nn.Module, cuts: Mapping[int, Positions]) -> None:
-    """Raise ``ValueError`` unless the groups of a layer can stay alike."""
+    """Raise `ValueError` unless the groups of a layer can stay alike."""
     weight = module._parameters.get("weight")
     groups = getattr(module, "groups", getattr(module, "num_groups", 1))
     if weight is None or groups == 1 or id(weight) not in cuts:

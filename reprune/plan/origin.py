@@ -1,6 +1,6 @@
 """Where a network comes from: every module remembers the plan that cut it, and its own name in that plan.
 
-So a file can be written of whatever network a pruned module is a part of by then, and of a part alone.  What
+So a file can be written of whatever network a pruned module is a part of by then, and of a part alone. What
 is remembered is text, and goes along with copies and pickles, which need no reprune.
 """
 
@@ -40,7 +40,7 @@ def plan_of(model: nn.Module) -> PruningPlan | None:
     """The plan that made `model` from the full model, if one did; put together from those of its parts, and
     the part of a larger network's that is its own.
 
-    ``ValueError`` if a tensor is no longer of the size that its plan gave it.
+    `ValueError` if a tensor is no longer of the size that its plan gave it.
     """
     places: dict[str, list[_Place]] = {}
     for name, module in named_modules(model).items():

@@ -1,4 +1,4 @@
-"""A pruning plan: what is kept of a whole model.  Frozen, printable, JSON; it changes nothing."""
+"""A pruning plan: what is kept of a whole model. Frozen, printable, JSON; it changes nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT = 1
 class PruningPlan:
     """Which channels of a model are kept.
 
-    ``print(plan)`` shows a table; :func:`reprune.apply` carries it out; :meth:`to_json` and
+    `print(plan)` shows a table; :func:`reprune.apply` carries it out; :meth:`to_json` and
     :meth:`from_json` store it.
     """
 
@@ -29,7 +29,7 @@ class PruningPlan:
     channels: Mapping[str, int]
     """{convolution: number of output channels before}, in the order in which the model runs them."""
     skipped: Mapping[str, str]
-    """{convolution: why it stays whole}."""
+    """{convolution: why it cannot be pruned}."""
     flops: tuple[int, int]
     """FLOPs of one forward pass on the example input, before and after (2 per multiply-add)."""
     params: tuple[int, int]
@@ -60,7 +60,7 @@ class PruningPlan:
     __hash__ = None  # type: ignore[assignment]  # it holds arrays and dictionaries
 
     def check(self, model: nn.Module) -> None:
-        """Raise ``ValueError`` unless this is a whole plan, made for a model with the tensors of `model`."""
+        """Raise `ValueError` unless this is a whole plan, made for a model with the tensors of `model`."""
         self._check_parts()
         check_model(model, self.fingerprint, self.keep, self.params, self.slices, self.shapes)
 
@@ -119,7 +119,7 @@ class PruningPlan:
 
     @staticmethod
     def from_json(text: str) -> PruningPlan:
-        """The plan that :meth:`to_json` wrote.  ``ValueError`` if it is something else, damaged or from a
+        """The plan that :meth:`to_json` wrote. `ValueError` if it is something else, damaged or from a
         newer version."""
         plan = PruningPlan(**fields_of(text, FORMAT))
         try:
@@ -141,5 +141,5 @@ class PruningPlan:
             reasons.setdefault(why, []).append(name)
         for why, names in reasons.items():
             others = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            lines.append(f"whole: {', '.join(names[:3])}{others} ({why})")
+            lines.append(f"not pruned: {', '.join(names[:3])}{others} ({why})")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])

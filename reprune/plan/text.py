@@ -38,19 +38,19 @@ def written(content: dict[str, Any]) -> str:
 def fields_of(text: str, version: int) -> dict[str, Any]:
     """The fields of the plan in `text`, each of its type; whether they fit each other is not looked at.
 
-    Raises ``TypeError`` if `text` is none, ``ValueError`` for whatever else is wrong.
+    Raises `TypeError` if `text` is none, `ValueError` for whatever else is wrong.
     """
     if not isinstance(text, str):
-        raise TypeError(f"text: expected the JSON of a pruning plan, got a {type(text).__name__}")
+        raise TypeError(f"text: expected the JSON of a pruning plan; got a {type(text).__name__}")
     try:
         raw = loads(text)
     except ValueError as error:
-        raise ValueError(f"text: expected the JSON of a pruning plan, got something else ({error})") from None
+        raise ValueError(f"text: expected the JSON of a pruning plan; got something else ({error})") from None
     if not isinstance(raw, dict) or "format" not in raw:
-        raise ValueError("text: expected the JSON of a pruning plan, got JSON without a 'format'")
+        raise ValueError("text: expected the JSON of a pruning plan; got JSON without a 'format'")
     if raw["format"] != version or type(raw["format"]) is not int:
         raise ValueError(
-            f"text: this version of reprune reads plans of format {version}, got format {raw['format']!r}; "
+            f"text: this version of reprune reads plans of format {version}; got format {raw['format']!r}; "
             "use the version that wrote it, or a newer one"
         )
     try:

@@ -1,9 +1,9 @@
 """Processes of torch.distributed that prune one network: they share the layers, and agree or all raise.
 
-Each event is a few meetings at which every process tells what it has and whether it failed.  A process that
-fails comes to the meeting all the same, so no one waits for it, and all hear why.  One that is killed
+Each event is a few meetings at which every process tells what it has and whether it failed. A process that
+fails comes to the meeting all the same, so no one waits for it, and all hear why. One that is killed
 or never comes is noticed by the backend: gloo sees a closed connection at once, and otherwise the
-``timeout`` given to ``torch.distributed.init_process_group`` ends the wait.
+`timeout` given to `torch.distributed.init_process_group` ends the wait.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def owners(costs: Sequence[float], size: int) -> list[int]:
 def gathered(mine: Any) -> list[Any]:
     """What every process passed here, in the order of their ranks; [mine] if there is one.
 
-    Raises ``RuntimeError`` if the backend finds that another will not come.
+    Raises `RuntimeError` if the backend finds that another will not come.
     """
     import torch.distributed as dist
 
@@ -64,7 +64,7 @@ def gathered(mine: Any) -> list[Any]:
 def shared(work: Callable[[], T]) -> list[T]:
     """What `work` returned on every process, in the order of their ranks.
 
-    If it raises on one, it raises on all: there the error itself, elsewhere a ``RuntimeError`` that names
+    If it raises on one, it raises on all: there the error itself, elsewhere a `RuntimeError` that names
     that process and its error.
     """
     done: list[T] = []
@@ -97,7 +97,7 @@ def agreed(work: Callable[[], T]) -> T:
 
 
 def check_alike(everyone: Sequence[Mapping[str, str]]) -> None:
-    """Raise ``ValueError`` that names the first thing in which a process differs from the first one."""
+    """Raise `ValueError` that names the first thing in which a process differs from the first one."""
     first = everyone[0]
     for rank, other in enumerate(everyone):
         for name in (*first, *other):

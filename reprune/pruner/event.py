@@ -21,7 +21,7 @@ from .live import Live
 def run_event(live: Live, epoch: int, final: bool) -> None:
     """The event after `epoch` (REPrune, Algorithm 2); after a `final` one nothing comes back.
 
-    Raises ``ValueError`` on all processes if one finds NaN, something changed, or another state than the
+    Raises `ValueError` on all processes if one finds NaN, something changed, or another state than the
     others; then nothing is changed.
     """
     start = time.perf_counter()

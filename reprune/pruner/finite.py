@@ -37,7 +37,7 @@ def not_finite(tracked: Tracked) -> dict[tuple[str, str], str]:
 
 
 def check_finite(tracked: Tracked, odd: Mapping[tuple[str, str], str]) -> None:
-    """Raise ``ValueError`` that names a tensor which is not finite, unless it is one of `odd`."""
+    """Raise `ValueError` that names a tensor which is not finite, unless it is one of `odd`."""
     for key, said in not_finite(tracked).items():
         if key not in odd:
             raise ValueError(f"{said} has NaN or infinite values; nothing was changed")

@@ -1,6 +1,6 @@
 """The state of a pruned module at full size: zeros stand for channels that are gone.
 
-A module of full size that loads it computes the same, and a smaller one takes the sizes that it tells of.  So
+A module of full size that loads it computes the same, and a smaller one takes the sizes that it tells of. So
 checkpoints fit both a module as it is built and one that was pruned, whenever they were written.
 """
 
@@ -24,11 +24,11 @@ from .zeros import missing
 
 
 class FullSize:
-    """Lets ``state_dict()`` of modules be of full size, and ``load_state_dict()`` take it.
+    """Lets `state_dict()` of modules be of full size, and `load_state_dict()` take it.
 
     The modules are the model of `live`, its copies and copies of these; `live` is at full size now.
     Anything that is not at full size is loaded as ever, and a state of the module's own tensors
-    (``keep_vars=True``) is left as it is.
+    (`keep_vars=True`) is left as it is.
     """
 
     def __init__(self, live: Live) -> None:
@@ -141,7 +141,7 @@ def scattered(part: Tensor, size: tuple[int, ...], where: Positions, spared: Col
 
 
 def full_size_state(live: Live, optimizer_state: dict[str, Any]) -> dict[str, Any]:
-    """``state_dict()`` of the optimizer of `live`, at full size."""
+    """`state_dict()` of the optimizer of `live`, at full size."""
     layout = live.layout()
     sizes = live.tracked.sizes
     wide = {

@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """One event.  Layers are named by the first convolution of their group."""
+    """One event. Layers are named by the first convolution of their group."""
 
     epoch: int
     sparsity: float
@@ -37,7 +37,7 @@ LAYERS = ("kept", "regrown", "clusters")
 
 
 class History:
-    """The events so far; ``print(history)`` shows a table, :meth:`plot` draws them."""
+    """The events so far; `print(history)` shows a table, :meth:`plot` draws them."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -61,7 +61,7 @@ class History:
 
     @staticmethod
     def from_list(records: list[dict[str, Any]]) -> History:
-        """The history that :meth:`to_list` wrote; ``TypeError`` or ``ValueError`` if it is damaged."""
+        """The history that :meth:`to_list` wrote; `TypeError` or `ValueError` if it is damaged."""
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
             raise TypeError("expected a list of records")
         history = History()
@@ -87,10 +87,10 @@ class History:
         return "\n".join(lines)
 
     def plot(self) -> Any:
-        """A matplotlib figure: coverage rate and FLOPs over the epochs.  Needs ``pip install
+        """A matplotlib figure: coverage rate and FLOPs over the epochs. Needs ``pip install
         "reprune[plot]"``.
 
-        ``history.plot().savefig("history.png")`` writes it; no window opens.
+        `history.plot().savefig("history.png")` writes it; no window opens.
         """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -99,7 +99,7 @@ class Live:
         return plan_of_atoms(self.graph, alive, self.coverage, self.tracked.sizes, self.record())
 
     def check(self) -> None:
-        """Raise ``ValueError`` if model or optimizer are not what they should be now."""
+        """Raise `ValueError` if model or optimizer are not what they should be now."""
         layout, sizes = self.layout(), self.tracked.sizes
         self.tracked.check(
             {name: self.mode.shape(size, layout.get(name, {})) for name, size in sizes.items()}
@@ -178,7 +178,7 @@ class Live:
         self.finished = True
 
     def tell_plan(self) -> None:
-        """Let a model that is smaller carry the plan that made it, so that ``reprune.save`` can write it."""
+        """Let a model that is smaller carry the plan that made it, so that `reprune.save` can write it."""
         if self.mode.small:
             plan = self.plan()
             for _, model in self.tracked.models():

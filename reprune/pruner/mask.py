@@ -33,7 +33,7 @@ class MaskMode:
 
     @classmethod
     def of(cls, structure: Structure, model: nn.Module) -> MaskMode:
-        """Raises ``ValueError`` if zeros do not take channels out of `model`."""
+        """Raises `ValueError` if zeros do not take channels out of `model`."""
         mode = cls(structure.spared(model))
         structure.check_zeros(model, mode.zeros)
         return mode
@@ -101,7 +101,7 @@ class MaskMode:
         """Shapes are the same."""
 
     def check_values(self, tracked: Tracked, layout: Layout) -> None:
-        """Raise ``ValueError`` if a parameter is not zero where a channel is not there."""
+        """Raise `ValueError` if a parameter is not zero where a channel is not there."""
         parameters = named_parameters(tracked.model)
         for name, where in self.zeros(layout).items():
             if name in parameters:
@@ -109,7 +109,7 @@ class MaskMode:
                     index = torch.from_numpy(gone).to(parameters[name].device)
                     if bool(parameters[name].detach().index_select(dim, index).any()):
                         raise ValueError(
-                            f"model: it was changed behind the pruner's back: dropped channels of {name} "
+                            f"model: it was changed outside the pruner: dropped channels of {name} "
                             "are not zero any more; load_state_dict of the pruner goes before that of the "
                             "model"
                         )

@@ -26,17 +26,17 @@ class Mode(Protocol):
 
     @classmethod
     def of(cls, structure: Structure, model: nn.Module) -> Mode:
-        """The mode for `model`; ``ValueError`` if it cannot be."""
+        """The mode for `model`; `ValueError` if it cannot be."""
 
     @staticmethod
     def check_wrappers(around: Collection[str]) -> None:
-        """Raise ``ValueError`` if a model in these wrappers cannot be pruned so."""
+        """Raise `ValueError` if a model in these wrappers cannot be pruned so."""
 
     def check(self, tracked: Tracked, layout: Layout) -> None:
-        """Raise ``ValueError`` if `tracked` cannot follow; called at the end of every epoch."""
+        """Raise `ValueError` if `tracked` cannot follow; called at the end of every epoch."""
 
     def check_values(self, tracked: Tracked, layout: Layout) -> None:
-        """Raise ``ValueError`` if `layout` does not hold any more; called before an event."""
+        """Raise `ValueError` if `layout` does not hold any more; called before an event."""
 
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
         """Shape in the model of a tensor of shape `full`."""

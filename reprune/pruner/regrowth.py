@@ -21,7 +21,7 @@ def residual_norms(kept: Floats, candidates: Floats) -> Floats:
         candidates: [C, D] flattened filters that do not.
 
     Returns:
-        [C] ``|| w - P w ||``, P the orthogonal projection on the span of the rows of `kept`.
+        [C] `|| w - P w ||`, P the orthogonal projection on the span of the rows of `kept`.
     """
     scale = float(np.abs(kept).max(initial=0.0))
     if scale == 0.0:
@@ -41,7 +41,7 @@ def _norms(rows: Floats) -> Floats:
 def draw(norms: Floats, count: int, seed: int, event: int, layer: str) -> Ints:
     """`count` different candidates, drawn one after the other with probabilities softmax(`norms`) [C].
 
-    Drawing without replacement from a softmax is taking the largest of ``norms + Gumbel noise``
+    Drawing without replacement from a softmax is taking the largest of `norms + Gumbel noise`
     (Gumbel-top-k); the noise depends on (seed, event, layer) alone, so every process draws the same.
     Returns the drawn, ascending.
     """

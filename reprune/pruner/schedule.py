@@ -42,7 +42,7 @@ class Schedule:
         return epoch % self.interval == 0 and epoch <= self.last
 
     def share(self, epoch: int) -> float:
-        """``delta_t = delta_0 (1 + cos(pi t / until)) / 2``: the share of each layer that comes back at the
+        """`delta_t = delta_0 (1 + cos(pi t / until)) / 2`: the share of each layer that comes back at the
         end of `epoch`; 0 at the last event."""
         if epoch >= self.last:
             return 0.0

@@ -19,7 +19,7 @@ from .tracked import Tracked
 class ShrinkMode:
     """Tensors hold what is there and nothing else.
 
-    With ``restart`` the optimizer's state is not cut: it starts anew.
+    With `restart` the optimizer's state is not cut: it starts anew.
     """
 
     small = True

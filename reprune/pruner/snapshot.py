@@ -62,7 +62,7 @@ def load(live: Live, saved: Mapping[str, Any]) -> None:
 
 
 def check_saved(live: Live, saved: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` if :func:`load` could not."""
+    """Raise `ValueError` if :func:`load` could not."""
     check(live, saved, fingerprint(live))
     live.check()
 

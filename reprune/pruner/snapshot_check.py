@@ -21,12 +21,12 @@ KEYS = ("model", "mode", "settings", "copies", "epoch", "finished", "alive", "co
 
 
 def check(live: Live, saved: Any, fingerprint: str) -> None:
-    """Raise ``ValueError`` unless `saved` is a whole state of a pruner with the settings of `live`."""
+    """Raise `ValueError` unless `saved` is a whole state of a pruner with the settings of `live`."""
     if not isinstance(saved, Mapping):
-        raise TypeError(f"state: expected what state_dict returned, got {shown(saved)}")
+        raise TypeError(f"state: expected what state_dict returned; got {shown(saved)}")
     if saved.get("format") != FORMAT:
         raise ValueError(
-            f"state: this version of reprune reads states of format {FORMAT}, got {saved.get('format')!r}"
+            f"state: this version of reprune reads states of format {FORMAT}; got {saved.get('format')!r}"
         )
     missing = [key for key in KEYS if key not in saved]
     if missing or not isinstance(saved["settings"], Mapping):
@@ -66,7 +66,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _damaged(reason: str) -> ValueError:
-    return ValueError(f"state: expected what state_dict returned, got one that is damaged ({reason})")
+    return ValueError(f"state: expected what state_dict returned; got one that is damaged ({reason})")
 
 
 def _check_alive(live: Live, alive: Any) -> None:

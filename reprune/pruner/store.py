@@ -48,7 +48,7 @@ class Store:
 
 
 def write(full: Tensor, where: Positions, part: Tensor) -> None:
-    """``full[where] = part``, on the device of `full`."""
+    """`full[where] = part`, on the device of `full`."""
     dims = [(dim, kept) for dim, kept in where.items() if kept.size < full.shape[dim]]
     if not dims:
         full.copy_(part)

@@ -73,7 +73,7 @@ class Structure:
         }
 
     def check_zeros(self, model: nn.Module, zeros: Callable[[Layout], Layout]) -> None:
-        """Raise ``ValueError`` if `zeros`, of a layout, do not take channels out of `model`."""
+        """Raise `ValueError` if `zeros`, of a layout, do not take channels out of `model`."""
         kept = self.graph.everything()
         for group in self.graph.groups:
             kept[group.atoms[::2]] = False
@@ -82,7 +82,7 @@ class Structure:
         check_zeros(replace(self.graph, model=model, example=self._example), kept, where, zeros(where))
 
     def certify(self, model: nn.Module, kept: AtomMask) -> None:
-        """Raise ``ValueError`` unless `model`, at full size, is the same network with the atoms `kept` alone.
+        """Raise `ValueError` unless `model`, at full size, is the same network with the atoms `kept` alone.
 
         The trace is made anew, with the values of today.
         """
@@ -90,7 +90,7 @@ class Structure:
         same = np.array_equal(graph.traced.atoms.of, self.graph.traced.atoms.of)
         failure = graph.certify(kept) if same else None
         if failure is not None or not same:
-            reason = "its channels hang together otherwise" if failure is None else failure.reason
+            reason = "its channel dependencies differ" if failure is None else failure.reason
             raise ValueError(
                 "model: with the channels that the last event keeps it would not be the network that was "
                 f"traced at the start: {reason}; nothing was changed, and the training can go on as it is"

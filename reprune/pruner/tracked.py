@@ -1,4 +1,4 @@
-"""The tensors that are cut together: a model's, its copies', the optimizer's state.  And who may touch
+"""The tensors that are cut together: a model's, its copies', the optimizer's state. And who may touch
 them."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Tracked:
     def replace(self, optimizer: torch.optim.Optimizer, copies: Sequence[nn.Module]) -> None:
         """Another optimizer and other copies of the model as it is now.
 
-        Raises ``ValueError`` for a copy with other tensors.
+        Raises `ValueError` for a copy with other tensors.
         """
         sizes = {name: t.shape for name, t in named_tensors(self.model).items()}
         for k, copy in enumerate(copies):
@@ -64,15 +64,15 @@ class Tracked:
         return [e for e in entries if every or e.value.is_floating_point() or e.value.is_complex()]
 
     def check_references(self, names: Iterable[str]) -> None:
-        """Raise ``ValueError`` if the optimizer could never train smaller parameters in place of `names`."""
+        """Raise `ValueError` if the optimizer could never train smaller parameters in place of `names`."""
         check_references(Keeper(self.optimizer), self.parameters(names))
 
     def check_hooks(self, names: Iterable[str]) -> None:
-        """Raise ``ValueError`` if something hangs on the parameters `names` that cannot follow."""
+        """Raise `ValueError` if something hangs on the parameters `names` that cannot follow."""
         check_parameters(self.parameters(names))
 
     def check_states(self, names: Iterable[str]) -> None:
-        """Raise ``ValueError`` if the optimizer's state of the parameters `names` cannot be cut."""
+        """Raise `ValueError` if the optimizer's state of the parameters `names` cannot be cut."""
         check_states(Keeper(self.optimizer), self.parameters(names))
 
     def state_obstacle(self, names: Iterable[str]) -> str:
@@ -80,7 +80,7 @@ class Tracked:
         return state_obstacle(Keeper(self.optimizer), self.parameters(names))
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise ``ValueError`` unless every model has tensors of these shapes and the optimizer holds those
+        """Raise `ValueError` unless every model has tensors of these shapes and the optimizer holds those
         that learn."""
         for prefix, model in self.models():
             found = {name: tuple(t.shape) for name, t in named_tensors(model).items()}
@@ -88,14 +88,14 @@ class Tracked:
                 if found.get(name) != shapes.get(name):
                     what = "the model" if prefix == "model" else "a copy of it"
                     raise ValueError(
-                        f"model: {what} was changed behind the pruner's back: {name} should have shape "
+                        f"model: {what} was changed outside the pruner: {name} should have shape "
                         f"{shapes.get(name, 'none: it was not there')} and has "
                         f"{found.get(name, 'none: it is gone')}; undo that, or make a new Pruner"
                     )
         for name, tensor in named_tensors(self.model).items():
             if tensor.dtype != self._dtypes[name]:
                 raise ValueError(
-                    f"model: it was changed behind the pruner's back: {name} should have dtype "
+                    f"model: it was changed outside the pruner: {name} should have dtype "
                     f"{self._dtypes[name]} and has {tensor.dtype}; convert it before you make the Pruner"
                 )
         held = Keeper(self.optimizer).held()

@@ -41,7 +41,7 @@ def zeroed(tensor: Tensor, where: Positions) -> Tensor:
 def spared_dims(model: nn.Module, lines: Lines) -> dict[str, set[int]]:
     """{tensor: dimensions along which it must not be set to zero}, in parametrized weights.
 
-    With weight_norm a weight is ``g v / |v|``: zeros in g take a channel out, in v they make NaN.  So zeros
+    With weight_norm a weight is `g v / |v|`: zeros in g take a channel out, in v they make NaN. So zeros
     in all tensors of a parametrization are tried, for the channels of each of its sides, and where they
     give other weights than slices do, zeros in all tensors but one.
     """
@@ -91,9 +91,9 @@ def _spared(module: nn.Module, path: str, own: Mapping[str, Tensor], side: Side)
 
 
 def check_zeros(graph: ChannelGraph, kept: AtomMask, where: Layout, zeros: Layout) -> None:
-    """Raise ``ValueError`` unless the model with `zeros` is the network of the atoms `kept` alone.
+    """Raise `ValueError` unless the model with `zeros` is the network of the atoms `kept` alone.
 
-    Both run on the example.  Outputs are not compared if they are not finite without zeros either, or random.
+    Both run on the example. Outputs are not compared if they are not finite without zeros either, or random.
     """
     model, tensors = graph.model, named_tensors(graph.model)
     everything = graph.traced.widths(graph.everything())

@@ -1,4 +1,4 @@
-"""Bounds on single layers: the fewest channels, multiples, and layers that stay whole."""
+"""Bounds on single layers: the fewest channels, multiples, and layers that are not pruned."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _count(value: Any, name: str) -> int:
     try:
         return integer(value, name, 1)
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected an integer of at least 1, got {shown(value)}") from None
+        raise ValueError(f"{name}: expected an integer of at least 1; got {shown(value)}") from None
 
 
 def without_ignored(graph: ChannelGraph, ignore: Sequence[str]) -> ChannelGraph:

@@ -47,8 +47,8 @@ class Ratio:
 def compare(small: nn.Module, full: nn.Module, example: Example) -> Ratio:
     """The time of `small` in that of `full`, in evaluation mode.
 
-    Both take turns run by run, so that whatever else the machine does meets both alike, and each run is
-    compared with its neighbour.  On the CPU with one thread the clock is that of the thread, which stands
+    Both are interleaved run by run, so that whatever else the machine does meets both alike, and each run is
+    compared with its neighbour. On the CPU with one thread the clock is that of the thread, which stands
     still while other programs have the core; else it is that of the wall, and waits for the device.
 
     Raises TimeoutError if the fewest runs do not fit in the longest time there is for them.

@@ -21,7 +21,7 @@ BOUNDS = "with these layers, scope, ignore, min_keep and round_to the smallest n
 
 
 def in_scope(graph: ChannelGraph, scope: str) -> ChannelGraph:
-    """The graph of the groups that ``scope`` is about."""
+    """The graph of the groups that `scope` is about."""
     if scope == "all":
         return graph
     added = [group for group in graph.groups if group.added]
@@ -29,7 +29,7 @@ def in_scope(graph: ChannelGraph, scope: str) -> ChannelGraph:
 
 
 def rankable(graph: ChannelGraph, rule: str) -> ChannelGraph:
-    """The graph of the groups that `rule` can rank; ``ValueError`` if there are none."""
+    """The graph of the groups that `rule` can rank; `ValueError` if there are none."""
     bare = [group for group in graph.groups if rule == "bn" and not has_gamma(group)]
     if not graph.groups or len(bare) == len(graph.groups):
         _nothing(graph, bool(bare))
@@ -47,7 +47,7 @@ def counts_of(
 
     `present`: how many atoms of each group are there at all (default: all); none keeps more.
     With them come notes: what was measured on the way, and how many scales tie.
-    Raises ``ValueError``, with what can be had, for a target out of reach.
+    Raises `ValueError`, with what can be had, for a target out of reach.
     """
     bounds, rule = Bounds(graph, settings.round_to, settings.min_keep, present), settings.rule
     if rule == "bn":
@@ -90,7 +90,7 @@ def _tied(ranking: Ranking, channels: int, leaving: int) -> list[str]:
 
 
 def check_reach(graph: ChannelGraph, settings: Settings) -> None:
-    """Raise ``ValueError`` if, whatever the BatchNorm scales, the target cannot be reached, or no channel can
+    """Raise `ValueError` if, whatever the BatchNorm scales, the target cannot be reached, or no channel can
     leave."""
     round_to, min_keep = settings.round_to, settings.min_keep
     smallest = Bounds(graph, round_to, min_keep).applied({group.name: 0 for group in graph.groups})
@@ -116,7 +116,7 @@ def _within(what: str, value: float, budget: Budget) -> Counts:
     """The counts that leave at most `value`: a share of the cost, or megabytes."""
     unit, full = (" MB", budget.cost.full / 1e6) if what == "size_mb" else (" of the full network", 1.0)
     if value >= full:
-        raise ValueError(f"{what}: expected less than the {full:.4g} MB that the network has, got {value:g}")
+        raise ValueError(f"{what}: expected less than the {full:.4g} MB that the network has; got {value:g}")
     counts = budget.within(value / full)
     left = budget.left(counts) * full
     if left > value:
@@ -131,4 +131,4 @@ def _nothing(graph: ChannelGraph, no_batch_norm: bool) -> None:
             "rule='uniform'"
         )
     reasons = "; ".join(f"{name}: {why}" for name, why in list(graph.skipped.items())[:5])
-    raise ValueError(f"model: no layer of it may lose channels ({reasons})")
+    raise ValueError(f"model: no layer can be pruned ({reasons})")

@@ -15,7 +15,7 @@ def counts_from_keep(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
     counts: Counts = {}
     for name, channels in keep.items():
         if name in graph.skipped:
-            raise ValueError(f"keep: {name} must stay whole: {graph.skipped[name]}")
+            raise ValueError(f"keep: {name} cannot be pruned: {graph.skipped[name]}")
         if name not in group_of:
             near = difflib.get_close_matches(name, group_of, n=3) or list(group_of)[:3]
             raise ValueError(
@@ -29,10 +29,10 @@ def counts_from_keep(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
         if not 1 <= channels <= size or odd or atoms < 1:
             step = f" in steps of {width}" if width > 1 else ""
             raise ValueError(
-                f"keep: {name} can keep {fixed + width} to {size} channels{step}, got {channels}"
+                f"keep: {name} can keep {fixed + width} to {size} channels{step}; got {channels}"
             )
         if counts.setdefault(group.name, atoms) != atoms:
             raise ValueError(f"keep: {name} shares its channels with {group.name}; give both the same number")
     if not counts:
-        raise ValueError("keep: expected at least one layer, got an empty dictionary")
+        raise ValueError("keep: expected at least one layer; got an empty dictionary")
     return counts

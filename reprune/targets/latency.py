@@ -34,13 +34,13 @@ def within_latency(
     """The counts whose network takes `target` of the full one's time, and what was measured, in words.
 
     The search runs over the share of FLOPs (`budget`), which the time follows loosely, and closes in
-    between a network that was too slow and one that was too fast.  Not which channels are cut matters here
+    between a network that was too slow and one that was too fast. Not which channels are cut matters here
     but how many, so nothing is clustered.
 
     What comes out is timed once more, since of timings that scatter the nearest to the target was taken.
 
-    Raises ``ValueError`` if the smallest network that the `bounds` allow still takes longer, and
-    ``TimeoutError`` if there was no time to find one that does not.
+    Raises `ValueError` if the smallest network that the `bounds` allow still takes longer, and
+    `TimeoutError` if there was no time to find one that does not.
     """
     end = time.perf_counter() + SECONDS
     tried: list[tuple[Counts, Ratio]] = []

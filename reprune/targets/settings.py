@@ -79,7 +79,7 @@ def checked(
     backend: str = "auto",
     select: Any = None,
 ) -> Settings:
-    """The settings, or the ``ValueError`` or ``TypeError`` that names what is wrong with one of them."""
+    """The settings, or the `ValueError` or `TypeError` that names what is wrong with one of them."""
     target = target_of(sparsity, flops, params, keep, latency, size_mb)
     require_choice("rule", rule, RULES)
     require_choice("scope", scope, SCOPES)

@@ -43,18 +43,18 @@ def target_of(
     value = number(value, name, expected)
     if not 0 < value < (math.inf if name == "size_mb" else 1):
         exclusive = "" if name == "size_mb" else " (exclusive)"
-        raise ValueError(f"{name}: expected {expected}{exclusive}, got {value!r}")
+        raise ValueError(f"{name}: expected {expected}{exclusive}; got {value!r}")
     return name, value
 
 
 def _counts(keep: Any) -> dict[str, int]:
     if not isinstance(keep, Mapping):
-        raise TypeError(f"keep: expected {{layer: channels}}, got {shown(keep)}")
+        raise TypeError(f"keep: expected {{layer: channels}}; got {shown(keep)}")
     names = strings(list(keep), "keep", "names of layers")
     return {name: integer(keep[name], f"keep[{name!r}]", 1) for name in names}
 
 
 def require_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise ``ValueError`` unless `value` is one of `choices`."""
+    """Raise `ValueError` unless `value` is one of `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {shown(value)}")
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}; got {shown(value)}")

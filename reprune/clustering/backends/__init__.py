@@ -1,14 +1,14 @@
-"""The backends: their names, which are available here and if not why, and which one ``"auto"`` means.
+"""The backends: their names, which are available here and if not why, and which one `"auto"` means.
 
 =============  =============================================================================
-``reference``  plain numpy in float64; slow, for checking the others
-``cpp``        the C++ core, on the CPU, on ``REPRUNE_NUM_THREADS`` threads (default: all cores)
-``triton``     Triton and CUDA kernels on an NVIDIA GPU of compute capability 8.0 (A100) or newer
+`reference`  plain numpy in float64; slow, for checking the others
+`cpp`        the C++ core, on the CPU, on `REPRUNE_NUM_THREADS` threads (default: all cores)
+`triton` Triton and CUDA kernels on an NVIDIA GPU of compute capability 8.0 (A100) or newer
 =============  =============================================================================
 
-A named backend never falls back: it works or raises :class:`BackendUnavailable`. ``"auto"`` goes by the
-device of the data; ``REPRUNE_BACKEND`` names what ``"auto"`` means instead. Under Triton's interpreter
-(``TRITON_INTERPRET=1``) the backend ``triton`` runs without a GPU, on tensors of the CPU: slow, for tests.
+A named backend never falls back: it works or raises :class:`BackendUnavailable`. `"auto"` goes by the
+device of the data; `REPRUNE_BACKEND` names what `"auto"` means instead. Under Triton's interpreter
+(`TRITON_INTERPRET=1`) the backend `triton` runs without a GPU, on tensors of the CPU: slow, for tests.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _to_install() -> str:
 
 
 def unavailable(name: str) -> str | None:
-    """Why backend ``name`` cannot run here; None if it can."""
+    """Why backend `name` cannot run here; None if it can."""
     if name == "cpp":
         try:
             core()
@@ -129,7 +129,7 @@ def _no_triton() -> str | None:
 
 
 def resolve(backend: str, device: str = "cpu") -> str:
-    """The name of the backend that runs: ``backend``, or for ``"auto"`` the one for data on ``device``
+    """The name of the backend that runs: `backend`, or for `"auto"` the one for data on `device`
     ("cpu", "cuda", ...).
 
     Raises ValueError for a name that is none, BackendUnavailable where it cannot run.
@@ -159,7 +159,7 @@ def _known(name: str, what: str) -> str:
 
 
 def num_threads() -> int:
-    """Threads of the C++ core: ``REPRUNE_NUM_THREADS``, else as many as this process may use cores."""
+    """Threads of the C++ core: `REPRUNE_NUM_THREADS`, else as many as this process may use cores."""
     given = os.environ.get("REPRUNE_NUM_THREADS")
     if given is None:
         affinity = getattr(os, "sched_getaffinity", None)

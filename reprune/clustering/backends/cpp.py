@@ -24,7 +24,7 @@ __all__ = ["cover", "cut", "floats", "integer_table", "link", "restore", "select
 
 
 def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[npt.NDArray[np.float64]]:
-    """Raises ``MemoryError`` where "complete" or "average" need more than there is."""
+    """Raises `MemoryError` where "complete" or "average" need more than there is."""
     index = reference.METHODS.index(method)
     if len(batches) == 1:
         (points,) = batches
@@ -40,9 +40,9 @@ def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[n
 def link_condensed(
     distances: npt.NDArray[np.float64], method: str, name: str = "distances"
 ) -> npt.NDArray[np.float64]:
-    """Distances [n (n-1) / 2] in the order of scipy's ``pdist``, C-contiguous, finite -> Z [n-1, 4].
+    """Distances [n (n-1) / 2] in the order of scipy's `pdist`, C-contiguous, finite -> Z [n-1, 4].
 
-    By the C++ core. Ward's method takes them for Euclidean. Trusts its arguments. ``MemoryError`` names the
+    By the C++ core. Ward's method takes them for Euclidean. Trusts its arguments. `MemoryError` names the
     argument `name`.
     """
     n = points_of(distances)
@@ -57,7 +57,7 @@ def link_if_unique(
     """Points [n, d], or distances [n (n-1) / 2] as for :func:`link_condensed`, finite, n >= 2 -> Z [n-1, 4].
 
     None where another Z is as right but for rounding: there are two merges that cost as good as the same. By
-    the C++ core; trusts its arguments. ``MemoryError`` names the argument `name`.
+    the C++ core; trusts its arguments. `MemoryError` names the argument `name`.
     """
     index = reference.METHODS.index(method)
     if numbers.ndim == 2:

@@ -14,20 +14,20 @@ import numpy.typing as npt
 from ..problem import LayerProblem, Selection
 
 Report = Callable[[int], None]
-"""``report(done)``: so many layers."""
+"""`report(done)`: so many layers."""
 
 
 class Backend(Protocol):
     """The functions of a backend; arrays are numpy, or tensors on the GPU for "triton"."""
 
     def floats(self, x: object, name: str) -> Any:
-        """``x`` as float32 (for float16, bfloat16, float32) or float64 (for integers, float64), finite."""
+        """`x` as float32 (for float16, bfloat16, float32) or float64 (for integers, float64), finite."""
 
     def integer_table(self, x: object, name: str) -> Any:
-        """``x`` as integers [O, I], O >= 1; ``ValueError`` if it is something else."""
+        """`x` as integers [O, I], O >= 1; `ValueError` if it is something else."""
 
     def restore(self, x: object) -> Callable[[Any], Any]:
-        """A function that turns results into what the argument ``x`` was."""
+        """A function that turns results into what the argument `x` was."""
 
     def link(self, batches: Sequence[Any], names: Sequence[str], method: str) -> list[Any]:
         """Points [B, n, d] of arguments `names` -> dendrograms [B, n-1, 4] of each."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def to_tensor(x: object, name: str) -> torch.Tensor:
-    """``x`` on the GPU: where it is, if that is a GPU, else on the current one. Under Triton's interpreter on
+    """`x` on the GPU: where it is, if that is a GPU, else on the current one. Under Triton's interpreter on
     the CPU."""
     import torch
 
@@ -37,7 +37,7 @@ def to_tensor(x: object, name: str) -> torch.Tensor:
 
 
 def to_float_tensor(x: object, name: str) -> torch.Tensor:
-    """``x`` on the GPU as float32 (for float16, bfloat16, float32) or float64 (for integers, float64).
+    """`x` on the GPU as float32 (for float16, bfloat16, float32) or float64 (for integers, float64).
 
     It is not looked at whether all numbers are finite: that would wait for the GPU.
     """
@@ -62,7 +62,7 @@ def require_finite(x: torch.Tensor, name: str) -> None:
 
 
 def placed(x: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
-    """A small array on ``device``; from pinned memory, for other copies wait for what runs there."""
+    """A small array on `device`; from pinned memory, for other copies wait for what runs there."""
     import torch
 
     tensor = torch.from_numpy(np.ascontiguousarray(x))
@@ -86,7 +86,7 @@ def together(parts: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
 
 
 def restore(x: object) -> Callable[[torch.Tensor], Any]:
-    """A function that turns results into what the argument ``x`` was: numpy, or a tensor on its device."""
+    """A function that turns results into what the argument `x` was: numpy, or a tensor on its device."""
     if is_tensor(x):
         return lambda result: result.to(x.device)  # type: ignore[attr-defined]
     return lambda result: result.cpu().numpy()

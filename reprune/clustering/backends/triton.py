@@ -34,7 +34,7 @@ def floats(x: object, name: str) -> torch.Tensor:
 
 
 def integer_table(x: object, name: str) -> torch.Tensor:
-    """``x`` as int64 [O, I] on the GPU, O >= 1; ``ValueError`` if it is something else."""
+    """`x` as int64 [O, I] on the GPU, O >= 1; `ValueError` if it is something else."""
     import torch
 
     table = to_tensor(x, name)
@@ -60,7 +60,7 @@ def link(batches: Sequence[torch.Tensor], names: Sequence[str], method: str) -> 
     for k, (batch, name) in enumerate(zip(batches, names, strict=True)):
         if batch.shape[1] > most:
             raise ValueError(
-                f"{name}: expected at most {most} points for backend 'triton', got {batch.shape[1]}; "
+                f"{name}: expected at most {most} points for backend 'triton'; got {batch.shape[1]}; "
                 "backend='cpp' takes any number"
             )
         groups.setdefault((*batch.shape[1:], batch.dtype, batch.device), []).append(k)
@@ -84,7 +84,7 @@ def cover(
     O = len(labels)
     if O > kernel.MOST_FILTERS:
         raise ValueError(
-            f"labels: expected at most {kernel.MOST_FILTERS} filters for backend 'triton', got {O}; "
+            f"labels: expected at most {kernel.MOST_FILTERS} filters for backend 'triton'; got {O}; "
             "backend='cpp' takes any number"
         )
     columns = labels.T.contiguous()
@@ -125,7 +125,7 @@ def select(
         if O > cover.MOST_FILTERS:
             raise ValueError(
                 f"layer {problem.name!r}: expected at most {cover.MOST_FILTERS} filters for backend "
-                f"'triton', got {O}; backend='cpp' takes any number"
+                f"'triton'; got {O}; backend='cpp' takes any number"
             )
     if not problems:
         return []

@@ -9,7 +9,7 @@ import numpy.typing as npt
 def cut(Z: npt.NDArray[np.float64], height: float) -> npt.NDArray[np.int32]:
     """Z [n-1, 4] -> labels [n], 0-based and numbered by first appearance.
 
-    A merge counts when its height and the heights of all merges below it are <= ``height``.
+    A merge counts when its height and the heights of all merges below it are <= `height`.
     """
     n = len(Z) + 1
     members: list[list[int]] = [[i] for i in range(n)]

@@ -1,4 +1,4 @@
-"""Agglomerative clustering as its definition reads: merge the nearest two, ``n - 1`` times.
+"""Agglomerative clustering as its definition reads: merge the nearest two, `n - 1` times.
 
 This is the rule that every backend follows to the last bit. A cluster goes by the largest number of its
 points. Heights are float64, by these formulas and in this order of operations::
@@ -8,7 +8,7 @@ points. Heights are float64, by these formulas and in this order of operations::
     complete  the larger
     average   (|A_1| height_1 + |A_2| height_2) / (|A_1| + |A_2|)
 
-where ``total`` is the sum of a cluster's points, made as the cluster was; of equal points their number times
+where `total` is the sum of a cluster's points, made as the cluster was; of equal points their number times
 one of them. Between points all four are the distance. The pair of the least height merges; of equally high
 ones the pair whose smaller number is the smallest, then the one whose larger number is. A merge that rounding
 makes lower than one below it has the height of that.

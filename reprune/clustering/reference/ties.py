@@ -1,7 +1,7 @@
 """How ties are broken: a hash of (seed, layer name, step, filter) in 32-bit integer arithmetic.
 
 Counter-based: no state, so every backend, thread and rank draws the same winner in any order. All operations
-are modulo ``2**32``::
+are modulo `2**32`::
 
     key    = fnv1a(name as UTF-8)                      # 32-bit FNV-1a
     key    = mix(key ^ low 32 bits of seed)
@@ -9,7 +9,7 @@ are modulo ``2**32``::
     k      = mix(key + step * 0x9E3779B9)              # once per step
     value  = mix(k ^ (filter * 0x85EBCA6B))            # once per filter; the smallest value wins
 
-``mix`` is a bijection and both multipliers are odd, so no two filters of a step have the same value.
+`mix` is a bijection and both multipliers are odd, so no two filters of a step have the same value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _mix(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
 
 
 def tie_key(seed: int, name: str) -> int:
-    """The key of one layer; ``seed`` counts modulo ``2**64``."""
+    """The key of one layer; `seed` counts modulo `2**64`."""
     key = 0x811C9DC5
     for byte in name.encode():
         key = (key ^ byte) * 0x01000193 % 2**32
@@ -39,6 +39,6 @@ def tie_key(seed: int, name: str) -> int:
 
 
 def tie_values(key: int, step: int, filters: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-    """The values of ``filters`` [m] at ``step``; the filter with the smallest one wins the tie."""
+    """The values of `filters` [m] at `step`; the filter with the smallest one wins the tie."""
     step_key = _mix(np.array([(key + step * 0x9E3779B9) % 2**32], dtype=np.uint32))
     return _mix(step_key ^ (filters.astype(np.uint32) * np.uint32(0x85EBCA6B)))
