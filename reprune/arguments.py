@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,3 +94,8 @@ def seed_of(x: object) -> int:
     if value is None:
         raise TypeError(f"seed: expected an integer; got {shown(x)}")
     return value % 2**64
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """The three of `names` that are most like `name`, or the first three, for a message."""
+    return ", ".join(difflib.get_close_matches(name, names, n=3) or list(names)[:3])

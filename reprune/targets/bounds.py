@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ..arguments import integer, shown, strings
+from ..arguments import integer, nearest, shown, strings
 from ..graph import ChannelGraph, ChannelGroup
 
 MinKeep = int | Mapping[str, int]
@@ -104,9 +103,8 @@ def _named(graph: ChannelGraph, pattern: str, argument: str) -> list[str]:
     layers = list(dict.fromkeys([*graph.channels, *graph.skipped]))
     found = [name for name in layers if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")]
     if not found:
-        near = difflib.get_close_matches(pattern, layers, n=3) or layers[:3]
         raise ValueError(
             f"{argument}: no layer of the model that could be pruned is named {pattern!r} or lies inside it; "
-            f"did you mean one of {', '.join(near)}?"
+            f"did you mean one of {nearest(pattern, layers)}?"
         )
     return found

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 
 from ..aliases import Counts
+from ..arguments import nearest
 from ..graph import ChannelGraph
 
 
@@ -17,10 +17,9 @@ def counts_from_keep(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
         if name in graph.skipped:
             raise ValueError(f"keep: {name} cannot be pruned: {graph.skipped[name]}")
         if name not in group_of:
-            near = difflib.get_close_matches(name, group_of, n=3) or list(group_of)[:3]
             raise ValueError(
                 f"keep: no layer that may lose channels is named {name!r}; "
-                f"did you mean one of {', '.join(near)}?"
+                f"did you mean one of {nearest(name, group_of)}?"
             )
         group, producer = group_of[name]
         size, width = graph.channels[name].size, producer.rows.shape[1]
