@@ -20,9 +20,9 @@ def add(
         "demo",
         parents=[common],
         help="train a small network on real images, prune half of it while it trains, and measure",
-        description="Train a small residual network on 5,000 digits of MNIST, train it again while pruning half of "
-        "its FLOPs, and measure both: in about two minutes, in five at most, with less training where that "
-        "would not be enough.",
+        description="Train a small residual network on 5,000 digits of MNIST, train it again while pruning half "
+        "of its FLOPs, and measure both: in about two minutes, in five at most, with less training where "
+        "that would not be enough.",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("reprune-demo"), metavar="FOLDER", help="default: %(default)s"
