@@ -20,8 +20,8 @@ def add(
         "demo",
         parents=[common],
         help="train a small network on real images, prune half of it while it trains, and measure",
-        description="Train a small residual network on 5,000 digits of MNIST, train it again while pruning half "
-        "of its FLOPs, and measure both: in about two minutes, in five at most, with less training where "
+        description="Train a small residual network on 5,000 digits of MNIST, train it again while pruning "
+        "half of its FLOPs, and measure both: in about two minutes, in five at most, with less training where "
         "that would not be enough.",
     )
     parser.add_argument(
