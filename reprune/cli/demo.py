@@ -21,7 +21,7 @@ def add(
         parents=[common],
         help="train a small network on real images, prune half of it while it trains, and measure",
         description="Train a small residual network on 5,000 digits of MNIST, train it again while pruning "
-        "half of its FLOPs, and measure both: in about two minutes, in five at most, with less training where "
+        "half of its FLOPs, and measure both: in some two minutes, at most five, with less training where "
         "that would not be enough.",
     )
     parser.add_argument(
