@@ -18,35 +18,41 @@
 
 namespace reprune {
 
-// Space has
-//     const double* row(place): heights with all places, which hold until the next call; anything for places that are gone
+constexpr std::int32_t nobody_near = -1;
+
+// Space knows the heights between places; `gone` is infinite for places that are gone, else 0. It has
+//     void look(i, gone, least, nearest): the lowest of those above place i, the first of equals; infinite, and nobody_near, if none
+//     void offer(b, gone, least, nearest): place b to all below it, which take it where it is lower than their least, or as
+//         low and below their nearest
 //     void join(a, b, height): b takes a in
 //     void keep(places): those that are left move together
+//     has_rows; if so, const double* row(place): heights with all places, anything for places that are gone
 template <class Space>
 class Greedy {
   public:
-    // refuse_within: throw NearTie where a merge is decided by less; null: decide all the same. Rows must be whole then.
-    Greedy(Space& space, std::vector<std::int32_t> numbers, const Tolerance* refuse_within = nullptr)
-        : space_(space), refuse_within_(refuse_within), number_(std::move(numbers)), places_(number_.size()), gone_(places_, 0.0), reached_(places_, 0.0),
-          least_(places_, infinity), nearest_(places_, nowhere), again_(places_) {}
+    // reached: heights of the clusters' own merges. refuse_within: throw NearTie where a merge is decided by less, for which Space
+    // has rows; null: decide all the same.
+    Greedy(Space& space, std::vector<std::int32_t> numbers, std::vector<double> reached, const Tolerance* refuse_within = nullptr)
+        : space_(space), refuse_within_(refuse_within), number_(std::move(numbers)), places_(number_.size()), gone_(places_, 0.0),
+          reached_(std::move(reached)), least_(places_, infinity), nearest_(places_, nobody_near), again_(places_) {}
 
     std::vector<Merge> run(double limit) {  // all merges of height <= limit, in their order
         std::vector<Merge> merges;
         merges.reserve(places_);
-        for (std::size_t i = 0; i < places_; ++i) look(i, space_.row(i));
+        for (std::size_t i = 0; i < places_; ++i) look(i);
         for (std::size_t live = places_; live > 1;) {
             const double least = smallest(least_.data(), places_);
             if (least > limit) break;
-            std::size_t a = 0;
-            while (least_[a] != least) ++a;
+            const std::size_t a = first_sum(least_.data(), gone_.data(), places_, least);
             const auto b = static_cast<std::size_t>(nearest_[a]);
-            if (refuse_within_ != nullptr) refuse_near_tie(a, b);
+            if constexpr (Space::has_rows)
+                if (refuse_within_ != nullptr) refuse_near_tie(a, b);
             const double height = std::max({least, reached_[a], reached_[b]});
             merges.push_back({number_[a], number_[b], height});
             space_.join(a, b, height);
             reached_[b] = height;
             gone_[a] = least_[a] = infinity;
-            nearest_[a] = nowhere;
+            nearest_[a] = nobody_near;
             after(a, b);
             if (2 * --live <= places_) keep();
         }
@@ -55,16 +61,8 @@ class Greedy {
 
   private:
     static constexpr double infinity = std::numeric_limits<double>::infinity();
-    static constexpr std::int32_t nowhere = -1;
 
-    void look(std::size_t i, const double* row) {
-        least_[i] = smallest_sum(row + i + 1, gone_.data() + i + 1, places_ - i - 1);
-        nearest_[i] = nowhere;
-        if (least_[i] == infinity) return;
-        std::size_t j = i + 1;
-        while (row[j] + gone_[j] != least_[i]) ++j;
-        nearest_[i] = static_cast<std::int32_t>(j);
-    }
+    void look(std::size_t i) { space_.look(i, gone_.data(), least_.data(), nearest_.data()); }
 
     // Is another cluster about as near to a or b as they are to each other?
     void refuse_near_tie(std::size_t a, std::size_t b) {
@@ -81,20 +79,16 @@ class Greedy {
     }
 
     void after(std::size_t a, std::size_t b) {
-        const auto place = static_cast<std::int32_t>(b);
-        const double* row = space_.row(b);
-        look(b, row);
-        const std::size_t count = find_either(nearest_.data(), b, static_cast<std::int32_t>(a), place, again_.data());
-        take_lower(row, gone_.data(), b, place, least_.data(), nearest_.data());
-        for (std::size_t k = 0; k < count; ++k) {
-            const auto i = static_cast<std::size_t>(again_[k]);
-            look(i, space_.row(i));
-        }
+        look(b);
+        const std::size_t count =
+            find_either(nearest_.data(), b, static_cast<std::int32_t>(a), static_cast<std::int32_t>(b), again_.data());
+        space_.offer(b, gone_.data(), least_.data(), nearest_.data());
+        for (std::size_t k = 0; k < count; ++k) look(static_cast<std::size_t>(again_[k]));
     }
 
     void keep() {
         std::vector<std::size_t> left;
-        std::vector<std::int32_t> now(places_, nowhere);
+        std::vector<std::int32_t> now(places_, nobody_near);
         for (std::size_t i = 0; i < places_; ++i) {
             if (gone_[i] > 0) continue;
             now[i] = static_cast<std::int32_t>(left.size());
@@ -105,7 +99,7 @@ class Greedy {
             number_[i] = number_[left[i]];
             reached_[i] = reached_[left[i]];
             least_[i] = least_[left[i]];
-            nearest_[i] = nearest < 0 ? nowhere : now[static_cast<std::size_t>(nearest)];
+            nearest_[i] = nearest < 0 ? nobody_near : now[static_cast<std::size_t>(nearest)];
         }
         places_ = left.size();
         std::fill_n(gone_.begin(), places_, 0.0);

@@ -96,7 +96,7 @@ std::vector<Merge> agglomerate(Square& square, std::size_t n, const Task& task) 
     square.mirror();
     std::vector<std::int32_t> numbers(n);
     std::iota(numbers.begin(), numbers.end(), 0);
-    return Greedy<Square>(square, numbers, task.refuse_within()).run(infinity);
+    return Greedy<Square>(square, numbers, std::vector<double>(n, 0.0), task.refuse_within()).run(infinity);
 }
 
 void write(const std::vector<Merge>& merges, std::int64_t n, const Task& task, double* z) {

@@ -230,15 +230,19 @@ void Lists::join(std::int32_t a, std::int32_t b, double cost) {
     own = list;
 }
 
-bool Lists::run(Clusters& clusters, double limit, std::int32_t most, bool fresh) {
+bool Lists::find(Clusters& clusters, double limit, std::int32_t most, bool fresh) {
     clusters_ = &clusters;
     scan_ = &scanner();
+    if (fresh) pack();
+    bound(limit);
+    return screen(most);
+}
+
+bool Lists::run(Clusters& clusters, double limit, std::int32_t most, bool fresh) {
+    if (!find(clusters, limit, most, fresh)) return false;
     limit_ = limit * (1 - 0x1p-9);  // two neighbours on either side of a limit may be equally near
     limit_root_ = key_root(limit, clusters.scale);
     error_ = 4 * Clusters::rounding;
-    if (fresh) pack();
-    bound(limit);
-    if (!screen(most)) return false;
     link();
     path_.clear();
     for (std::size_t node = 0; node < id_of_.size(); ++node) {  // joined clusters are nodes to come

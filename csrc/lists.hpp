@@ -21,7 +21,16 @@ class Lists {  // memory is kept from one channel to the next
     // kept; fresh: the clusters are others than at the last call.
     bool run(Clusters& clusters, double limit, std::int32_t most, bool fresh);
 
-    std::size_t pairs() const { return static_cast<std::size_t>(end_.back()); }  // at first
+    // The first half of run(), which finds the pairs within the limit, and a few more.
+    bool find(Clusters& clusters, double limit, std::int32_t most, bool fresh);
+    struct Above {
+        const std::int32_t* places;
+        std::int32_t count;
+    };
+    Above above(std::int32_t place) const {  // neighbours above a place among the live clusters
+        const std::int32_t begin = place > 0 ? end_[static_cast<std::size_t>(place) - 1] : 0;
+        return {near_.data() + begin, end_[static_cast<std::size_t>(place)] - begin};
+    }
 
   private:
     // A neighbour: its key, the approximate cost as of a scan, in the upper half, its node in the lower, so that the smallest

@@ -5,6 +5,8 @@
 
 #include "call.hpp"
 #include "clones.hpp"
+#include "greedy.hpp"
+#include "loops.hpp"
 
 namespace reprune {
 namespace {
@@ -41,6 +43,18 @@ void Square::mirror() {  // in tiles
                 for (std::size_t i = a; i < std::min(a + 16, j); ++i) to[i] = row(i)[j];
             }
     }
+}
+
+void Square::look(std::size_t i, const double* gone, double* least, std::int32_t* nearest) {
+    const double* above = row(i) + i + 1;
+    const std::size_t count = places_ - i - 1;
+    least[i] = smallest_sum(above, gone + i + 1, count);
+    const bool none = std::isinf(least[i]);
+    nearest[i] = none ? nobody_near : static_cast<std::int32_t>(i + 1 + first_sum(above, gone + i + 1, count, least[i]));
+}
+
+void Square::offer(std::size_t b, const double* gone, double* least, std::int32_t* nearest) {
+    take_lower(row(b), gone, b, static_cast<std::int32_t>(b), least, nearest);
 }
 
 void Square::join(std::size_t a, std::size_t b, double height) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "linkage.hpp"
@@ -11,11 +12,15 @@ namespace reprune {
 
 class Square {
   public:
+    static constexpr bool has_rows = true;
+
     Square(std::size_t n, Method method);
     // row i, of which those above the diagonal are read; own and lower ones need not be filled in
     double* row(std::size_t i) { return values_.data() + i * stride_; }
     void mirror();  // from the upper half to the lower
 
+    void look(std::size_t i, const double* gone, double* least, std::int32_t* nearest);
+    void offer(std::size_t b, const double* gone, double* least, std::int32_t* nearest);
     void join(std::size_t a, std::size_t b, double height);
     void keep(const std::vector<std::size_t>& left);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "greedy.hpp"
 #include "totals.hpp"
@@ -9,9 +10,11 @@
 namespace reprune {
 namespace {
 
-constexpr std::size_t few = 600;  // clusters that a chain of scans finishes faster
-constexpr std::int32_t neighbours = 16;  // per cluster, so many at most
-constexpr double step = 0.6;           // from one level down to the next
+// A chain of scans finishes so many clusters faster than lists do; and by the rule, the rule as it reads.
+constexpr std::size_t few = 600, few_by_rule = 100;
+constexpr std::int32_t neighbours = 16, neighbours_by_rule = 32;  // per cluster, so many at most
+constexpr int levels_most = 12, levels_most_by_rule = 40;
+constexpr double step = 0.6;  // from one level down to the next
 
 }  // namespace
 
@@ -30,40 +33,64 @@ void Ward::run(double limit, bool wide, bool refuse) {
     if (!wide) {
         clusters_.begin();
         clusters_.tied = clusters_.blurred(cost);
-        if (!clusters_.tied) levels(cost);
+        if (!clusters_.tied && !levels(cost, false)) chain_.run(clusters_, cost);
         if (!clusters_.tied) return;
         if (refuse) throw NearTie();
         clusters_.start(points_.data(), n_, d_);
     }
-    greedy(limit, wide);
+    rule(limit, cost, wide);
 }
 
-// The cost threshold is raised step by step; below it lists of neighbours suffice, and there are ever fewer clusters.
-void Ward::levels(double limit) {
+// The cost threshold is raised step by step; below it lists of neighbours suffice, and there are ever fewer clusters. False if
+// there is more to do.
+bool Ward::levels(double limit, bool by_rule) {
     double done = 0, level = std::min(limit, clusters_.spread);
     bool fresh = true;
-    for (int tries = 0; tries < 12 && clusters_.live.size() > few && !clusters_.coarse; ++tries) {
+    for (int tries = by_rule ? levels_most_by_rule : levels_most; tries > 0; --tries) {
         const std::size_t before = clusters_.live.size();
-        if (lists_.run(clusters_, level, neighbours, fresh)) {
-            if (clusters_.tied) return;
-            fresh = true;
-            if (level >= limit) return;
+        if (before <= (by_rule ? few_by_rule : few) || clusters_.coarse) break;
+        if (by_rule && clusters_.blurred(level)) break;
+        bool found = false;
+        if (by_rule) {
+            found = lists_.find(clusters_, level, neighbours_by_rule, fresh);
+            if (found) tied_.run(clusters_, lists_, level, reached_);
+        } else {
+            found = lists_.run(clusters_, level, neighbours, fresh);
+        }
+        fresh = found;
+        if (found) {
+            if (level >= limit || clusters_.tied) return true;
             if (8 * (before - clusters_.live.size()) < before) break;
             done = level;
             level = std::min(limit, level / step);
         } else {
-            fresh = false;
             level = done > 0 ? std::sqrt(level * done) : level * step;
         }
     }
-    chain_.run(clusters_, limit);
+    return false;
 }
 
-// As the rule reads.
-void Ward::greedy(double limit, bool wide) {
+// In the order of the rule: on lists of neighbours as far as they reach, then as it reads.
+void Ward::rule(double limit, double cost, bool wide) {
+    reached_.assign(static_cast<std::size_t>(n_), 0.0);
+    bool finished = false;
+    if (!wide) {
+        clusters_.begin();
+        finished = levels(cost, true);
+    }
     clusters_.tied = true;
-    Totals totals(clusters_, wide);
-    for (const Merge& x : Greedy<Totals>(totals, clusters_.live).run(limit)) clusters_.joins.push_back({x.a, x.b, x.height});
+    if (finished) return;
+    std::vector<double> reached;
+    for (const std::int32_t id : clusters_.live) reached.push_back(reached_[static_cast<std::size_t>(id)]);
+    const auto merge = [&](auto totals) {
+        Greedy<decltype(totals)> rule(totals, clusters_.live, std::move(reached));
+        for (const Merge& x : rule.run(limit)) clusters_.joins.push_back({x.a, x.b, x.height});
+    };
+    if (wide) {
+        merge(WideTotals(clusters_));
+    } else {
+        merge(Totals(clusters_));
+    }
 }
 
 }  // namespace reprune

@@ -4,6 +4,7 @@
 #include "chain.hpp"
 #include "clusters.hpp"
 #include "lists.hpp"
+#include "tied.hpp"
 
 namespace reprune {
 
@@ -17,13 +18,14 @@ class Ward {  // memory is kept from one channel to the next
     bool in_order() const { return clusters_.tied; }  // joins are in the order that the rule makes them in, else in any
 
   private:
-    void levels(double limit);
-    void greedy(double limit, bool wide);
+    bool levels(double limit, bool by_rule);
+    void rule(double limit, double cost, bool wide);
 
     std::int32_t n_ = 0, d_ = 0;
-    std::vector<double> points_;
+    std::vector<double> points_, reached_;  // [n, d], [n] height of a cluster's own merge
     Clusters clusters_;
     Lists lists_;
+    TiedLists tied_;
     Chain chain_;
 };
 

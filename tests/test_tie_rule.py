@@ -6,6 +6,7 @@ import drawn
 import exact
 import numpy as np
 import pytest
+from isas import ISAS
 
 import reprune
 
@@ -41,6 +42,16 @@ def test_dendrograms_of_quantised_points(kind, method):
         batch = drawn.draw(kind, shape, 1000 + seed).swapaxes(0, 1)
         one, other = (reprune.linkage(batch, method, backend=b) for b in ("cpp", "reference"))
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("shape", [(300, 1, 2), (400, 1, 9)])
+@pytest.mark.parametrize("kind", drawn.TIED)
+def test_many_quantised_points_by_lists_of_neighbours(kind, shape, isa):
+    points = drawn.draw(kind, shape, 7)[:, 0]
+    expected = reprune.linkage(points, backend="reference")
+    for name in ISAS:
+        isa(name)
+        np.testing.assert_array_equal(reprune.linkage(points, backend="cpp"), expected)
 
 
 @pytest.mark.parametrize("backend", ["cpp", "reference"])
