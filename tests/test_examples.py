@@ -77,6 +77,7 @@ def test_fashion_mnist_goes_on_and_trains_dense(tmp_path, capsys):
     assert "FLOPs" not in capsys.readouterr().out
 
 
+@pytest.mark.xdist_group("deployment")  # the packages that it needs are imported there
 def test_int8_keeps_the_classes(tmp_path, capsys):
     for package in ("torchao", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason='needs pip install "reprune[deploy]"')

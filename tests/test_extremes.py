@@ -53,6 +53,7 @@ def selections():
     return found
 
 
+@pytest.mark.xdist_group("selections of extremes")
 @pytest.mark.parametrize("kind", drawn.EXTREME)
 def test_selections_of_numbers_of_every_size(selections, kind):
     assert selections[kind] == "same"

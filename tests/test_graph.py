@@ -34,24 +34,24 @@ def exact(model, x, seeds=(0,), share=None, layers="conv"):
     return graph
 
 
-@pytest.mark.parametrize("batch", [0, 1, 2, *(pytest.param(k, marks=pytest.mark.slow) for k in (3, 4, 5))])
+@pytest.mark.parametrize("batch", [0, 1, *(pytest.param(k, marks=pytest.mark.slow) for k in range(2, 8))])
 def test_random_networks(batch, monkeypatch):
     """Keep-sets down to a single channel of a group; every other network is traced without values."""
     pruned = 0
-    for seed in range(batch * 25, batch * 25 + 25):
+    for seed in range(batch * 20, batch * 20 + 20):
         torch.manual_seed(seed)
         model = randomize(RandomNetwork(seed).double(), seed).eval()
         x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
         layers = ("conv", "linear", "all")[seed % 3]
         monkeypatch.setattr("reprune.graph.traced.LARGE_BYTES", 0 if seed % 2 else 2**60)
-        graph = exact(model, x, seeds=range(3), layers=layers)
+        graph = exact(model, x, seeds=range(2), layers=layers)
         kinds = {"conv": nn.modules.conv._ConvNd, "linear": nn.Linear}
         kinds = kinds.get(layers, tuple(kinds.values()))
         named = {n for n, m in model.named_modules() if isinstance(m, kinds)}
         grouped = {p.name for group in graph.groups for p in group.producers}
         assert grouped | graph.skipped.keys() == named
         pruned += len(grouped)
-    assert pruned > 25  # one and more a network: the test is not empty
+    assert pruned > 20  # one and more a network: the test is not empty
 
 
 class Toy(nn.Module):

@@ -21,7 +21,10 @@ with warnings.catch_warnings():
 
     from reprune.lightning import REPrune
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the package's own, about loaders and loggers
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # the package's own, about loaders and loggers
+    pytest.mark.xdist_group("lightning checkpoints"),
+]
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 X = torch.randn(12, 3, 6, 6, generator=torch.Generator().manual_seed(0))

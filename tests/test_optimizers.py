@@ -19,7 +19,10 @@ X = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(8) % 4
 SETTINGS = {"sparsity": 0.5, "rule": "uniform", "scope": "all"}
 PLANS = {}
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of optimizers and wrappers
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # those of optimizers and wrappers
+    pytest.mark.xdist_group("optimizers"),
+]
 
 
 @pytest.fixture(autouse=True, scope="module")

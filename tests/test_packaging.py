@@ -14,6 +14,7 @@ import pytest
 import reprune
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("packaging")
 
 
 @contextmanager

@@ -24,6 +24,8 @@ EXPECTED = {  # (on process 0, on process 1)
     "not_certified": (FAILED.format("ValueError: not certified"), "ValueError: not certified"),
 }
 
+pytestmark = pytest.mark.xdist_group("ranks")
+
 
 @pytest.fixture(scope="module")
 def met():

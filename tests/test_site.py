@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("site")
 MODULES = ("hierarchy", "sklearn", "lightning", "torch_pruning")
 
 

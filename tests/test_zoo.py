@@ -17,10 +17,13 @@ torchvision = pytest.importorskip("torchvision")
 ARCHITECTURES = {
     "resnet18": (3, 64, 64),
     "resnet50": (3, 64, 64),
+    "short resnet50": (3, 64, 64),
     "wide_resnet50_2": (3, 64, 64),
     "resnext50_32x4d": (3, 64, 64),
+    "short resnext50_32x4d": (3, 64, 64),
     "vgg16_bn": (3, 32, 32),
     "densenet121": (3, 64, 64),
+    "short densenet121": (3, 64, 64),
     "mobilenet_v2": (3, 64, 64),
     "mobilenet_v3_large": (3, 64, 64),
     "efficientnet_b0": (3, 64, 64),
@@ -33,9 +36,15 @@ ARCHITECTURES = {
     "r3d_18": (3, 4, 32, 32),
 }
 WITH_HEADS = {"googlenet", "inception_v3"}
-
-
-LARGEST = {"inception_v3", "vgg16_bn", "wide_resnet50_2"}
+BOTTLENECK = torchvision.models.resnet.Bottleneck
+SHORT = {  # as their namesakes, with fewer of the blocks that those repeat
+    "short resnet50": lambda: torchvision.models.ResNet(BOTTLENECK, [1, 2, 1, 1]),
+    "short resnext50_32x4d": lambda: torchvision.models.ResNet(
+        BOTTLENECK, [1, 2, 1, 1], groups=32, width_per_group=4
+    ),
+    "short densenet121": lambda: torchvision.models.DenseNet(32, (3, 3, 3, 3), 64),
+}
+LARGEST = {"inception_v3", "vgg16_bn", "wide_resnet50_2", *(name.removeprefix("short ") for name in SHORT)}
 
 
 def build(name):
@@ -43,7 +52,7 @@ def build(name):
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torchvision's own initialisation
-        model = torchvision.models.get_model(name, weights=None, **extra)
+        model = SHORT[name]() if name in SHORT else torchvision.models.get_model(name, weights=None, **extra)
     return randomize(model.double()).eval()
 
 
