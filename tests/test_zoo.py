@@ -25,8 +25,10 @@ ARCHITECTURES = {
     "densenet121": (3, 64, 64),
     "short densenet121": (3, 64, 64),
     "mobilenet_v2": (3, 64, 64),
+    "mobilenet_v3_small": (3, 64, 64),
     "mobilenet_v3_large": (3, 64, 64),
     "efficientnet_b0": (3, 64, 64),
+    "short efficientnet_b0": (3, 64, 64),
     "regnet_y_400mf": (3, 64, 64),
     "googlenet": (3, 96, 96),
     "inception_v3": (3, 299, 299),
@@ -37,14 +39,25 @@ ARCHITECTURES = {
 }
 WITH_HEADS = {"googlenet", "inception_v3"}
 BOTTLENECK = torchvision.models.resnet.Bottleneck
+MBCONV = torchvision.models.efficientnet.MBConvConfig
 SHORT = {  # as their namesakes, with fewer of the blocks that those repeat
     "short resnet50": lambda: torchvision.models.ResNet(BOTTLENECK, [1, 2, 1, 1]),
     "short resnext50_32x4d": lambda: torchvision.models.ResNet(
         BOTTLENECK, [1, 2, 1, 1], groups=32, width_per_group=4
     ),
     "short densenet121": lambda: torchvision.models.DenseNet(32, (3, 3, 3, 3), 64),
+    "short efficientnet_b0": lambda: torchvision.models.EfficientNet(
+        [MBCONV(1, 3, 1, 32, 16, 1), MBCONV(6, 3, 2, 16, 24, 2), MBCONV(6, 5, 2, 24, 40, 1)], dropout=0.2
+    ),
 }
-LARGEST = {"inception_v3", "vgg16_bn", "wide_resnet50_2", *(name.removeprefix("short ") for name in SHORT)}
+LARGEST = {
+    "inception_v3",
+    "vgg16_bn",
+    "wide_resnet50_2",
+    "mobilenet_v3_large",
+    "mnasnet1_0",  # of mobilenet_v2's blocks
+    *(name.removeprefix("short ") for name in SHORT),
+}
 
 
 def build(name):
