@@ -68,21 +68,28 @@ Least floating(const char* blocks, std::int32_t count, std::int32_t d, const Flo
     return least;
 }
 
-void within(const char* blocks, std::int32_t first, std::int32_t count, std::int32_t pairs, const std::int32_t* x,
-            const std::int32_t* y, std::int32_t bound_x, std::int32_t bound_y, std::uint64_t* hits_x, std::uint64_t* hits_y) {
+void within(const char* blocks, std::int32_t first, std::int32_t count, std::int32_t pairs, const std::int32_t* row,
+            std::int32_t bound, std::uint64_t* hits) {
+    std::uint64_t all = 0;  // of four blocks
     for (std::int32_t b = first; b < count; ++b) {
         const char* block = blocks + 64LL * b * (pairs + 1);
-        for (const bool second : {false, true}) {
-            std::uint32_t sum[lanes];
-            std::memcpy(sum, block + 64 * pairs, 64);
-            add_products(block, pairs, second ? y : x, sum);
-            std::uint64_t hit = 0;
-            for (int l = 0; l < lanes; ++l)
-                hit |= static_cast<std::uint64_t>(static_cast<std::int32_t>(sum[l]) <= (second ? bound_y : bound_x)) << l;
-            std::uint64_t& hits = (second ? hits_y : hits_x)[b / 4];
-            hits = (b % 4 == 0 ? 0 : hits) | hit << 16 * (b % 4);
-        }
+        std::uint32_t sum[lanes];
+        std::memcpy(sum, block + 64 * pairs, 64);
+        add_products(block, pairs, row, sum);
+        std::uint64_t hit = 0;
+        for (int l = 0; l < lanes; ++l)
+            hit |= static_cast<std::uint64_t>(static_cast<std::int32_t>(sum[l]) <= bound ? 1 : 0) << l;
+        all |= hit << 16 * (b % 4);
+        if (b % 4 != 3 && b + 1 < count) continue;
+        hits[b / 4] = all;
+        all = 0;
     }
+}
+
+void within(const char* blocks, std::int32_t first, std::int32_t count, std::int32_t pairs, const std::int32_t* x,
+            const std::int32_t* y, std::int32_t bound_x, std::int32_t bound_y, std::uint64_t* hits_x, std::uint64_t* hits_y) {
+    within(blocks, first, count, pairs, x, bound_x, hits_x);
+    within(blocks, first, count, pairs, y, bound_y, hits_y);
 }
 
 std::int32_t indices(const std::uint64_t* hits, std::int32_t own, std::int32_t count, std::int32_t* found) {
