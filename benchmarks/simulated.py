@@ -18,7 +18,7 @@ from reprune.clustering.backends import core
 from reprune.kernels import cut as cut_kernels
 
 TYPES = {np.float32: torch.float32, np.float64: torch.float64}
-COVER_THREADS, INDEX_THREADS, INDEX_BLOCKS = 512, 128, 32  # as csrc/cover_layers.hpp launches them
+COVER_THREADS, INDEX_THREADS, INDEX_BLOCKS = 512, 128, 32  # as csrc/gpu/cover_layers.hpp launches them
 
 
 def simulator(folder: Path) -> ModuleType:

@@ -132,11 +132,11 @@ def triton_variants() -> list[Variant]:
 
 
 def cuda_variants() -> tuple[list[Variant], str]:
-    """Those of csrc/coverage.cu, or none and the reason."""
+    """Those of csrc/gpu/coverage.cu, or none and the reason."""
     if shutil.which("nvcc") is None:
         return [], "no CUDA compiler nvcc"
-    layers = {"layers": "const CoverLayer* (csrc/coverage_layer.hpp)"}
-    table = {"table": "SquaresOf (csrc/cover_layers.hpp), by value", "norms": "double*"}
+    layers = {"layers": "const CoverLayer* (csrc/gpu/coverage_layer.hpp)"}
+    table = {"table": "SquaresOf (csrc/gpu/cover_layers.hpp), by value", "norms": "double*"}
     most = "4 * (most filters of a layer, rounded up to 4) bytes"
     kernels = (
         ("cover random", "cover_kernelILb0E", 512, "layers", layers, most),
@@ -179,11 +179,11 @@ def _triton(variant: Variant, target: str) -> Binary:
 
 @cache
 def _nvcc(target: str) -> tuple[str, bytes]:
-    """PTX and cubin of csrc/coverage.cu."""
+    """PTX and cubin of csrc/gpu/coverage.cu."""
     with tempfile.TemporaryDirectory() as folder:
         ptx, cubin = Path(folder) / "coverage.ptx", Path(folder) / "coverage.cubin"
-        command = ["nvcc", f"-arch={target}", *NVCC]
-        subprocess.run([*command, "-ptx", str(CSRC / "coverage.cu"), "-o", str(ptx)], check=True)
+        command = ["nvcc", f"-I{CSRC}", f"-arch={target}", *NVCC]
+        subprocess.run([*command, "-ptx", str(CSRC / "gpu" / "coverage.cu"), "-o", str(ptx)], check=True)
         subprocess.run([*command, "-cubin", str(ptx), "-o", str(cubin)], check=True)
         return ptx.read_text(), cubin.read_bytes()
 

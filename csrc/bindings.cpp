@@ -12,16 +12,16 @@
 #include <tuple>
 #include <vector>
 
-#include "cover_layers.hpp"
-#include "coverage.hpp"
-#include "cut.hpp"
-#include "linkage.hpp"
-#include "near_ties.hpp"
-#include "pool.hpp"
-#include "python_call.hpp"
-#include "scan.hpp"
-#include "select.hpp"
-#include "ties.hpp"
+#include "gpu/cover_layers.hpp"
+#include "selection/coverage.hpp"
+#include "selection/cut.hpp"
+#include "linkage/linkage.hpp"
+#include "linkage/near_ties.hpp"
+#include "runtime/pool.hpp"
+#include "runtime/python_call.hpp"
+#include "simd/scan.hpp"
+#include "selection/select.hpp"
+#include "selection/ties.hpp"
 
 namespace py = pybind11;
 using namespace reprune;

@@ -6,13 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "call.hpp"
-#include "coverage.hpp"
-#include "cut.hpp"
-#include "linkage.hpp"
-#include "pool.hpp"
-#include "select.hpp"
-#include "ties.hpp"
+#include "runtime/call.hpp"
+#include "selection/coverage.hpp"
+#include "selection/cut.hpp"
+#include "linkage/linkage.hpp"
+#include "runtime/pool.hpp"
+#include "selection/select.hpp"
+#include "selection/ties.hpp"
 
 using namespace reprune;
 

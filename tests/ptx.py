@@ -53,7 +53,7 @@ def benchmarks():
 @cache
 def compiled(source, arch, *flags):
     """The PTX of a file of csrc/ for `arch`, "sm_90" say, compiled as CMakeLists.txt says."""
-    options = ("-std=c++17", "-O3", "-fmad=false", *flags)
+    options = (f"-I{ROOT / 'csrc'}", "-std=c++17", "-O3", "-fmad=false", *flags)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.ptx"
         command = ["nvcc", f"-arch={arch}", "-ptx", *options, str(ROOT / "csrc" / source), "-o", str(out)]

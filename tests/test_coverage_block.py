@@ -1,4 +1,4 @@
-"""The program of csrc/coverage.cu on a stand-in for a block of threads, against the reference."""
+"""The program of csrc/gpu/coverage.cu on a stand-in for a block of threads, against the reference."""
 
 import numpy as np
 import pytest

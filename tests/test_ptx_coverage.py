@@ -22,7 +22,7 @@ KERNELS = {
 
 @cache
 def module(arch):
-    return simulator()[0].Module(compiled("coverage.cu", arch))
+    return simulator()[0].Module(compiled("gpu/coverage.cu", arch))
 
 
 def name_of(loaded, kernel):
@@ -81,7 +81,7 @@ def test_every_barrier_is_needed(arch, ties):
         )
         return both, right(*problem, seed, results)
 
-    text = compiled("coverage.cu", arch)
+    text = compiled("gpu/coverage.cu", arch)
     for other in {*KERNELS} - {"index", ties}:
         start = text.index(f".visible .entry {name_of(module(arch), other)}(")
         text = text[:start] + text[text.index("\n}", start) + 2 :]

@@ -1,0 +1,150 @@
+#include "linkage/linkage.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <optional>
+#include <vector>
+
+#include "runtime/call.hpp"
+#include "ward/cost.hpp"
+#include "linkage/dendrogram.hpp"
+#include "linkage/greedy.hpp"
+#include "ward/line.hpp"
+#include "simd/loops.hpp"
+#include "linkage/scale.hpp"
+#include "linkage/spanning.hpp"
+#include "linkage/square.hpp"
+#include "ward/ward.hpp"
+
+namespace reprune {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+// What the caller wants and what became of the points.
+struct Task {
+    Ties ties;
+    int exponent = 0;                    // as Scale has it
+    std::optional<Tolerance> tolerance;  // where near ties are refused
+
+    const Tolerance* refuse_within() const { return tolerance ? &*tolerance : nullptr; }
+    void begin(const Points& points, const Scale& scale, const double* rows) {
+        exponent = scale.exponent;
+        if (ties == Ties::decide) return;
+        if (scale.wide) throw NearTie();  // others compute with squares
+        tolerance.emplace(points.n, points.d, exponent, rows);
+    }
+};
+
+std::vector<Merge> ward(const Points& points, Task& task) {
+    Ward& space = kept<Ward>();
+    double* rows = space.start(static_cast<std::int32_t>(points.n), static_cast<std::int32_t>(points.d));
+    const Scale scale = load(points, rows);
+    task.begin(points, scale, rows);
+    space.run(infinity, scale.wide, task.ties == Ties::refuse);
+    std::vector<Merge> merges;
+    merges.reserve(space.joins().size());
+    for (const Join& x : space.joins()) merges.push_back({x.gone, x.kept, x.height});
+    if (!space.in_order()) by_height(merges, points.n);
+    return merges;
+}
+
+std::vector<Merge> ward_on_a_line(const Points& points, Task& task) {
+    Ward1D& space = kept<Ward1D>();
+    double* values = space.start(static_cast<std::int32_t>(points.n));
+    const Scale scale = load(points, values);
+    task.begin(points, scale, values);
+    space.run(infinity, scale.wide, task.refuse_within());
+    std::vector<Merge> merges;
+    merges.reserve(static_cast<std::size_t>(points.n));
+    const auto add = [&](std::int32_t p) {
+        merges.push_back({space.order()[p], space.order()[p + 1], space.heights()[p]});
+    };
+    const auto n = static_cast<std::int32_t>(points.n);
+    for (std::int32_t p = 0; p + 1 < n; ++p)
+        if (space.sequence().empty() || space.heights()[p] == 0) add(p);
+    by_height(merges, points.n);
+    for (const std::int32_t p : space.sequence()) add(p);
+    return merges;
+}
+
+// Euclidean distances [n, n] of rows [n, d]
+void measure(const std::vector<double>& rows, std::size_t n, std::size_t d, bool wide, Square& square) {
+    std::vector<double> turned(n * d), steps(d);  // [d, n]
+    for (std::size_t i = 0; i < n; ++i)
+        for (std::size_t k = 0; k < d; ++k) turned[k * n + i] = rows[i * d + k];
+    for (std::size_t a = 0; a < n; ++a) {
+        double* row = square.row(a) + a + 1;
+        const std::size_t above = n - a - 1;
+        hear(static_cast<std::int64_t>(above * (d + 8) * (wide ? 16 : 1)));  // the first touch of a page is slow
+        if (wide) {
+            for (std::size_t b = a + 1; b < n; ++b) {
+                for (std::size_t k = 0; k < d; ++k) steps[k] = rows[a * d + k] - rows[b * d + k];
+                row[b - a - 1] = wide_height(steps.data(), static_cast<std::int64_t>(d), 1, 1);
+            }
+            continue;
+        }
+        std::fill_n(row, above, 0.0);
+        for (std::size_t k = 0; k < d; ++k) add_squares(turned[k * n + a], turned.data() + k * n + a + 1, above, row);
+        roots(row, above);
+    }
+}
+
+std::vector<Merge> agglomerate(Square& square, std::size_t n, const Task& task) {
+    square.mirror();
+    std::vector<std::int32_t> numbers(n);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    return Greedy<Square>(square, numbers, std::vector<double>(n, 0.0), task.refuse_within()).run(infinity);
+}
+
+void write(const std::vector<Merge>& merges, std::int64_t n, const Task& task, double* z) {
+    to_scipy(merges, n, task.exponent, z);
+    if (task.tolerance) refuse_near_heights(z, n, task.exponent, *task.tolerance);
+}
+
+}  // namespace
+
+void linkage_condensed(const double* distances, std::int64_t points, Method method, double* z, Ties ties) {
+    const auto n = static_cast<std::size_t>(points);
+    Square square(n, method);
+    double largest = 0;
+    for (std::size_t i = 1, k = 0; i < n; ++i) {
+        hear(static_cast<std::int64_t>(i));
+        for (std::size_t end = k + i; k < end; ++k) largest = std::max(largest, std::abs(distances[k]));
+    }
+    int exponent = 0;  // squares must neither overflow nor vanish, nor small distances where there are none
+    std::frexp(largest, &exponent);
+    if (method != Method::ward) exponent -= 900;
+    for (std::size_t i = 0; i < n; ++i) {
+        hear(static_cast<std::int64_t>(8 * n));
+        for (std::size_t j = i + 1; j < n; ++j) square.row(i)[j] = std::ldexp(*distances++, -exponent);
+    }
+    Task task{ties, exponent, {}};
+    if (ties == Ties::refuse) task.tolerance.emplace(points, 0, exponent, nullptr);
+    write(agglomerate(square, n, task), points, task, z);
+}
+
+void linkage(const Points& points, Method method, double* z, Ties ties) {
+    Task task{ties, 0, {}};
+    std::vector<Merge> merges;
+    if (method == Method::ward) {
+        merges = points.d == 1 ? ward_on_a_line(points, task) : ward(points, task);
+    } else {
+        const auto n = static_cast<std::size_t>(points.n), d = static_cast<std::size_t>(points.d);
+        std::vector<double> rows(n * d);
+        const Scale scale = load(points, rows.data());
+        task.begin(points, scale, rows.data());
+        if (method == Method::single) {
+            merges = single_linkage(rows, points.n, points.d, scale.wide);
+        } else {
+            Square square(n, method);
+            measure(rows, n, d, scale.wide, square);
+            merges = agglomerate(square, n, task);
+        }
+    }
+    write(merges, points.n, task, z);
+}
+
+}  // namespace reprune

@@ -1,0 +1,79 @@
+#include "linkage/scale.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "runtime/call.hpp"
+
+namespace reprune {
+namespace {
+
+constexpr int moderate = 60;  // exponents up to this are left alone
+constexpr int narrow = 300;   // and so are exponents that differ by as much: squares stay above 2^-1000
+constexpr int top = 900;      // exponent of the largest of wide numbers: all others stay, and products with sizes are finite
+
+Scale resize(double* rows, std::int64_t count) {
+    double largest = 0, least = std::numeric_limits<double>::infinity();
+    for (std::int64_t i = 0; i < count; ++i) {
+        const double x = std::abs(rows[i]);
+        largest = std::max(largest, x);
+        least = x > 0 && x < least ? x : least;
+    }
+    if (largest == 0) return {};
+    int high = 0, low = 0;
+    std::frexp(largest, &high);
+    std::frexp(least, &low);
+    Scale scale;
+    scale.wide = high - low > narrow;
+    if (!scale.wide && std::abs(high) <= moderate) return scale;
+    scale.exponent = scale.wide ? high - top : high;
+    for (std::int64_t i = 0; i < count; ++i) rows[i] = std::ldexp(rows[i], -scale.exponent);
+    return scale;
+}
+
+// Takes the offset of a coordinate away where all values lie within a factor of two: then that is exact (Sterbenz). Where
+// they do not, they are no smaller than half their differences.
+void centre(double* rows, std::int64_t n, std::int64_t d) {
+    for (std::int64_t k = 0; k < d; ++k) {
+        hear(n);
+        double low = rows[k], high = low;
+        for (std::int64_t i = 1; i < n; ++i) {
+            const double x = rows[i * d + k];
+            low = std::min(low, x);
+            high = std::max(high, x);
+            if (low <= 0 && high >= 0) break;  // the usual case, soon found
+        }
+        if (!((low > 0 && high <= 2 * low) || (high < 0 && low >= 2 * high))) continue;
+        const double middle = low + (high - low) / 2;
+        for (std::int64_t i = 0; i < n; ++i) rows[i * d + k] -= middle;
+    }
+}
+
+template <class Number>
+void copy(const Points& points, const Number* data, double* rows) {
+    for (std::int64_t i = 0; i < points.n; ++i) {
+        if (i % 1024 == 0) hear(2048 * points.d);
+        for (std::int64_t k = 0; k < points.d; ++k)
+            *rows++ = static_cast<double>(data[i * points.stride_n + k * points.stride_d]);
+    }
+}
+
+}  // namespace
+
+Scale scale(double* rows, std::int64_t n, std::int64_t d, bool single) {
+    const Scale result = single ? Scale{} : resize(rows, n * d);
+    centre(rows, n, d);
+    return result;
+}
+
+Scale load(const Points& points, double* rows) {
+    if (points.is_double) {
+        copy(points, static_cast<const double*>(points.data), rows);
+    } else {
+        copy(points, static_cast<const float*>(points.data), rows);
+    }
+    return scale(rows, points.n, points.d, !points.is_double);
+}
+
+}  // namespace reprune

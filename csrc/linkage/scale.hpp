@@ -1,0 +1,23 @@
+// Points as float64 rows of one size and without a common offset: what every clustering here works on. Both changes are
+// exact, so nothing depends on them but that squares neither overflow nor vanish. reprune/clustering/reference/scale.py says the
+// same.
+#pragma once
+
+#include <cstdint>
+
+#include "linkage/points.hpp"
+
+namespace reprune {
+
+struct Scale {
+    int exponent = 0;   // heights among the rows times 2^exponent are those among the points
+    bool wide = false;  // numbers differ so much in size that squares of them do overflow or vanish: only wide_height is right
+};
+
+// Of rows [n, d] in place. single: they were float32, whose squares in float64 are harmless.
+Scale scale(double* rows, std::int64_t n, std::int64_t d, bool single);
+
+// Points into rows [n, d], scaled.
+Scale load(const Points& points, double* rows);
+
+}  // namespace reprune

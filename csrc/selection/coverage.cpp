@@ -1,0 +1,69 @@
+#include "selection/coverage.hpp"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "runtime/call.hpp"
+#include "simd/clones.hpp"
+#include "selection/matches.hpp"
+#include "selection/rings.hpp"
+#include "selection/ties.hpp"
+
+namespace reprune {
+namespace {
+
+REPRUNE_CLONES std::int32_t largest(const std::int32_t* x, std::size_t n) {
+    std::int32_t most = x[0];
+    for (std::size_t i = 1; i < n; ++i) most = x[i] > most ? x[i] : most;
+    return most;
+}
+
+template <class Gains, class Label>
+void greedy(Gains coverage, const LabelTable<Label>& table, std::int64_t keep, std::uint32_t key, const double* norms,
+            std::int64_t* order, std::int64_t* gains) {
+    const auto n = static_cast<std::size_t>(table.filters);
+    // gain[i]: clusters that filter i would newly cover; -1 once picked
+    std::vector<std::int32_t> gain(n, static_cast<std::int32_t>(table.channels));
+    for (std::int64_t step = 0; step < keep; ++step) {
+        hear(table.filters * (table.channels / 32 + 1));
+        const std::int32_t most = largest(gain.data(), n);
+        const std::uint32_t step_key = tie_step(key, static_cast<std::uint32_t>(step));
+        std::size_t best = n;
+        std::uint32_t best_value = 0;
+        for (std::size_t i = 0; i < n; ++i) {
+            if (gain[i] != most || (norms && best < n && norms[i] < norms[best])) continue;
+            const std::uint32_t value = tie_value(step_key, static_cast<std::uint32_t>(i));
+            if (best < n && value > best_value && !(norms && norms[i] > norms[best])) continue;
+            best = i;
+            best_value = value;
+        }
+        order[step] = static_cast<std::int64_t>(best);
+        gains[step] = most;
+        if (most > 0) coverage.cover(best, gain.data());
+        gain[best] = -1;
+    }
+}
+
+}  // namespace
+
+template <class Label>
+void max_coverage(const LabelTable<Label>& table, std::int64_t keep, std::uint32_t tie_key, const double* norms,
+                  std::int64_t* order, std::int64_t* gains) {
+    if (keep < 640 && table.clusters < 640) {  // where comparing is faster, as measured
+        Matches matches(table);
+        if (matches.fits()) return greedy(std::move(matches), table, keep, tie_key, norms, order, gains);
+    }
+    if (table.filters < 65535) {
+        greedy(Rings<std::uint16_t>(table), table, keep, tie_key, norms, order, gains);
+    } else {
+        greedy(Rings<std::uint32_t>(table), table, keep, tie_key, norms, order, gains);
+    }
+}
+
+template void max_coverage(const LabelTable<std::int32_t>&, std::int64_t, std::uint32_t, const double*, std::int64_t*,
+                           std::int64_t*);
+template void max_coverage(const LabelTable<std::uint16_t>&, std::int64_t, std::uint32_t, const double*, std::int64_t*,
+                           std::int64_t*);
+
+}  // namespace reprune

@@ -1,0 +1,183 @@
+// The scan for x86-64. Functions carry their instruction set as an attribute, so nothing else in the library is compiled
+// for a machine that may not be there.
+#include "simd/scan.hpp"
+
+#if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
+#include <immintrin.h>
+
+// loaded once into a register, not by each instruction that uses it: loads are what the loops are bound by
+#define REPRUNE_KEEP(x) __asm__("" : "+v"(x))
+
+namespace reprune {
+namespace {
+
+namespace avx512 {
+#define REPRUNE_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,bmi,popcnt")))
+#define REPRUNE_WIDTH 16
+using F = __m512;
+using I = __m512i;
+REPRUNE_TARGET inline F load(const void* p) { return _mm512_loadu_ps(p); }
+REPRUNE_TARGET inline I loadi(const void* p) { return _mm512_loadu_si512(p); }
+REPRUNE_TARGET inline I seti(std::int32_t x) { return _mm512_set1_epi32(x); }
+REPRUNE_TARGET inline F set(float x) { return _mm512_set1_ps(x); }
+REPRUNE_TARGET inline I minus2(I x) { return _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_add_epi16(x, x)); }
+REPRUNE_TARGET inline I dot(I sum, I x, I y) { return _mm512_dpwssd_epi32(sum, x, y); }
+REPRUNE_TARGET inline I addi(I x, I y) { return _mm512_add_epi32(x, y); }
+REPRUNE_TARGET inline F number(I x) { return _mm512_cvtepi32_ps(x); }
+REPRUNE_TARGET inline F add(F x, F y) { return _mm512_add_ps(x, y); }
+REPRUNE_TARGET inline F sub(F x, F y) { return _mm512_sub_ps(x, y); }
+REPRUNE_TARGET inline F mul(F x, F y) { return _mm512_mul_ps(x, y); }
+REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm512_fmadd_ps(x, x, sum); }
+REPRUNE_TARGET inline F reciprocal(F x) { return _mm512_rcp14_ps(x); }
+REPRUNE_TARGET inline I bits(F x) { return _mm512_castps_si512(x); }
+REPRUNE_TARGET inline I mini(I x, I y) { return _mm512_min_epi32(x, y); }
+REPRUNE_TARGET inline I maxi(I x, I y) { return _mm512_max_epi32(x, y); }
+REPRUNE_TARGET inline I tag(I key, I mask, I step) {  // key & ~mask | step
+    return _mm512_ternarylogic_epi32(key, mask, step, 0xBA);
+}
+REPRUNE_TARGET inline std::int32_t leasti(I x) { return _mm512_reduce_min_epi32(x); }
+REPRUNE_TARGET inline std::uint32_t equal(I x, I y) { return _mm512_cmpeq_epi32_mask(x, y); }
+REPRUNE_TARGET inline std::uint32_t above(I x, I y) { return _mm512_cmpgt_epi32_mask(x, y); }
+REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
+REPRUNE_TARGET inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+REPRUNE_TARGET inline std::uint32_t below(F x, F limit) { return _mm512_cmp_ps_mask(x, limit, _CMP_LE_OQ); }
+#include "simd/scan_x86.inc"
+}  // namespace avx512
+
+namespace avx2 {
+#define REPRUNE_TARGET __attribute__((target("avx2,fma,bmi,popcnt")))
+#define REPRUNE_WIDTH 8
+using F = __m256;
+using I = __m256i;
+REPRUNE_TARGET inline F load(const void* p) { return _mm256_loadu_ps(static_cast<const float*>(p)); }
+REPRUNE_TARGET inline I loadi(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+REPRUNE_TARGET inline I seti(std::int32_t x) { return _mm256_set1_epi32(x); }
+REPRUNE_TARGET inline F set(float x) { return _mm256_set1_ps(x); }
+REPRUNE_TARGET inline I minus2(I x) { return _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_add_epi16(x, x)); }
+REPRUNE_TARGET inline I dot(I sum, I x, I y) { return _mm256_add_epi32(sum, _mm256_madd_epi16(x, y)); }
+REPRUNE_TARGET inline I addi(I x, I y) { return _mm256_add_epi32(x, y); }
+REPRUNE_TARGET inline F number(I x) { return _mm256_cvtepi32_ps(x); }
+REPRUNE_TARGET inline F add(F x, F y) { return _mm256_add_ps(x, y); }
+REPRUNE_TARGET inline F sub(F x, F y) { return _mm256_sub_ps(x, y); }
+REPRUNE_TARGET inline F mul(F x, F y) { return _mm256_mul_ps(x, y); }
+REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm256_fmadd_ps(x, x, sum); }
+REPRUNE_TARGET inline F reciprocal(F x) { return _mm256_rcp_ps(x); }
+REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
+REPRUNE_TARGET inline I count_bytes(I sum, I x, I y) { return _mm256_sub_epi8(sum, _mm256_cmpeq_epi8(x, y)); }
+REPRUNE_TARGET inline std::int32_t sum_bytes(I x) {
+    const I s = _mm256_sad_epu8(x, _mm256_setzero_si256());
+    const __m128i h = _mm_add_epi64(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
+    return _mm_cvtsi128_si32(h) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(h, h));
+}
+REPRUNE_TARGET inline I bits(F x) { return _mm256_castps_si256(x); }
+REPRUNE_TARGET inline I mini(I x, I y) { return _mm256_min_epi32(x, y); }
+REPRUNE_TARGET inline I maxi(I x, I y) { return _mm256_max_epi32(x, y); }
+REPRUNE_TARGET inline I tag(I key, I mask, I step) { return _mm256_or_si256(_mm256_andnot_si256(mask, key), step); }
+REPRUNE_TARGET inline std::int32_t leasti(I x) {
+    __m128i m = _mm_min_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    m = _mm_min_epi32(m, _mm_shuffle_epi32(m, 0x4E));
+    return _mm_cvtsi128_si32(_mm_min_epi32(m, _mm_shuffle_epi32(m, 0xB1)));
+}
+REPRUNE_TARGET inline std::uint32_t equal(I x, I y) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(x, y))));
+}
+REPRUNE_TARGET inline std::uint32_t above(I x, I y) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, y))));
+}
+REPRUNE_TARGET inline I square_difference(I x, I y) {
+    const I difference = _mm256_sub_epi16(x, y);
+    return _mm256_madd_epi16(difference, difference);
+}
+REPRUNE_TARGET inline std::int32_t sum_words(I x) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
+}
+REPRUNE_TARGET inline void store(float* p, F x) { _mm256_storeu_ps(p, x); }
+REPRUNE_TARGET inline std::uint32_t below(F x, F limit) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_LE_OQ)));
+}
+#include "simd/scan_x86.inc"
+}  // namespace avx2
+
+namespace sse2 {
+#define REPRUNE_TARGET
+#define REPRUNE_WIDTH 4
+using F = __m128;
+using I = __m128i;
+inline F load(const void* p) { return _mm_loadu_ps(static_cast<const float*>(p)); }
+inline I loadi(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+inline I seti(std::int32_t x) { return _mm_set1_epi32(x); }
+inline F set(float x) { return _mm_set1_ps(x); }
+inline I minus2(I x) { return _mm_sub_epi16(_mm_setzero_si128(), _mm_add_epi16(x, x)); }
+inline I dot(I sum, I x, I y) { return _mm_add_epi32(sum, _mm_madd_epi16(x, y)); }
+inline I addi(I x, I y) { return _mm_add_epi32(x, y); }
+inline F number(I x) { return _mm_cvtepi32_ps(x); }
+inline F add(F x, F y) { return _mm_add_ps(x, y); }
+inline F sub(F x, F y) { return _mm_sub_ps(x, y); }
+inline F mul(F x, F y) { return _mm_mul_ps(x, y); }
+inline F square_add(F x, F sum) { return _mm_add_ps(_mm_mul_ps(x, x), sum); }
+inline F reciprocal(F x) { return _mm_rcp_ps(x); }
+inline void storei(std::int32_t* p, I x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), x); }
+inline I count_bytes(I sum, I x, I y) { return _mm_sub_epi8(sum, _mm_cmpeq_epi8(x, y)); }
+inline std::int32_t sum_bytes(I x) {
+    const I s = _mm_sad_epu8(x, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(s) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(s, s));
+}
+inline I bits(F x) { return _mm_castps_si128(x); }
+inline I mini(I x, I y) { return _mm_castps_si128(_mm_min_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
+inline I maxi(I x, I y) { return _mm_castps_si128(_mm_max_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
+inline I tag(I key, I mask, I step) { return _mm_or_si128(_mm_andnot_si128(mask, key), step); }
+inline std::int32_t leasti(I x) {
+    I m = mini(x, _mm_shuffle_epi32(x, 0x4E));
+    return _mm_cvtsi128_si32(mini(m, _mm_shuffle_epi32(m, 0xB1)));
+}
+inline std::uint32_t equal(I x, I y) {
+    return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(x, y))));
+}
+inline std::uint32_t above(I x, I y) {
+    return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpgt_epi32(x, y))));
+}
+inline I square_difference(I x, I y) {
+    const I difference = _mm_sub_epi16(x, y);
+    return _mm_madd_epi16(difference, difference);
+}
+inline std::int32_t sum_words(I x) {
+    const I s = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
+}
+inline void store(float* p, F x) { _mm_storeu_ps(p, x); }
+inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_cmple_ps(x, limit))); }
+#include "simd/scan_x86.inc"
+}  // namespace sse2
+
+const Scanner scanners[3] = {
+    {"avx512", 6.2e-5F, avx512::fixed, avx512::floating, avx512::within, avx512::indices, avx2::squares,
+     avx512::gather, avx2::subtract_equal},
+    {"avx2", 3.7e-4F, avx2::fixed, avx2::floating, avx2::within, avx2::indices, avx2::squares,
+     avx2::gather, avx2::subtract_equal},
+    {"sse2", 3.7e-4F, sse2::fixed, sse2::floating, sse2::within, sse2::indices, sse2::squares,
+     sse2::gather, sse2::subtract_equal},
+};
+
+}  // namespace
+
+const Scanner* x86_scanner(int rank) {
+    __builtin_cpu_init();
+    const bool bits = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt");
+    const bool can[3] = {bits && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                             __builtin_cpu_supports("avx512vnni"),
+                         bits && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), true};
+    return can[rank] ? &scanners[rank] : nullptr;
+}
+
+}  // namespace reprune
+
+#else
+
+namespace reprune {
+const Scanner* x86_scanner(int) { return nullptr; }
+}  // namespace reprune
+
+#endif

@@ -1,0 +1,223 @@
+#include "ward/chain.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "runtime/call.hpp"
+
+namespace reprune {
+namespace {
+
+constexpr std::int32_t nowhere = 1 << 30;  // squared distance of an empty lane, and of a cluster to itself
+constexpr float far = 1e15F;               // coordinate of an empty lane; others are of order one
+constexpr float rounding = Clusters::rounding;
+constexpr double infinity = std::numeric_limits<double>::infinity();
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+}  // namespace
+
+void Chain::pack() {
+    const std::int32_t words = fixed_ ? clusters_->pairs + 2 : clusters_->d + 1;
+    const std::int32_t count = (count_ + lanes - 1) / lanes;
+    std::memset(blocks_, 0, 64 * at(count) * at(words));
+    for (std::int32_t s = 0; s < count * lanes; ++s) {
+        if (s < count_) {
+            enter(s, id_[at(s)]);
+        } else {
+            leave(s);
+        }
+    }
+}
+
+void Chain::enter(std::int32_t slot, std::int32_t id) {
+    const Clusters& c = *clusters_;
+    id_[at(slot)] = id;
+    slot_[at(id)] = slot;
+    if (fixed_) {
+        char* block = blocks_ + 64LL * (slot / lanes) * (c.pairs + 2) + 4 * (slot % lanes);
+        const std::int32_t* words = c.fixed(id);
+        for (std::int32_t p = 0; p < c.pairs; ++p) std::memcpy(block + 64 * p, words + p, 4);
+        std::memcpy(block + 64 * c.pairs, &c.norm[at(id)], 4);
+        std::memcpy(block + 64 * (c.pairs + 1), &c.share[at(id)], 4);
+    } else {
+        const double* total = c.total(id);
+        const double unit = c.float_scale / c.size[at(id)];
+        char* block = blocks_ + 64LL * (slot / lanes) * (c.d + 1) + 4 * (slot % lanes);
+        for (std::int32_t k = 0; k < c.d; ++k) {
+            const auto x = static_cast<float>(total[k] * unit);
+            std::memcpy(block + 64 * k, &x, 4);
+        }
+        std::memcpy(block + 64 * c.d, &c.share[at(id)], 4);
+    }
+}
+
+// An empty lane: as far away as a lane can be.
+void Chain::leave(std::int32_t slot) {
+    const float none = 0;
+    const std::int32_t pairs = clusters_->pairs, d = clusters_->d;
+    if (fixed_) {
+        char* block = blocks_ + 64LL * (slot / lanes) * (pairs + 2) + 4 * (slot % lanes);
+        for (std::int32_t p = 0; p < pairs; ++p) std::memset(block + 64 * p, 0, 4);
+        std::memcpy(block + 64 * pairs, &nowhere, 4);
+        std::memcpy(block + 64 * (pairs + 1), &none, 4);
+    } else {
+        char* block = blocks_ + 64LL * (slot / lanes) * (d + 1) + 4 * (slot % lanes);
+        for (std::int32_t k = 0; k < d; ++k) std::memcpy(block + 64 * k, &far, 4);
+        std::memcpy(block + 64 * d, &none, 4);
+    }
+}
+
+void Chain::remove(std::int32_t id) {  // the last cluster fills the hole
+    const std::int32_t slot = slot_[at(id)], last = --count_;
+    if (slot != last) enter(slot, id_[at(last)]);
+    leave(last);
+}
+
+Least Chain::scan(float* keys) const {
+    const Clusters& c = *clusters_;
+    const std::int32_t count = (count_ + lanes - 1) / lanes;
+    if (fixed_) return scan_->fixed(blocks_, count, c.pairs, {c.fixed(tip_), c.norm[at(tip_)], c.share[at(tip_)]}, keys);
+    return scan_->floating(blocks_, count, c.d, {query_.data(), c.share[at(tip_)]}, keys);
+}
+
+void Chain::hide() {
+    if (fixed_) {
+        const std::int32_t away = nowhere + 2 * clusters_->norm[at(tip_)];
+        const float none = 0;
+        std::memcpy(own_ + 64 * clusters_->pairs, &away, 4);
+        std::memcpy(own_ + 64 * (clusters_->pairs + 1), &none, 4);
+    } else {
+        std::memcpy(own_, &far, 4);
+    }
+}
+
+void Chain::restore() {
+    if (fixed_) {
+        std::memcpy(own_ + 64 * clusters_->pairs, &clusters_->norm[at(tip_)], 4);
+        std::memcpy(own_ + 64 * (clusters_->pairs + 1), &clusters_->share[at(tip_)], 4);
+    } else {
+        std::memcpy(own_, &first_, 4);
+    }
+}
+
+void Chain::look() {
+    if (fixed_ && scans_ >= 64 && candidates_ > 4 * scans_) {  // fixed point is too coarse for these points
+        fixed_ = false;
+        units();
+        pack();
+    }
+    if (path_.empty()) path_.push_back(id_[at(count_ - 1)]);
+    const Clusters& c = *clusters_;
+    tip_ = path_.back();
+    const std::int32_t slot = slot_[at(tip_)];
+    own_ = blocks_ + 64LL * (fixed_ ? c.pairs + 2 : c.d + 1) * (slot / lanes) + 4 * (slot % lanes);
+    if (fixed_) {
+        slack_now_ = c.slack[at(tip_)];
+    } else {
+        const double* total = c.total(tip_);
+        const double unit = c.float_scale / c.size[at(tip_)];
+        float norm = 0;
+        for (std::int32_t k = 0; k < c.d; ++k) {
+            query_[at(k)] = static_cast<float>(total[k] * unit);
+            norm += query_[at(k)] * query_[at(k)];
+        }
+        first_ = query_[0];
+        // coordinates are rounded relative to the larger cluster's norm, at most ||a|| plus the distance
+        slack_now_ = 2.2F * rounding * std::sqrt(norm / c.share[at(tip_)]) + 1e-18F;
+    }
+    hide();
+    least_ = scan(nullptr);
+    restore();
+}
+
+// The cluster nearest to the tip; -1 if none is within the limit. *reached: the cost, NaN where there was no need to know it:
+// only a chain's first step may lie beyond the limit.
+std::int32_t Chain::nearest(bool first, double* reached) {
+    const float final = (limit_root_ + slack_now_) * (1 + error_);
+    if (least_.key > final * final * (1 + error_)) return -1;
+    ++scans_;
+    const float root = std::sqrt(std::max(least_.key, 0.0F)), ceiling = (root + 2 * slack_now_) * (1 + error_);
+    const float clear = ceiling * ceiling * (1 + error_);
+    if (least_.second > clear) {  // no other comes near: this is the nearest, also in float64
+        ++candidates_;
+        const std::int32_t other = id_[at(least_.index)];
+        *reached = first ? clusters_->cost(tip_, other) : std::nan("");
+        return *reached > limit_ ? -1 : other;
+    }
+    hide();
+    scan(keys_.data());
+    restore();
+    const std::int32_t found = scan_->gather(keys_.data(), (count_ + lanes - 1) / lanes, clear, found_.data());
+    candidates_ += found;
+    std::int32_t best = -1;
+    double lowest = infinity, second = infinity;
+    for (std::int32_t f = 0; f < found; ++f) {
+        if (found_[at(f)] >= count_ || id_[at(found_[at(f)])] == tip_) continue;
+        const std::int32_t other = id_[at(found_[at(f)])];
+        const double c = clusters_->cost(tip_, other);
+        second = std::min(second, std::max(lowest, c));
+        if (c < lowest) {
+            best = other;
+            lowest = c;
+        }
+    }
+    *reached = lowest;
+    if (lowest > limit_) return -1;
+    clusters_->tied = clusters_->blurred(tip_, lowest, second);
+    return best;
+}
+
+bool Chain::decide() {
+    const std::int32_t before = path_.size() > 1 ? path_[path_.size() - 2] : -1;
+    double reached = 0;
+    const std::int32_t next = nearest(before < 0, &reached);
+    if (next < 0) {  // by reducibility no later join comes nearer to it
+        path_.pop_back();
+        remove(tip_);
+    } else if (next != before) {
+        path_.push_back(next);
+    } else {
+        path_.resize(path_.size() - 2);
+        clusters_->join(tip_, before, std::isnan(reached) ? clusters_->cost(tip_, before) : reached);
+        const std::int32_t kept = std::max(tip_, before);
+        remove(std::min(tip_, before));
+        enter(slot_[at(kept)], kept);
+    }
+    return count_ > 1;
+}
+
+void Chain::units() {  // of the keys' roots
+    int bits = 2;  // of a key that may be taken for the lane's number
+    while ((count_ >> (bits - 2)) != 0) ++bits;
+    error_ = scan_->error + (fixed_ ? 3 : static_cast<float>(clusters_->d) + 8) * rounding + std::ldexp(1.0F, bits - 23);
+    limit_root_ = key_root(limit_, fixed_ ? clusters_->scale : clusters_->float_scale);
+}
+
+void Chain::run(Clusters& clusters, double limit) {
+    clusters_ = &clusters;
+    limit_ = limit;
+    fixed_ = !clusters.coarse;
+    scan_ = &scanner();
+    count_ = static_cast<std::int32_t>(clusters.live.size());
+    const std::int32_t n = clusters.n, d = clusters.d;
+    for (auto* ids : {&id_, &slot_, &found_}) ids->resize(at(n + lanes));
+    memory_.resize(at(64LL * (n / lanes + 1) * (d + 2)) + 64);
+    blocks_ = memory_.data() + (64 - reinterpret_cast<std::uintptr_t>(memory_.data()) % 64) % 64;
+    keys_.resize(at(n + lanes));
+    query_.resize(at(d));
+    scans_ = candidates_ = 0;
+    path_.clear();
+    units();
+    std::copy(clusters.live.begin(), clusters.live.end(), id_.begin());
+    pack();
+    for (bool more = count_ > 1; more && !clusters.tied; more = decide()) {
+        hear(static_cast<std::int64_t>(count_) * (d + 8) / 8);
+        look();
+    }
+    clusters.coarse = !fixed_;
+}
+
+}  // namespace reprune

@@ -1,0 +1,48 @@
+// A nearest-neighbour chain (Benzecri 1982) that looks at all live clusters for each link: scans run in 16-bit fixed point,
+// decisions are those of float64, and where rounding may decide there is none.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "ward/clusters.hpp"
+#include "simd/scan.hpp"
+
+namespace reprune {
+
+class Chain {  // memory is kept from one channel to the next
+  public:
+    // Makes all joins of cost <= limit among the live clusters, in time O(live^2 d), or ends with clusters.tied.
+    void run(Clusters& clusters, double limit);
+
+  private:
+    void pack();  // live clusters into blocks
+    void units();
+    void enter(std::int32_t slot, std::int32_t id);
+    void leave(std::int32_t slot);
+    void remove(std::int32_t id);
+    void look();  // for the neighbours of the chain's tip
+    bool decide();
+    Least scan(float* keys) const;
+    void hide();  // the tip stands far away from itself while others are looked at
+    void restore();
+    std::int32_t nearest(bool first, double* reached);
+
+    Clusters* clusters_ = nullptr;
+    bool fixed_ = true;  // fixed point, else floating point: for points of very different size
+    std::int32_t count_ = 0;  // live clusters
+    const Scanner* scan_ = nullptr;
+    float error_ = 0, limit_root_ = 0;
+    double limit_ = 0;
+    std::int32_t tip_ = -1;
+    char* own_ = nullptr;  // lane of the tip
+    float slack_now_ = 0, first_ = 0;
+    Least least_{};
+    std::int64_t scans_ = 0, candidates_ = 0;
+    std::vector<std::int32_t> id_, slot_, path_, found_;
+    std::vector<char> memory_;
+    char* blocks_ = nullptr;  // in memory_, at a multiple of 64: a scan is bound by its loads
+    std::vector<float> keys_, query_;
+};
+
+}  // namespace reprune

@@ -1,0 +1,293 @@
+#include "ward/line.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <queue>
+#include <tuple>
+
+#include "runtime/call.hpp"
+#include "simd/clones.hpp"
+#include "ward/cost.hpp"
+
+namespace reprune {
+namespace {
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double above = 1 + 0x1p-30;  // times a cost: surely more
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+double gap_of(double total_a, double na, double total_b, double nb) {
+    const double step = ward_step(total_a, na, total_b, nb);
+    return ward_cost(step * step, na, nb);
+}
+
+// The loops that are worth vectors.
+REPRUNE_CLONES void gaps(std::int32_t n, const double* total, const double* size, double* __restrict gap) {
+    for (std::int32_t i = 1; i < n; ++i) gap[i] = gap_of(total[i - 1], size[i - 1], total[i], size[i]);
+}
+
+// Does cluster i join i + 1? Returns whether a gap beside one that is taken may be as small: if not, no cluster is in two joins.
+REPRUNE_CLONES bool smallest(std::int32_t n, const double* gap, const double* size, double limit, double blur,
+                             std::int64_t* __restrict join) {
+    std::int64_t blurred = 0;
+    for (std::int32_t i = 0; i < n; ++i) {
+        const double g = gap[i + 1], beside = gap[i] < gap[i + 2] ? gap[i] : gap[i + 2];
+        const std::int64_t least = (g <= limit) & (g <= beside), near = g * above + blur * (size[i] + size[i + 1]) >= beside;
+        join[i] = least;
+        blurred |= least & near;
+    }
+    return blurred != 0;
+}
+
+REPRUNE_CLONES void heights_of(double* costs, std::int32_t n) {
+    for (std::int32_t i = 0; i < n; ++i) costs[i] = ward_height(costs[i]);
+}
+
+}  // namespace
+
+double* Ward1D::start(std::int32_t n) {
+    n_ = n;
+    for (auto* v : {&values_, &heights_, &total_, &size_, &gap_}) v->resize(at(n) + 3);
+    join_.resize(at(n) + 3);
+    for (auto* v : {&order_, &spare_order_, &boundary_, &stack_, &waiting_}) v->resize(at(n) + 2);
+    return values_.data();
+}
+
+// order_: the points by value, equal values by id. First one pass by the leading bits (over the range of the values, so that
+// buckets hold few), then insertion within.
+void Ward1D::sort() {
+    double low = values_[0], high = low;
+    for (std::int32_t i = 1; i < n_; ++i) {
+        low = std::min(low, values_[at(i)]);
+        high = std::max(high, values_[at(i)]);
+    }
+    // a total of s values is off by n 2^-50 s times the largest at most, n being the depth of the sum; here squared, and apart
+    // from what `above` holds
+    const double largest = std::max(-low, high) * n_ * 0x1p-34;
+    blur_ = largest * largest;
+    std::int32_t buckets = 1;
+    while (buckets < n_ && buckets < 4096) buckets *= 2;
+    const double scale = high > low ? (buckets - 1) / (high - low) : 0;
+    boundary_.resize(at(std::max(n_, buckets)) + 2);
+    std::int32_t* start = boundary_.data();
+    std::fill(start, start + buckets + 1, 0);
+    for (std::int32_t i = 0; i < n_; ++i) {
+        const auto b = static_cast<std::int32_t>((values_[at(i)] - low) * scale);
+        spare_order_[at(i)] = b;
+        ++start[b + 1];
+    }
+    for (std::int32_t b = 0; b < buckets; ++b) start[b + 1] += start[b];
+    for (std::int32_t i = 0; i < n_; ++i) {
+        const std::int32_t to = start[spare_order_[at(i)]]++;
+        order_[at(to)] = i;
+        total_[at(to)] = values_[at(i)];
+    }
+    std::int64_t moves = 0;
+    for (std::int32_t i = 1; i < n_; ++i) {  // stable, so equal values stay by id
+        const double x = total_[at(i)];
+        if (!(total_[at(i - 1)] > x)) continue;
+        const std::int32_t id = order_[at(i)];
+        std::int32_t k = i;
+        for (; k > 0 && total_[at(k - 1)] > x; --k) {
+            total_[at(k)] = total_[at(k - 1)];
+            order_[at(k)] = order_[at(k - 1)];
+        }
+        total_[at(k)] = x;
+        order_[at(k)] = id;
+        moves += i - k;
+        if (moves > std::int64_t{32} * n_) break;  // few buckets hold nearly all
+    }
+    if (moves <= std::int64_t{32} * n_) return;
+    for (std::int32_t i = 0; i < n_; ++i) order_[at(i)] = i;
+    Ticks tick;
+    std::stable_sort(order_.begin(), order_.begin() + n_, [&](std::int32_t a, std::int32_t b) {
+        tick();
+        return values_[at(a)] < values_[at(b)];
+    });
+    for (std::int32_t i = 0; i < n_; ++i) total_[at(i)] = values_[at(order_[at(i)])];
+}
+
+// Equal points are one cluster from the start.
+void Ward1D::collapse() {
+    std::fill(heights_.begin(), heights_.begin() + n_, infinity);
+    live_ = 0;
+    for (std::int32_t i = 0, j = 0; i < n_; i = j) {
+        const double x = total_[at(i)];
+        for (j = i + 1; j < n_ && total_[at(j)] == x; ++j) heights_[at(j - 1)] = 0;
+        size_[at(live_)] = j - i;
+        total_[at(live_)] = (j - i) * x;
+        boundary_[at(live_++)] = j - 1;
+    }
+    boundary_[at(live_)] = n_ - 1;
+}
+
+void Ward1D::run(double limit, bool wide, const Tolerance* refuse_within) {
+    sequence_.clear();
+    sort();
+    collapse();
+    const double cost = limit * limit / 2 * (1 + 0x1p-8);  // a little further, so that rounding near the limit is no matter
+    if (!wide && blur_ * n_ <= cost * 0x1p-10 && rounds(cost, refuse_within == nullptr)) {
+        heights_of(heights_.data(), n_ - 1);
+    } else {
+        sort();
+        collapse();
+        greedy(limit, refuse_within);
+    }
+}
+
+// Every round joins all neighbours whose gap is the smallest on both sides: they are each other's nearest. Most data takes
+// few rounds; where a round joins little, the rest goes one by one. Heights are costs until the end. False: rounding may have
+// decided.
+bool Ward1D::rounds(double limit, bool decide) {
+    double *total = total_.data(), *size = size_.data(), *gap = gap_.data();
+    std::int32_t* boundary = boundary_.data();
+    std::int64_t* join = join_.data();
+    while (live_ > 1) {
+        hear(10LL * live_);
+        gaps(live_, total, size, gap);  // gap[i]: to the left of cluster i
+        gap[0] = gap[live_] = gap[live_ + 1] = infinity;
+        total[live_] = size[live_] = 0;
+        if (smallest(live_, gap, size, limit, blur_, join) && !(decide && settle(limit))) return false;
+        std::int32_t to = 0;
+        std::int64_t skip = 0;  // was this cluster joined to the one before it?
+        for (std::int32_t i = 0; i < live_; ++i) {
+            const bool yes = join[i] != 0;
+            heights_[at(boundary[i])] = yes ? gap[i + 1] : infinity;
+            total[to] = yes ? total[i] + total[i + 1] : total[i];
+            size[to] = yes ? size[i] + size[i + 1] : size[i];
+            boundary[to] = yes ? boundary[i + 1] : boundary[i];
+            to += static_cast<std::int32_t>(1 - skip);
+            skip = join[i];
+        }
+        const std::int32_t joins = live_ - to;
+        live_ = to;
+        if (joins == 0) return true;
+        if (joins * 16 < live_) break;
+    }
+    return chain(limit);
+}
+
+// The joins of a round in which gaps side by side are about the same. Here rounding cannot make the order of joins matter, if it
+// is no more than a join takes the next cluster away: a gap grows by a share of 1 / (s + 1)^2 at least when one of its clusters,
+// of s points, joins another. False where it may be more.
+bool Ward1D::settle(double limit) {
+    const auto id = [&](std::int32_t i) {
+        const std::int32_t begin = i > 0 ? boundary_[at(i - 1)] + 1 : 0;
+        hear(boundary_[at(i)] - begin);
+        return *std::max_element(order_.begin() + begin, order_.begin() + boundary_[at(i)] + 1);
+    };
+    bool sure = true;
+    const auto lower = [&](std::int32_t p, std::int32_t q) {  // is gap p below gap q beside it?
+        const double g = gap_[at(p)], other = gap_[at(q)], shared = size_[at(std::min(p, q))];
+        if (std::min(g, other) * above + blur_ * shared < std::max(g, other)) return g < other;
+        const std::int32_t middle = std::min(p, q);
+        const double most = 1 + std::max({size_[at(middle - 1)], shared, size_[at(middle + 1)]}), share = most * most;
+        sure = sure && g > blur_ * shared * share * share * 0x1p-26;
+        const double height = ward_height(g), beside = ward_height(other);
+        if (height != beside) return height < beside;
+        const std::int32_t left = id(p - 1), right = id(p), far = id(q > p ? q : q - 1), near = q > p ? right : left;
+        return std::minmax(left, right) < std::minmax(near, far);
+    };
+    for (std::int32_t i = 0; i + 1 < live_; ++i)
+        join_[at(i)] = gap_[at(i + 1)] <= limit && lower(i + 1, i) && lower(i + 1, i + 2);
+    return sure;
+}
+
+// One by one: the stack holds clusters whose gaps fall towards the top, a chain of nearest neighbours. Where the gap to the
+// cluster that comes next is no smaller than the top gap, the top two are each other's nearest. Joined, they come next.
+bool Ward1D::chain(double limit) {
+    double *total = total_.data(), *size = size_.data(), *gap = gap_.data();
+    std::int32_t *stack = stack_.data(), *waiting = waiting_.data();
+    std::int32_t top = -1, waits = 0;
+    Ticks tick;
+    for (std::int32_t i = 0;;) {
+        tick();
+        std::int32_t next = -1;  // the end: as if a cluster came that is infinitely far
+        if (waits > 0) {
+            next = waiting[--waits];
+        } else if (i < live_) {
+            next = i++;
+        } else if (top <= 0) {
+            return true;
+        }
+        double g = infinity;
+        if (top >= 0 && next >= 0) {
+            const std::int32_t a = stack[top];
+            g = gap_of(total[a], size[a], total[next], size[next]);
+        }
+        if (top > 0) {
+            const double other = gap[stack[top]];
+            if (std::min(g, other) * above + blur_ * size[stack[top]] >= std::max(g, other)) return false;
+        }
+        if (top > 0 && gap[stack[top]] <= g) {
+            const std::int32_t a = stack[top - 1], b = stack[top];
+            heights_[at(boundary_[at(a)])] = gap[b];
+            total[b] += total[a];
+            size[b] += size[a];
+            if (next >= 0) waiting[waits++] = next;
+            waiting[waits++] = b;
+            top -= 2;
+            continue;
+        }
+        if (g > limit) top = -1;  // nothing joins across this gap any more
+        if (next < 0) return true;
+        gap[next] = g;
+        stack[++top] = next;
+    }
+}
+
+// As the rule reads: the lowest join of all, again and again. Across a neighbour no one is as near as the nearer of the two on
+// either side of it, so neighbours show whether rounding decides.
+void Ward1D::greedy(double limit, const Tolerance* refuse_within) {
+    // clusters by their first one: `last`, numbers and heights; boundary b is that between b and b + 1 of those at first
+    const std::int32_t count = live_;
+    std::vector<std::int32_t> first(at(count)), last(at(count)), id(at(count));
+    std::vector<double> reached(at(count), 0.0);
+    using Gap = std::tuple<double, std::int32_t, std::int32_t, std::int32_t>;  // height, both numbers, boundary
+    const auto gap = [&](std::int32_t b) {
+        const std::size_t left = at(first[at(b)]), right = at(b + 1);
+        double step = ward_step(total_[left], size_[left], total_[right], size_[right]);
+        const double height = wide_height(&step, 1, size_[left], size_[right]);
+        return Gap{height, std::min(id[left], id[right]), std::max(id[left], id[right]), b};
+    };
+    std::priority_queue<Gap, std::vector<Gap>, std::greater<>> gaps;
+    for (std::int32_t c = 0; c < count; ++c) {
+        first[at(c)] = last[at(c)] = c;
+        id[at(c)] = order_[at(boundary_[at(c)])];
+    }
+    Ticks tick;
+    for (std::int32_t b = 0; b + 1 < count; ++b) {
+        tick();
+        gaps.push(gap(b));
+    }
+    while (!gaps.empty()) {
+        tick();
+        const Gap least = gaps.top();
+        gaps.pop();
+        const auto [height, lower, higher, b] = least;
+        if (height > limit) return;
+        if (heights_[at(boundary_[at(b)])] < infinity || gap(b) != least) continue;  // joined, or its clusters were
+        const std::int32_t left = first[at(b)], end = last[at(b + 1)];
+        if (refuse_within != nullptr) {
+            const double points = std::max(size_[at(left)], size_[at(b + 1)]);
+            const double before = left > 0 ? std::get<0>(gap(left - 1)) : infinity;
+            const double after = end + 1 < count ? std::get<0>(gap(end)) : infinity;
+            if (refuse_within->covers(height, std::min(before, after), points)) throw NearTie();
+        }
+        const double raised = std::max({height, reached[at(left)], reached[at(b + 1)]});
+        heights_[at(boundary_[at(b)])] = reached[at(left)] = raised;
+        sequence_.push_back(boundary_[at(b)]);
+        total_[at(left)] += total_[at(b + 1)];
+        size_[at(left)] += size_[at(b + 1)];
+        id[at(left)] = higher;
+        first[at(end)] = left;
+        last[at(left)] = end;
+        if (left > 0) gaps.push(gap(left - 1));
+        if (end + 1 < count) gaps.push(gap(end));
+    }
+}
+
+}  // namespace reprune

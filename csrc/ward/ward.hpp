@@ -1,0 +1,32 @@
+// Ward's clustering of one channel up to a height.
+#pragma once
+
+#include "ward/chain.hpp"
+#include "ward/clusters.hpp"
+#include "ward/lists.hpp"
+#include "ward/tied.hpp"
+
+namespace reprune {
+
+class Ward {  // memory is kept from one channel to the next
+  public:
+    double* start(std::int32_t n, std::int32_t d);  // rows [n, d] to be filled in, scaled
+    // Makes all joins of height <= limit, and maybe a few above it: joins(). wide: as Scale has it. refuse: throw NearTie where
+    // rounding may decide.
+    void run(double limit, bool wide, bool refuse = false);
+    const std::vector<Join>& joins() const { return clusters_.joins; }
+    bool in_order() const { return clusters_.tied; }  // joins are in the order that the rule makes them in, else in any
+
+  private:
+    bool levels(double limit, bool by_rule);
+    void rule(double limit, double cost, bool wide);
+
+    std::int32_t n_ = 0, d_ = 0;
+    std::vector<double> points_, reached_;  // [n, d], [n] height of a cluster's own merge
+    Clusters clusters_;
+    NeighbourLists lists_;
+    TiedLists tied_;
+    Chain chain_;
+};
+
+}  // namespace reprune
