@@ -1,4 +1,4 @@
-"""Maximum coverage of many layers, on the device of their label tables: the host side of csrc/gpu/coverage.cu.
+"""Maximum coverage of many layers, on the device of their label tables: host side of csrc/gpu/coverage.cu.
 
 On the CPU the same program runs on a stand-in for blocks of threads; that is for tests, and slow.
 """

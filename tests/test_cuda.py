@@ -15,7 +15,16 @@ from reprune.clustering.backends import core
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
 def test_no_spills_and_no_warnings(arch, tmp_path):
     options = "-std=c++17 -O3 -fmad=false -Werror all-warnings -Xcompiler=-Wall,-Wextra,-Werror -Xptxas -v"
-    command = ["nvcc", f"-arch={arch}", *options.split(), "-I.", "-c", "gpu/coverage.cu", "-o", str(tmp_path / "x.o")]
+    command = [
+        "nvcc",
+        f"-arch={arch}",
+        *options.split(),
+        "-I.",
+        "-c",
+        "gpu/coverage.cu",
+        "-o",
+        str(tmp_path / "x.o"),
+    ]
     run = subprocess.run(command, cwd=ROOT / "csrc", capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill", run.stderr)

@@ -2,7 +2,8 @@
 // neighbours has one height, and the clusters at a cut are read off by comparing.
 //
 // Rounds join all neighbours that are each other's nearest, in whatever order. That is the rule of
-// reprune/clustering/reference/linkage.py as long as rounding decides nothing; where it might, the line is done again as the rule reads.
+// reprune/clustering/reference/linkage.py as long as rounding decides nothing; where it might, the line is done again as the rule
+// reads.
 #pragma once
 
 #include <cstdint>

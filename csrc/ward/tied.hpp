@@ -1,5 +1,5 @@
-// The rule of reprune/clustering/reference/linkage.py up to a height, on lists of neighbours as lists.hpp has them: for problems in
-// which rounding decides.
+// The rule of reprune/clustering/reference/linkage.py up to a height, on lists of neighbours as lists.hpp has them: for problems
+// in which rounding decides.
 #pragma once
 
 #include <cstdint>
