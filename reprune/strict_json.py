@@ -1,9 +1,16 @@
-"""JSON from files that may be damaged: one kind of error, and no key twice."""
+"""JSON from files that may be damaged: one kind of error, no key twice, little memory."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any, TypeGuard
+
+SPACE = re.compile(r"[ \t\n\r]*")
+STRING = re.compile(r'(?:[^"\\\x00-\x1f]+|\\["\\/bfnrt]|(\\u[dD][89abAB][0-9a-fA-F]{2})|\\u[0-9a-fA-F]{4})*')
+"""What a string is made of; its group is the first half of a pair of escapes."""
+ESCAPES = len(r"\ud83d\ude00")  # the longest that stands for one character
 
 
 def loads(text: str) -> Any:
@@ -24,3 +31,80 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def is_int(value: Any, least: int = 0) -> TypeGuard[int]:
     """Is `value` an integer, no boolean, of at least `least`, and one that 63 bits hold?"""
     return type(value) is int and least <= value < 2**63
+
+
+def weight(text: bytes) -> int:
+    """Bytes of memory that what stands in `text`, a piece of JSON, takes at most when it is read, about."""
+    return 3 * len(text) + 64 * sum(map(text.count, (b",", b"[", b":"))) + 256 * text.count(b"{")
+
+
+class Pieces:
+    """JSON that is read in pieces, of which no more is held than what is returned."""
+
+    def __init__(self, pieces: Iterator[str]) -> None:
+        self._pieces, self._text, self._at = pieces, "", 0
+
+    def members(self, most: int) -> Iterator[str]:
+        """The keys of the object that starts here, of `most` bytes each; read its value after each."""
+        self._take("{")
+        seen: set[str] = set()
+        while self.next() != "}":
+            if seen:
+                self._take(",")
+            key = b"".join(self.string(most)).decode(errors="surrogatepass")
+            if key in seen:
+                raise ValueError("a key occurs twice")
+            seen.add(key)
+            self._take(":")
+            yield key
+        self._take("}")
+
+    def next(self) -> str:
+        """The next character that is no space; none at the end."""
+        while True:
+            match = SPACE.match(self._text, self._at)
+            assert match is not None
+            self._at = match.end()
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
+
+    def flat(self, most: int) -> Any:
+        """The object that starts here, without another one in it, of at most `most` characters."""
+        while (end := self._text.find("}", self._at, self._at + most)) < 0:
+            if len(self._text) - self._at >= most or not self._more():
+                raise ValueError("an object does not end")
+        text, self._at = self._text[self._at : end + 1], end + 1
+        return loads(text)
+
+    def string(self, most: int) -> list[bytes]:
+        """The string that starts here, of at most `most` bytes, as pieces of UTF-8: whole it would be there
+        twice while it is put together."""
+        self._take('"')
+        found: list[bytes] = []
+        while True:
+            match = STRING.match(self._text, self._at)
+            assert match is not None
+            end = match.end()
+            closed = self._text[end : end + 1] == '"'
+            if not closed and match.end(1) == end:  # its other half may follow
+                end -= ESCAPES // 2
+            part = json.loads(f'"{self._text[self._at : end]}"')
+            found.append(part.encode(errors="surrogatepass"))
+            most -= len(found[-1])
+            self._at = end + closed
+            if most < 0:
+                raise ValueError("a string is too long")
+            if closed:
+                return found
+            if len(self._text) - self._at >= ESCAPES or not self._more():
+                raise ValueError("a string does not end, or holds a character that none can")
+
+    def _take(self, sign: str) -> None:
+        if self.next() != sign:
+            raise ValueError(f"expected {sign}, got {self.next() or 'the end'}")
+        self._at += 1
+
+    def _more(self) -> bool:
+        piece = next(self._pieces, None)
+        self._text, self._at = self._text[self._at :] + (piece or ""), 0
+        return piece is not None

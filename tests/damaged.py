@@ -2,11 +2,15 @@
 
 `python tests/damaged.py COUNT SEED` damages a model's file, a training's file and a plan's JSON COUNT
 times each: flipped bits, missing and doubled ends, edits of the header (with and without a checksum that
-tells), garbage. `python tests/damaged.py memory KIND MEGABYTES` prints how much memory a process takes at
-most besides while it reads a damaged file of that size, over the size.
+tells), garbage. `python tests/damaged.py memory NAME WAYS MEGABYTES` prints how much memory a process
+takes at most besides while it reads a file of about that size, over the size: of NAME (model, training or
+masked) and damaged in each of the WAYS (whole,flip,cut,zeros,spaces,...).
 """
 
+import ctypes
+import gc
 import json
+import os
 import random
 import struct
 import sys
@@ -247,35 +251,118 @@ def outcome_of(case, path, where):
         raise AssertionError(f"{where}: {type(error).__name__}: {error}") from error
 
 
-def memory(kind, megabytes):
-    """The peak of memory while a damaged file of that size is read, over its size."""
-    folder = Path(tempfile.mkdtemp())
-    width = int((megabytes * 2**20 / 4 / 9) ** 0.5)
-    path = folder / "large"
+class LargeModel:
+    """A file of a network of about so many megabytes."""
 
-    def network():
-        return nn.Sequential(nn.Conv2d(width, width, 3, bias=False))
+    def __init__(self, megabytes):
+        width = int((megabytes * 2**20 / 4 / 9) ** 0.5)
+        self.target = nn.Sequential(nn.Conv2d(width, width, 3, bias=False)).to(
+            memory_format=torch.channels_last
+        )
 
-    target = network()
-    reprune.save(target, path)
-    raw = path.read_bytes()
-    length = struct.unpack("<Q", raw[:8])[0]
-    spoilt = {
-        "flip": raw[:-5] + bytes([raw[-5] ^ 1]) + raw[-4:],
-        "cut": raw[:-1],
-        "header": struct.pack("<Q", len(raw) - 9) + raw[8:],
-        "zeros": struct.pack("<Q", len(raw) - 9) + raw[8 : 8 + length] + bytes(len(raw) - 8 - length),
-        "spaces": struct.pack("<Q", len(raw) - 8) + raw[8 : 8 + length] + b" " * (len(raw) - 8 - length),
-    }[kind]
-    path.write_bytes(spoilt)
-    size = len(raw)
-    del raw, spoilt
+    def save(self, path):
+        reprune.save(self.target, path)
+
+    def load(self, path):
+        reprune.load(path, self.target)
+
+
+class LargeTraining:
+    """A file of a training after an event."""
+
+    def __init__(self, megabytes, mode="shrink"):
+        width = int((megabytes * 2**20 / 4 / 9 / 10) ** 0.5)
+        self.make = lambda: self.build(width, mode)
+        self.target = self.make()
+
+    @staticmethod
+    def build(width, mode):
+        layers = (nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, width, 3), nn.ReLU())
+        model = nn.Sequential(*layers, nn.Conv2d(width, width, 3), nn.ReLU(), nn.Conv2d(width, 5, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        settings = {"sparsity": 0.5, "rule": "uniform", "interval": 1, "until": 3, "mode": mode}
+        return model, optimizer, reprune.Pruner(model, optimizer, images(2), **settings), {}
+
+    def save(self, path):
+        model, optimizer, pruner, _ = done = self.make()
+        model(images(2)).square().mean().backward()
+        optimizer.step()
+        pruner.step()
+        reprune.save_training(path, *done)
+
+    def load(self, path):
+        reprune.load_training(path, *self.target)
+
+
+LARGE = {
+    "model": LargeModel,
+    "training": LargeTraining,
+    "masked": lambda megabytes: LargeTraining(megabytes, "mask"),
+}
+
+
+def spoilt(path, way):
+    """Damage a large file in place, with little memory."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        header = file.read(8 + struct.unpack("<Q", file.read(8))[0])[:-8].rstrip()
+        if way == "flip":
+            file.seek(size - 5)
+            last = file.read(1)[0]
+            file.seek(size - 5)
+            file.write(bytes([last ^ 1]))
+        elif way == "cut":
+            file.truncate(size - 1)
+        elif way in FILLINGS:  # all of the file is header
+            start, filling, end = FILLINGS[way]
+            piece = filling * (2**16 // len(filling))
+            file.seek(0)
+            file.write(struct.pack("<Q", size - 8) + (start or header[:-1]))
+            while (left := size - len(end) - file.tell()) > 0:
+                file.write(piece[:left] if left < len(piece) else piece)
+            file.write(end)
+
+
+HEAD = b'{"__metadata__":{"reprune":"', b'{"__metadata__":{"reprune_training":"'
+FILLINGS = {
+    "zeros": (b"", b"\0", b""),
+    "spaces": (b"", b" ", b"}"),
+    "lists": (b"", b',"a":[[],[],[],[]]', b"}"),
+    "entries": (b"", b',"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}', b"}"),
+    "text": (HEAD[0], b"[],", b'"}}'),
+    "training text": (HEAD[1], b"[],", b'"}}'),
+    "escapes": (HEAD[0], b'\\"', b'"}}'),
+    "halves": (HEAD[0], b"\\ud83d", b'"}}'),
+    "name": (b'{"', b"a", b'":{}}'),
+    "names": (b'{"__metadata__":{"a', b'":"","a', b'":""}}'),
+}
+WAYS = ("whole", "flip", "cut", *FILLINGS)
+
+
+def memory(name, way, megabytes):
+    """The peak of memory while such a file is read, over its size; what is read into is not counted."""
+    path = Path(tempfile.mkdtemp()) / "large"
+    small = LARGE[name](8)
+    small.save(path)
+    small.load(path)  # what is imported and made once does not count
+    pid = os.fork()
+    if pid == 0:  # what was needed to write the file is not there to be used again
+        LARGE[name](megabytes).save(path)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    target = LARGE[name](megabytes)
+    spoilt(path, way)
+    size = path.stat().st_size
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
-    start = _peak()
+    start, refused = _peak(), False
     try:
-        reprune.load(path, target)
+        target.load(path)
     except ValueError:
-        print(f"{(_peak() - start) / size:.3f}")
+        refused = True
+    assert refused == (way != "whole")
+    return (_peak() - start) / size
 
 
 def _peak():
@@ -294,6 +381,7 @@ def main(count, seed):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "memory":
-        memory(sys.argv[2], int(sys.argv[3]))
+        for way in sys.argv[3].split(","):
+            print(f"{way}: {memory(sys.argv[2], way, int(sys.argv[4])):.3f}", flush=True)
     else:
         main(int(sys.argv[1]), int(sys.argv[2]))

@@ -4,7 +4,7 @@ pickle."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,17 @@ def decode(value: Any, tensors: Sequence[Tensor]) -> Any:
     if next(left, None) is not None:
         raise ValueError("a tensor is left over")
     return found
+
+
+def mapped(value: Any, made: Callable[[Tensor], Tensor]) -> Any:
+    """`value`, as :func:`decode` returned it, with `made(tensor)` in place of every tensor."""
+    if isinstance(value, Tensor):
+        return made(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)([mapped(item, made) for item in value])
+    if isinstance(value, dict):
+        return type(value)({mapped(key, made): mapped(item, made) for key, item in value.items()})
+    return value
 
 
 def _decode(value: Any, left: Iterator[tuple[int, Tensor]]) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..modules.slicing import (
-    in_format_of,
+    format_of,
     named_tensors,
     replace_tensors,
     replacement,
@@ -96,11 +96,8 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
                 raise ValueError(f"{path}: {name} has shape {file.shapes[name]}, this model needs {size}")
             if not _alike(file.dtypes[name], old.dtype):
                 raise ValueError(f"{path}: {name} is {file.dtypes[name]}, this model needs {old.dtype}")
-        stored = file.tensors()
-    new = {
-        old: replacement(old, in_format_of(old, stored[name].to(old.device)), None)
-        for name, old in own.items()
-    }
+        new = {old: replacement(old, _read(file, name, old), None) for name, old in own.items()}
+        file.check()
     left = (
         {} if plan is None else {name: kept for name, kept in plan.slices.items() if tensors[name] not in new}
     )
@@ -119,6 +116,12 @@ def read_plan(path: str | os.PathLike[str]) -> PruningPlan:
     if plan is None:
         raise ValueError(f"{path}: the model in it was not pruned, so there is no plan")
     return plan
+
+
+def _read(file: TensorFile, name: str, old: torch.Tensor) -> torch.Tensor:
+    """The tensor `name` with the dtype that it has in the file, on the device and in the format of `old`."""
+    size, dtype = file.shapes[name], file.dtypes[name]
+    return file.read(name, torch.empty(size, dtype=dtype, device=old.device, memory_format=format_of(old)))
 
 
 def _opened(path: str | os.PathLike[str]) -> AbstractContextManager[TensorFile]:

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..strict_json import is_int, loads
+from ..strict_json import Pieces, is_int, loads, weight
 from .atomic import atomic_write, name_of
 
 DTYPES = {
@@ -39,7 +40,9 @@ DTYPES = {
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 LONGEST_HEADER = 100_000_000  # bytes, as in the specification of the format
-PIECE = 2**20  # bytes that are read at once
+PIECE, TEXT_PIECE = 2**20, 2**16  # bytes that are read at once
+LONGEST_NAME = 2**16  # bytes; of a tensor's entry in the table, too
+MOST_WEIGHT = 2**25  # bytes of memory for the plain values of a file without a checksum, however small
 START = '{"__metadata__":{"checksum":"'  # how a header begins; the checksum is filled in last
 
 
@@ -69,7 +72,7 @@ def write(path: str | os.PathLike[str], key: str, head: Any, tensors: Mapping[st
             sums[name] = zlib.crc32(data)
             file.write(data)
         file.seek(8 + len(START))
-        file.write(_checksum(text, entries, sums).encode())
+        file.write(_checksum(zlib.crc32(text.encode()), entries, sums).encode())
 
 
 @contextlib.contextmanager
@@ -103,7 +106,7 @@ def _damaged(reason: object) -> UnreadableError:
     return UnreadableError(f"one that is damaged or no safetensors file ({reason})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Where a tensor lies in a file."""
 
@@ -117,7 +120,8 @@ class Entry:
 
 
 class TensorFile:
-    """A file that is read: nothing of a size that it claims is allocated before that size is checked."""
+    """A file that is read in pieces: nothing of a size that it claims is allocated before that size is
+    checked, and no tensor before it is asked for."""
 
     def __init__(self, file: BinaryIO, key: str) -> None:
         self._file = file
@@ -126,27 +130,28 @@ class TensorFile:
         length = int.from_bytes(start, "little")
         if len(start) < 8 or not 2 <= length <= min(size - 8, LONGEST_HEADER):
             raise _damaged("the length of its header is wrong")
+        self._start = 8 + length
+        self._entries: dict[str, Entry] = {}
+        self._sums: dict[str, int] = {}
         try:
-            header = loads("".join(codecs.iterdecode(self._pieces(length), "utf-8")))
-            metadata = header.pop("__metadata__", {})
-            entries = {name: _entry(fields) for name, fields in header.items()}
+            metadata = self._read_header(length)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise _damaged(f"the header is damaged: {error}") from None
-        self._entries = dict(sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)))
-        end = 0
-        for name, entry in self._entries.items():
-            if entry.begin != end:
-                raise _damaged(f"the place of {name} is wrong")
-            end = entry.end
-        if end != size - 8 - length:
-            raise _damaged(f"its tensors should have {end} bytes and have {size - 8 - length}")
-        if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-            raise _damaged("its metadata is wrong")
+        self._check_places(size - self._start)
         if key not in metadata:
             raise UnreadableError("a safetensors file of another kind")
-        self._text, self._sum = metadata[key], metadata.get("checksum")
+        text = metadata[key]
+        self._text_sum = 0
+        for piece in text:
+            self._text_sum = zlib.crc32(piece, self._text_sum)
+        told = metadata.get("checksum")
+        self._sum = None if told is None else b"".join(told).decode(errors="replace")
+        if sum(map(len, text)) > PIECE:  # read, it takes more: it must be right, or small for this file
+            self.check()
+            if self._sum is None and sum(map(weight, text)) > max(size, MOST_WEIGHT):
+                raise _damaged("its header is too large for a file without a checksum")
         try:
-            self.head = loads(self._text)
+            self.head = loads(b"".join(text).decode(errors="surrogatepass"))
         except ValueError as error:
             raise _damaged(f"the header is damaged: {error}") from None
 
@@ -158,26 +163,81 @@ class TensorFile:
     def dtypes(self) -> dict[str, torch.dtype]:
         return {name: DTYPES[entry.dtype] for name, entry in self._entries.items()}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors, each in aligned memory of its own; checked, if the file has a checksum."""
-        found, sums = {}, {}
-        for name, entry in self._entries.items():
-            data = torch.empty(entry.end - entry.begin, dtype=torch.uint8)
-            sums[name] = self._read_into(data.numpy().data)
-            if entry.dtype == "BOOL" and bool((data > 1).any()):
-                raise _damaged(f"{name} has values that are neither true nor false")
-            found[name] = data.view(DTYPES[entry.dtype]).view(entry.shape)
-        if self._sum is not None and self._sum != _checksum(self._text, self._entries, sums):
-            raise _damaged("its checksum is not that of its content")
-        return found
+    def check(self) -> None:
+        """Raise an error unless the content has the checksum that the file tells, if it tells one.
 
-    def _read_into(self, memory: memoryview) -> int:
-        """Fill `memory` from the file; its checksum."""
-        total = 0
+        What was not read until now is read for that.  What is read later must be the same.
+        """
+        if self._sum is None:
+            return
+        for name, entry in self._entries.items():
+            if name not in self._sums:
+                self._sums[name] = self._sum_of(name, entry)
+        if self._sum != _checksum(self._text_sum, self._entries, self._sums):
+            raise _damaged("its checksum is not that of its content")
+
+    def read(self, name: str, out: Tensor) -> Tensor:
+        """Copy the tensor `name` into `out`, which has its shape; returns `out`."""
+        entry, total = self._entries[name], 0
+        self._file.seek(self._start + entry.begin)
+        dtype = DTYPES[entry.dtype]
+        for part in _parts(out.detach(), dtype.itemsize):
+            direct = part.is_contiguous() and part.device.type == "cpu" and part.dtype == dtype
+            stored = part if direct else torch.empty(part.shape, dtype=dtype)
+            total = self._fill(stored.reshape(-1).view(torch.uint8).numpy().data, name, total)
+            if not direct:
+                part.copy_(stored)
+        if self._sums.setdefault(name, total) != total:
+            raise _damaged("it has changed meanwhile")
+        return out
+
+    def new(self, name: str) -> Tensor:
+        """The tensor `name`, in memory of its own."""
+        return self.read(name, torch.empty(self.shapes[name], dtype=self.dtypes[name]))
+
+    def _read_header(self, length: int) -> dict[str, list[bytes]]:
+        """Fill the table of tensors; returns the metadata."""
+        pieces = Pieces(codecs.iterdecode(self._pieces(length), "utf-8"))
+        metadata: dict[str, list[bytes]] = {}
+        for name in pieces.members(LONGEST_NAME):
+            if name == "__metadata__":
+                for key in pieces.members(LONGEST_NAME):
+                    metadata[key] = pieces.string(length)
+            else:
+                self._entries[name] = _entry(pieces.flat(LONGEST_NAME))
+        if pieces.next():
+            raise ValueError("something comes after its end")
+        return metadata
+
+    def _check_places(self, size: int) -> None:
+        """The tensors lie one after the other and fill `size` bytes."""
+        self._entries = dict(sorted(self._entries.items(), key=lambda item: (item[1].begin, item[1].end)))
+        end = 0
+        for name, entry in self._entries.items():
+            if entry.begin != end:
+                raise _damaged(f"the place of {name} is wrong")
+            end = entry.end
+        if end != size:
+            raise _damaged(f"its tensors should have {end} bytes and have {size}")
+
+    def _sum_of(self, name: str, entry: Entry) -> int:
+        self._file.seek(self._start + entry.begin)
+        left, total, buffer = entry.end - entry.begin, 0, memoryview(bytearray(PIECE))
+        while left:
+            piece = buffer[: min(left, PIECE)]
+            total = self._fill(piece, name, total)
+            left -= len(piece)
+        return total
+
+    def _fill(self, memory: memoryview, name: str, total: int) -> int:
+        """Fill `memory` with what comes next of the tensor `name`; the checksum `total` goes on with it."""
+        boolean = self._entries[name].dtype == "BOOL"
         while memory:
             count = self._file.readinto(memory[:PIECE])  # type: ignore[attr-defined]  # of unbuffered files
             if not count:
                 raise _damaged("it ends too early")
+            if boolean and np.frombuffer(memory[:count], np.uint8).max() > 1:
+                raise _damaged(f"{name} has values that are neither true nor false")
             total = zlib.crc32(memory[:count], total)
             memory = memory[count:]
         return total
@@ -185,11 +245,24 @@ class TensorFile:
     def _pieces(self, length: int) -> Iterator[bytes]:
         """The next `length` bytes, as far as they can be text."""
         while length:
-            piece = self._file.read(min(length, PIECE))
+            piece = self._file.read(min(length, TEXT_PIECE))
             if not piece or b"\0" in piece:
                 raise ValueError("no text")
             length -= len(piece)
             yield piece
+
+
+def _parts(out: Tensor, size: int) -> Iterator[Tensor]:
+    """Parts of `out` in their order: itself if it is contiguous, else of some ``PIECE`` bytes, `size` a
+    number."""
+    if out.is_contiguous() or out.numel() * size <= PIECE:
+        yield out
+    elif (row := out[0].numel() * size) > PIECE:
+        for part in out:
+            yield from _parts(part, size)
+    else:
+        step = PIECE // row
+        yield from (out[start : start + step] for start in range(0, len(out), step))
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
@@ -222,9 +295,9 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     return plain.reshape(-1).view(torch.uint8).numpy().data
 
 
-def _checksum(text: str, entries: Mapping[str, Entry], sums: Mapping[str, int]) -> str:
-    """CRC-32 of the head, of the tensors' names, kinds and shapes, and of their own CRC-32."""
-    total = zlib.crc32(text.encode(errors="surrogatepass"))
+def _checksum(total: int, entries: Mapping[str, Entry], sums: Mapping[str, int]) -> str:
+    """CRC-32 of the head, whose own is `total`, of the tensors' names, kinds and shapes, and of their own
+    CRC-32."""
     for name, entry in sorted(entries.items()):
         line = f"\n{name} {entry.dtype} {entry.shape} {sums[name]:08x}"
         total = zlib.crc32(line.encode(errors="surrogatepass"), total)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..modules.wrappers import load_plain_state, plain_state
+from ..modules.wrappers import plain_state
 from ..pruner import Pruner
 from ..pruner import snapshot as state
 from . import rng, tensor_file
 from .built import built_of, check_alike, check_belong, check_states, check_tensors
 from .codec import decode, encode
+from .stored import Stored
+from .tensor_file import TensorFile
 from .undo import all_or_nothing
 
 KEY = "reprune_training"
@@ -112,29 +114,55 @@ def load_training(
                 reprune.save_training(path, model, optimizer, pruner, {"scheduler": scheduler})
             pruner.finalize()
     """
-    content = _read(path)
-    given = _checked(others)
-    check_belong(model, optimizer, pruner)
-    with _as_value_error(path, "it does not fit what is given"):
-        check_alike(content, model, optimizer, given)
-        state.check_saved(pruner.live, content["pruner"])
-        shapes, cut = state.shapes(pruner.live, content["pruner"])
-        check_tensors(content, model, shapes)
-        check_states(content, model, optimizer, cut)
-        rng.check(content["random"])
-    with (
-        _as_value_error(path, "it could not be loaded"),
-        all_or_nothing(pruner, optimizer, given),
-    ):
-        pruner.load_state_dict(content["pruner"])
-        load_plain_state(model, content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-        for name, other in given.items():
-            if isinstance(other, torch.Generator):
-                other.set_state(content["others"][name])
-            else:
-                other.load_state_dict(content["others"][name])
-        rng.restore(content["random"])
+    with tensor_file.opened(path, KEY, "reprune.save_training") as file:
+        stored = Stored(file)
+        content = _read(path, file, stored)
+        given = _checked(others)
+        check_belong(model, optimizer, pruner)
+        with _as_value_error(path, "it does not fit what is given"):
+            check_alike(content, model, optimizer, given)
+            saved = content["pruner"]
+            content["pruner"] = {k: v if k == "store" else stored.new(v) for k, v in saved.items()}
+            state.check_saved(pruner.live, content["pruner"])
+            shapes, cut = state.shapes(pruner.live, content["pruner"])
+            check_tensors(content, model, shapes)
+            check_states(content, model, optimizer, cut)
+            content["random"] = stored.new(content["random"])
+            rng.check(content["random"])
+        with (
+            _as_value_error(path, "it could not be loaded"),
+            all_or_nothing(pruner, optimizer, given) as keep,
+        ):
+            _load(stored, content, model, optimizer, pruner, given, keep)
+
+
+@torch.inference_mode(False)
+def _load(
+    stored: Stored,
+    content: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    pruner: Pruner,
+    given: Mapping[str, Any],
+    keep: Callable[[], None],
+) -> None:
+    """Load all, now that it was looked at; `keep` is called before values are written to."""
+    saved = content["pruner"]
+    saved["store"] = stored.like(saved["store"], state.live_tensors(pruner.live))
+    if not pruner.live.mode.small:
+        keep()
+    state.load(pruner.live, saved, own=True)
+    keep()
+    stored.load_model(model, content["model"])
+    optimizer.load_state_dict(stored.new(content["optimizer"]))
+    for name, other in given.items():
+        if isinstance(other, nn.Module):
+            stored.load_module(other, content["others"][name])
+            continue
+        (other.set_state if isinstance(other, torch.Generator) else other.load_state_dict)(
+            stored.new(content["others"][name])
+        )
+    rng.restore(content["random"])
 
 
 @contextlib.contextmanager
@@ -165,20 +193,20 @@ def _checked(others: Any) -> dict[str, Any]:
     return dict(others or {})
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The content of the file, of the form that :func:`save_training` gave it."""
-    with tensor_file.opened(path, KEY, "reprune.save_training") as file:
-        head = file.head
-        if not isinstance(head, dict) or "format" not in head:
-            raise ValueError(f"{path}: the header is damaged")
-        if head["format"] != FORMAT:
-            raise ValueError(
-                f"{path}: this version of reprune reads trainings of format {FORMAT}; got format "
-                f"{head['format']!r}"
-            )
-        tensors = file.tensors()
+def _read(path: str | os.PathLike[str], file: TensorFile, stored: Stored) -> dict[str, Any]:
+    """The content of the file, of the form that :func:`save_training` gave it, with stand-ins for tensors;
+    all of it was looked at."""
+    head = file.head
+    if not isinstance(head, dict) or "format" not in head:
+        raise ValueError(f"{path}: the header is damaged")
+    if head["format"] != FORMAT:
+        raise ValueError(
+            f"{path}: this version of reprune reads trainings of format {FORMAT}; got format "
+            f"{head['format']!r}"
+        )
+    file.check()
     try:
-        content = decode(head.get("content"), [tensors[str(k)] for k in range(len(tensors))])
+        content = decode(head.get("content"), stored.tensors)
         _check_form(content)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: the header is damaged ({error})") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -16,15 +16,24 @@ from . import rng
 
 
 @contextmanager
-def all_or_nothing(pruner: Pruner, optimizer: Any, others: Mapping[str, Any]) -> Iterator[None]:
+def all_or_nothing(pruner: Pruner, optimizer: Any, others: Mapping[str, Any]) -> Iterator[Callable[[], None]]:
     """If the block ends with an error, put back the pruner, its model and copies, the optimizer and the
     random number generators to the bit, and give each of `others` the state that its `state_dict()` told
-    before."""
+    before.
+
+    The block has to call what it is given before values of modules are written to: these are copied then,
+    those that are no longer there (smaller ones took their place) are not.
+    """
     whole = [pruner.model, *pruner.copies, *(o for o in others.values() if isinstance(o, nn.Module))]
-    modules = {id(m): m for module in whole for m in module.modules()}.values()
-    tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
-    tensors += [t.grad for t in tensors if t.grad is not None]
-    tensors += [found.value for found in Keeper(optimizer).tensors]
+    modules = list({id(m): m for module in whole for m in module.modules()}.values())
+    tensors = _tensors_of(modules)
+    parts = [t.grad for t in tensors.values() if t.grad is not None]
+    parts += [found.value for found in Keeper(optimizer).tensors]
+    kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def keep() -> None:
+        _copy_each([t for number, t in _tensors_of(modules).items() if number in tensors], kept)
+
     with ExitStack() as undo:
         states = rng.generators()
         undo.callback(lambda: rng.restore(states))
@@ -37,9 +46,28 @@ def all_or_nothing(pruner: Pruner, optimizer: Any, others: Mapping[str, Any]) ->
         for module in modules:
             for found in (vars(module), module._parameters, module._buffers, module._modules):
                 undo.callback(_of_dict(found))
-        undo.callback(_of_tensors(tensors))
-        yield
+        _copy_each(parts, kept)
+        undo.callback(_put_back, kept)
+        yield keep
         undo.pop_all()  # all went well
+
+
+def _tensors_of(modules: Iterable[nn.Module]) -> dict[int, Tensor]:
+    """{id: tensor} of the parameters and buffers that are there."""
+    found = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
+    return {id(t): t for t in found}
+
+
+def _copy_each(tensors: Iterable[Tensor], kept: dict[int, tuple[Tensor, Tensor]]) -> None:
+    for tensor in tensors:
+        if id(tensor) not in kept:
+            kept[id(tensor)] = tensor, tensor.detach().clone()
+
+
+@torch.no_grad()
+def _put_back(kept: Mapping[int, tuple[Tensor, Tensor]]) -> None:
+    for tensor, value in kept.values():
+        tensor.copy_(value)
 
 
 def _of_dict(found: dict[Any, Any]) -> Callable[[], None]:
@@ -52,31 +80,20 @@ def _of_dict(found: dict[Any, Any]) -> Callable[[], None]:
     return put_back
 
 
-def _of_tensors(tensors: list[Tensor]) -> Callable[[], None]:
-    before = [(t, t.detach().clone()) for t in {id(t): t for t in tensors}.values()]
-
-    @torch.no_grad()
-    def put_back() -> None:
-        for tensor, value in before:
-            tensor.copy_(value)
-
-    return put_back
-
-
 def _of_optimizer(part: Any) -> Callable[[], None]:
     """Its attributes, and what is in its dictionaries and groups: in the objects that these are."""
     undo = [_of_dict(group) for group in part.param_groups]
     lists = [(group["params"], [*group["params"]]) for group in part.param_groups]
     lists.append((part.param_groups, [*part.param_groups]))
-    state = getattr(part, "state", {})
-    states = {p: copy.copy(values) for p, values in state.items()}
+    now = getattr(part, "state", {})
+    states = {p: copy.copy(values) for p, values in now.items()}
     own = getattr(part, "__dict__", {})
     undo += [_of_dict(value) for value in (own, *own.values()) if isinstance(value, dict)]
 
     def put_back() -> None:
         for one in undo:
             one()
-        state.update(states)
+        now.update(states)
         for items, before in lists:
             if isinstance(items, list):
                 items[:] = before

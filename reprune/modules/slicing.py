@@ -38,10 +38,16 @@ def slice_tensor(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
 
 def in_format_of(tensor: Tensor, out: Tensor) -> Tensor:
     """`out` in the memory format of `tensor`."""
+    layout = format_of(tensor)
+    return out if layout == torch.contiguous_format else out.contiguous(memory_format=layout)
+
+
+def format_of(tensor: Tensor) -> torch.memory_format:
+    """The memory format of `tensor`: with the channels last, or as ever."""
     for ndim, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
         if tensor.dim() == ndim and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=layout):
-            out = out.contiguous(memory_format=layout)
-    return out
+            return layout
+    return torch.contiguous_format
 
 
 def sliced_shape(shape: Sequence[int], kept: Mapping[int, Ints]) -> tuple[int, ...]:

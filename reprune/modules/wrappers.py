@@ -99,11 +99,12 @@ def _plain(model: nn.Module, items: Iterable[tuple[str, T]]) -> dict[str, T]:
     return {plain(name): item for name, item in items}
 
 
-def plain_state(model: nn.Module) -> dict[str, Any]:
-    """The `state_dict()` of the module inside all wrappers, by plain names."""
+def plain_state(model: nn.Module, keep_vars: bool = False) -> dict[str, Any]:
+    """The `state_dict()` of the module inside all wrappers, by plain names; with `keep_vars` its own
+    tensors."""
     inner = unwrap(model)[0]
     plain = plain_names(inner)
-    return {plain(name): value for name, value in inner.state_dict().items()}
+    return {plain(name): value for name, value in inner.state_dict(keep_vars=keep_vars).items()}
 
 
 def load_plain_state(model: nn.Module, state: Mapping[str, Any]) -> None:

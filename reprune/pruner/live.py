@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,19 +121,21 @@ class Live:
         if not self.finished:
             self.follow_optimizer()
 
-    def absorb(self, every: bool | None = None) -> None:
-        """Bring the store up to date with what is there; with `every` state of the optimizer, whatever the
-        mode."""
+    def absorb(self, every: bool | None = None, known: Collection[str] = ()) -> None:
+        """Bring the store up to date with what is there, but for the keys that are `known`; with `every`
+        state of the optimizer, whatever the mode."""
         layout, sizes = self.layout(), self.tracked.sizes
         take, there = self.store.absorb, self.mode.live
         states = self.tracked.states(layout, self.mode.every if every is None else every)
         for prefix, model in self.tracked.models():
             tensors = named_tensors(model)
             for name, where in layout.items():
-                take(f"{prefix}/{name}", there(tensors[name], where), sizes[name], where)
+                if (key := f"{prefix}/{name}") not in known:
+                    take(key, there(tensors[name], where), sizes[name], where)
         for entry in states:
             where = layout[entry.name]
-            take(entry.key, there(entry.value, where), sizes[entry.name], where)
+            if entry.key not in known:
+                take(entry.key, there(entry.value, where), sizes[entry.name], where)
 
     def whole(self) -> nn.Module:
         """A copy of the model at full size, with the most recent values."""
@@ -165,9 +168,11 @@ class Live:
         self.alive = alive
         self.hold = self.mode.holder(self.tracked, self.layout())
 
-    def shrink_for_good(self, alive: AtomMask) -> None:
-        """Let model, copies and optimizer have the atoms `alive` alone, in whatever mode."""
-        self.mode = self.mode.shrunk(self.tracked, self.layout(alive), self.absorb, self.store)
+    def shrink_for_good(self, alive: AtomMask, known: Collection[str] = ()) -> None:
+        """Let model, copies and optimizer have the atoms `alive` alone, in whatever mode; `known` as for
+        :meth:`absorb`."""
+        absorb = partial(self.absorb, known=known)
+        self.mode = self.mode.shrunk(self.tracked, self.layout(alive), absorb, self.store)
         self.has(alive)
 
     def end(self) -> None:

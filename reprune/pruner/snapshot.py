@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..modules.slicing import sliced_shape
+from ..modules.slicing import named_tensors, sliced_shape
 from .history import History
 from .live import Live
 from .snapshot_check import FORMAT, check
@@ -41,16 +42,26 @@ def save(live: Live) -> dict[str, Any]:
     }
 
 
-def load(live: Live, saved: Mapping[str, Any]) -> None:
-    """Bring `live`, its model and optimizer into the structure of `saved`."""
+def load(live: Live, saved: Mapping[str, Any], own: bool = False) -> None:
+    """Bring `live`, its model and optimizer into the structure of `saved`.
+
+    With `own` nobody else has the tensors of `saved`, and all values of model, copies and optimizer are
+    loaded after this: then they are those of `saved` until then, and little is copied.
+    """
     check_saved(live, saved)
     alive = saved["alive"].cpu().numpy().copy()
+    known = saved["store"].keys() if own else ()
+    if own:
+        live.store.full |= saved["store"]
     if saved["finished"] and not live.mode.small:
-        live.shrink_for_good(alive)
-    else:
-        live.absorb()
+        live.shrink_for_good(alive, known)
+    elif not np.array_equal(alive, live.alive):
+        live.absorb(known=known)
         live.moving(alive)()
-    live.store.restore(saved["store"])
+    if own:
+        live.store.drop(lambda key: key not in known)
+    else:
+        live.store.restore(saved["store"])
     live.coverage = dict(saved["coverage"])
     live.history = History.from_list(saved["history"])
     live.epoch = int(saved["epoch"])
@@ -77,3 +88,9 @@ def shapes(
     layout = live.layout(saved["alive"].cpu().numpy())
     cut = {name: sliced_shape(sizes[name], where) for name, where in layout.items()}
     return sizes | cut, cut
+
+
+def live_tensors(live: Live) -> dict[str, Tensor]:
+    """The tensors of the model and its copies, by the keys of the store."""
+    models = live.tracked.models()
+    return {f"{prefix}/{name}": t for prefix, model in models for name, t in named_tensors(model).items()}
