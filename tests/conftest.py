@@ -9,12 +9,6 @@ from reprune import _core
 torch.set_num_threads(1)
 
 
-def pytest_configure(config):
-    """Of several processes one runs all tests of an ``xdist_group``: what they share is made once."""
-    if getattr(config.option, "dist", "no") == "load":
-        config.option.dist = "loadgroup"
-
-
 @pytest.fixture(autouse=True)
 def isa():
     """Sets the instruction set by name; every test starts with the machine's best, whatever ran before."""
