@@ -92,7 +92,7 @@ def values(model, optimizer):
     return {key: t.detach().numpy().copy() for key, t in found.items()}
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", ["resnet", "tokens", pytest.param("mobilenet", marks=pytest.mark.slow)])
 def test_twelve_events(network):
     torch.manual_seed(0)
     make, how = NETWORKS[network]

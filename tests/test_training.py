@@ -21,7 +21,9 @@ HERE = Path(__file__).parent
 X = images(2)
 
 
-@pytest.mark.parametrize("mode,kills", [("shrink", 2), ("mask", 2)])
+@pytest.mark.parametrize(
+    "mode,kills", [("shrink", 2), pytest.param("mask", 2, marks=pytest.mark.slow), ("mask", 1)]
+)
 def test_killed_and_gone_on(mode, kills):
     """Final plan and weights, EMA copies too, equal those of the training without interruption, to the
     bit."""
