@@ -90,3 +90,16 @@ def test_a_header_that_cannot_be_verified_may_not_grow(tmp_path):
     (tmp_path / "x").write_bytes(struct.pack("<Q", len(text)) + text)
     with pytest.raises(ValueError, match="too large for a file without a checksum"):
         reprune.load(tmp_path / "x", net)
+
+
+def test_tensors_of_a_training_that_are_not_numbered(tmp_path):
+    case = damaged.Training(tmp_path)
+    raw = case.path.read_bytes()
+    length = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + length])
+    del header["__metadata__"]["checksum"]
+    header["x"] = header.pop("0")
+    text = json.dumps(header).encode()
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
+    with pytest.raises(ValueError, match=r"x: the header is damaged \(its tensors are not numbered\)"):
+        case.read(tmp_path / "x")

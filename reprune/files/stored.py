@@ -18,9 +18,12 @@ class Stored:
     """Stand-ins without values for the tensors of a file, and their values."""
 
     def __init__(self, file: TensorFile) -> None:
+        """Raises `ValueError` unless the tensors of `file` are numbered from 0."""
         self._file = file
-        names = [str(k) for k in range(len(file.shapes))]
         dtypes, shapes = file.dtypes, file.shapes
+        names = [str(k) for k in range(len(shapes))]
+        if shapes.keys() != set(names):
+            raise ValueError("its tensors are not numbered")
         self.tensors = [torch.empty(shapes[name], dtype=dtypes[name], device="meta") for name in names]
         self._names = {id(tensor): name for tensor, name in zip(self.tensors, names, strict=True)}
 

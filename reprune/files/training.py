@@ -115,8 +115,7 @@ def load_training(
             pruner.finalize()
     """
     with tensor_file.opened(path, KEY, "reprune.save_training") as file:
-        stored = Stored(file)
-        content = _read(path, file, stored)
+        content, stored = _read(path, file)
         given = _checked(others)
         check_belong(model, optimizer, pruner)
         with _as_value_error(path, "it does not fit what is given"):
@@ -193,7 +192,7 @@ def _checked(others: Any) -> dict[str, Any]:
     return dict(others or {})
 
 
-def _read(path: str | os.PathLike[str], file: TensorFile, stored: Stored) -> dict[str, Any]:
+def _read(path: str | os.PathLike[str], file: TensorFile) -> tuple[dict[str, Any], Stored]:
     """The content of the file, of the form that :func:`save_training` gave it, with stand-ins for tensors;
     all of it was looked at."""
     head = file.head
@@ -206,12 +205,13 @@ def _read(path: str | os.PathLike[str], file: TensorFile, stored: Stored) -> dic
         )
     file.check()
     try:
+        stored = Stored(file)
         content = decode(head.get("content"), stored.tensors)
         _check_form(content)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: the header is damaged ({error})") from None
     assert isinstance(content, dict)
-    return content
+    return content, stored
 
 
 def _check_form(content: Any) -> None:
