@@ -135,7 +135,7 @@ def named(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 def digits(options: argparse.Namespace) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    found = data.load(seed=0, training=options.training_images)
+    found = data.load(seed=0).first(options.training_images)
 
     def fitting(images: Tensor) -> Tensor:  # [N, 1, 28, 28] -> [N, 3, 32, 32]
         return F.pad(images, (2, 2, 2, 2), value=float(images.min())).repeat(1, 3, 1, 1)
