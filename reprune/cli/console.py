@@ -47,7 +47,7 @@ def skipped(plan: PruningPlan) -> None:
             (reason, str(len(names)), names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}")
             for reason, names in reasons.items()
         ]
-        show("Kept whole", ("reason", "layers", "which"), rows)
+        show("Not pruned", ("reason", "layers", "which"), rows)
 
 
 def say(text: str) -> None:
