@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 
-SECONDS = 5  # after which a child that hangs is killed
+SECONDS = 30  # after which a child that hangs is killed; under a sanitizer ten at once take seconds
 
 
 def load(path):
