@@ -6,7 +6,8 @@ import sys
 
 import pytest
 import torch
-from ptx import ROOT, benchmarks, needs_nvcc, needs_triton
+
+from tests.helpers.ptx import ROOT, benchmarks, needs_nvcc, needs_triton
 
 pytestmark = needs_triton
 

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from networks import images, small_resnet
 from torch import nn
 
 import reprune
+from tests.helpers.networks import images, small_resnet
 
 X = images(2)
 ODD = {

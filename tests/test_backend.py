@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from networks import images, small_resnet
 
 import reprune
 from reprune.clustering import backends as backend
+from tests.helpers.networks import images, small_resnet
 
 
 def test_auto_goes_by_the_device(monkeypatch):

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from networks import Residual, images, small_resnet
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 import reprune
+from tests.helpers.networks import Residual, images, small_resnet
 
 X = images()
 

@@ -4,10 +4,10 @@ import pickle
 
 import pytest
 import torch
-from networks import small_resnet
 
 import reprune.cli
 from reprune.cli import models
+from tests.helpers.networks import small_resnet
 
 WRONG = [
     (

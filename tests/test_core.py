@@ -5,15 +5,15 @@ import sys
 import threading
 
 import numpy as np
-import oracles
 import pytest
-from isas import ISAS
 from scipy.cluster import hierarchy
 
 import reprune
 from reprune import _core
 from reprune.clustering.problem import LayerProblem
 from reprune.clustering.selection import select_layers
+from tests.helpers import oracles
+from tests.helpers.isas import ISAS
 
 
 def awkward(kind, O, I, d, seed=0):

@@ -1,13 +1,13 @@
 import numpy as np
-import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from isas import ISAS
 from scipy.stats import chi2
 
 import reprune
+from tests.helpers import oracles
+from tests.helpers.isas import ISAS
 
 BACKENDS = ("reference", "cpp")
 

@@ -4,8 +4,9 @@ import shutil
 from itertools import islice
 from pathlib import Path
 
-import cross
 import pytest
+
+from tests.tools import cross
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 

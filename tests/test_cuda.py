@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from ptx import ROOT, needs_nvcc
 
 from reprune.clustering.backends import core
+from tests.helpers.ptx import ROOT, needs_nvcc
 
 
 @needs_nvcc

@@ -1,5 +1,4 @@
 import numpy as np
-import oracles
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +7,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
 
 import reprune
+from tests.helpers import oracles
 
 BACKENDS = ("reference", "cpp")
 

@@ -1,20 +1,20 @@
 """Damaged files: one documented error or an equal network, nothing changed, little memory.
 
-`tests/damaged.py` damages more of them.
+`tests/tools/damaged.py` damages more of them.
 """
 
 import json
 import re
 import struct
-import subprocess
 import sys
 
-import damaged
 import pytest
 import torch
 
 import reprune
 from reprune import strict_json
+from tests.helpers.processes import run_module
+from tests.tools import damaged
 
 
 @pytest.mark.parametrize("kind", damaged.KINDS, ids=lambda kind: kind.name)
@@ -29,8 +29,7 @@ def test_a_damaged_file_is_refused_or_the_same(kind, tmp_path):
     "ways", ["whole,spaces,lists", pytest.param(",".join(damaged.WAYS), marks=pytest.mark.slow, id="all")]
 )
 def test_a_file_is_read_with_little_memory(ways):
-    command = [sys.executable, damaged.__file__, "memory", "model", ways, "48"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = run_module("tests.tools.damaged", "memory", "model", ways, 48, timeout=300)
     assert done.returncode == 0, done.stderr
     found = {way: float(share) for way, share in (line.split(": ") for line in done.stdout.splitlines())}
     assert list(found) == ways.split(",")

@@ -5,17 +5,16 @@ The code is that of docs/deployment.md, run section by section; what is missing 
 
 import copy
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from networks import images, small_resnet
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import reprune
+from tests.helpers.networks import images, small_resnet
+from tests.helpers.processes import run_module
 
 PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
 NEEDS = 'needs pip install "reprune[deploy]"'
@@ -90,9 +89,7 @@ def test_round_trip_through_another_process(small, tmp_path):
     assert torch.equal(again(x), small(x))
     save_file({"images": x}, "images.safetensors")
     threads = str(torch.get_num_threads())  # sums depend on how many share them
-    run = subprocess.run(
-        [sys.executable, Path(__file__).with_name("deployed.py"), threads], capture_output=True, text=True
-    )
+    run = run_module("tests.programs.deployed", threads)
     assert run.returncode == 0, run.stderr
     answers = load_file("answers.safetensors")
     with torch.no_grad():

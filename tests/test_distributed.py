@@ -1,10 +1,5 @@
 """Several processes: every one clusters its share, and all end with one plan and one network."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,27 +9,16 @@ from reprune.pruner.decide import cost
 from reprune.pruner.distributed import gathered, owners, rank_and_size
 from reprune.pruner.structure import Structure
 from reprune.targets import checked
-
-HERE = Path(__file__).parent
+from tests.helpers.processes import run_module
 
 
 @pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_torchrun(processes):
     """DDP in both modes, gloo: after every event plans and weights are identical on every rank."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
+    run = run_module(
         "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(processes),
-    ]
-    run = subprocess.run(
-        [*command, str(HERE / "workers.py"), "shrink", "mask"],
-        capture_output=True,
-        text=True,
-        env=environment,
+        *("--standalone", "--nproc-per-node", processes, "-m", "tests.programs.workers", "shrink", "mask"),
+        variables={"OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"},
     )
     assert run.returncode == 0, run.stderr
     assert [line.split()[0] for line in run.stdout.splitlines()] == ["shrink", "mask"]

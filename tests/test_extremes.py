@@ -3,24 +3,22 @@
 import subprocess
 import sys
 from fractions import Fraction
-from pathlib import Path
 
-import drawn
-import exact
 import numpy as np
 import pytest
 
 import reprune
+from tests.helpers import drawn, exact
+from tests.helpers.processes import environment
 
-HERE = Path(__file__).parent
 SHAPES = [(9, 3, 1), (8, 2, 3), (7, 4, 2)]
 EXACT = ("ward", "single", "complete")
 
 SELECT = """
 import sys
-sys.path.insert(0, sys.argv[1])
-import drawn, reprune
-for kind in sys.argv[2:]:
+import reprune
+from tests.helpers import drawn
+for kind in sys.argv[1:]:
     same = True
     for seed, (O, I, d) in enumerate([(9, 3, 1), (8, 2, 3), (7, 4, 2), (20, 3, 1)]):
         weight = drawn.draw(kind, (O, I, d), seed)
@@ -40,9 +38,11 @@ def selections():
     """What became of every kind, in processes of their own: crashes and endless loops are the matter."""
     found, left = {}, list(drawn.EXTREME)
     while left:
-        command = [sys.executable, "-P", "-c", SELECT, str(HERE), *left]
+        command = [sys.executable, "-c", SELECT, *left]
         try:
-            output = subprocess.run(command, stdout=subprocess.PIPE, timeout=60, text=True).stdout
+            output = subprocess.run(
+                command, env=environment(), stdout=subprocess.PIPE, timeout=60, text=True
+            ).stdout
             end = "ended"
         except subprocess.TimeoutExpired as error:
             output, end = (error.stdout or b"").decode(), "hangs"

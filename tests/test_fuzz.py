@@ -3,13 +3,11 @@
 import os
 import signal
 
-import fuzz
-import fuzz_draw
-import fuzz_judges
 import numpy as np
 import pytest
 
 import reprune
+from tests.tools import fuzz, fuzz_draw, fuzz_judges
 
 LARGEST = 120
 

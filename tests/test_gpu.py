@@ -6,16 +6,16 @@ Under Triton's interpreter, where it runs too, the problems are small.
 import warnings
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from networks import images, small_resnet
 
 import reprune
 from reprune.bench import device
 from reprune.clustering import backends as backend
 from reprune.clustering.problem import LayerProblem
 from reprune.clustering.selection import select_layers
+from tests.helpers import oracles
+from tests.helpers.networks import images, small_resnet
 
 SMALL = backend.interpreted()
 WHERE = "cpu" if SMALL else "cuda"

@@ -2,36 +2,15 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
-from random_networks import RandomNetwork
 from torch import nn
 from torchvision.ops import roi_align
-from zoo import difference, masked, randomize
 
 from reprune.graph import build_graph
 from reprune.modules.slicing import replace_tensors, slice_model
-
-
-def exact(model, x, seeds=(0,), share=None, layers="conv"):
-    """Drop random atoms of every group, check pruned = masked; returns the graph."""
-    graph = build_graph(model, x, layers=layers)
-    for seed in seeds:
-        rng = np.random.default_rng(seed)
-        kept = graph.everything()
-        for group in graph.groups:
-            size = group.atoms.size
-            drop = int(rng.integers(0, size)) if share is None else round(share * size)
-            kept[rng.choice(group.atoms, drop, replace=False)] = False
-        kept = graph.traced.filled(kept)
-        assert graph.certify(kept) is None
-        slices = graph.traced.slices(kept)
-        small = copy.deepcopy(model)
-        replace_tensors(small, slice_model(small, slices))
-        with torch.no_grad():
-            assert difference(small(x), masked(model, slices)(x)) < 1e-9
-    return graph
+from tests.helpers.masking import Toy, exact, randomize
+from tests.helpers.random_networks import RandomNetwork
 
 
 @pytest.mark.parametrize("batch", [0, 1, *(pytest.param(k, marks=pytest.mark.slow) for k in range(2, 8))])
@@ -52,22 +31,6 @@ def test_random_networks(batch, monkeypatch):
         assert grouped | graph.skipped.keys() == named
         pruned += len(grouped)
     assert pruned > 20  # one and more a network: the test is not empty
-
-
-class Toy(nn.Module):
-    """Two convolutions, and what a subclass does in between."""
-
-    def __init__(self, out=8, into=8):
-        super().__init__()
-        self.a = nn.Conv2d(3, out, 3, padding=1)
-        self.b = nn.Conv2d(into, 6, 3, padding=1)
-        self.c = nn.Conv2d(6, 2, 1)
-
-    def between(self, x):
-        return x
-
-    def forward(self, x):
-        return self.c(torch.relu(self.b(self.between(self.a(x))))).mean((2, 3))
 
 
 class ConstantSplit(Toy):

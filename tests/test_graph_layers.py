@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from test_graph import exact
 from torch import nn
-from zoo import randomize
 
 import reprune
 from reprune.graph import build_graph
+from tests.helpers.masking import exact, randomize
 
 
 class Mixed(nn.Module):

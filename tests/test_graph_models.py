@@ -4,14 +4,13 @@ own, and operations that cannot be traced."""
 import numpy as np
 import pytest
 import torch
-from random_networks import RandomNetwork
-from test_graph import Toy, exact
 from torch import nn
-from zoo import randomize
 
 import reprune
 from reprune.graph import build_graph, register_rule
 from reprune.graph.rules import CUSTOM
+from tests.helpers.masking import Toy, exact, randomize
+from tests.helpers.random_networks import RandomNetwork
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 

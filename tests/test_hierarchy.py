@@ -5,9 +5,7 @@ import subprocess
 import sys
 import warnings
 
-import foreign
 import numpy as np
-import oracles
 import pytest
 import scipy
 import torch
@@ -17,6 +15,7 @@ from scipy.cluster import hierarchy as theirs
 from scipy.spatial.distance import pdist
 
 from reprune import hierarchy as ours
+from tests.helpers import foreign, oracles
 
 NAMES = ("linkage", "single", "complete", "average", "ward", "fcluster", "fclusterdata")
 METHODS = oracles.METHODS

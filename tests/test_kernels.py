@@ -1,13 +1,12 @@
-"""A part of tests/interpreted_kernels.py: in a process of its own, for Triton decides at its import."""
+"""A part of tests/tools/interpreted_kernels.py: in a process of its own, for Triton decides at its import."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-from ptx import needs_triton
+from tests.helpers.processes import run_module
+from tests.helpers.ptx import needs_triton
 
 HERE = Path(__file__).parent
+TABLE = HERE / "tools" / "interpreted_kernels.py"
 CASES = [
     *((kind, 17, d, "float64") for kind in ("normal", "sparse", "duplicates", "zeros") for d in (1, 9)),
     *(("heavy", n, 4, "float32") for n in (1, 2, 3, 65)),
@@ -19,9 +18,7 @@ CASES = [
 
 @needs_triton
 def test_ward_under_the_interpreter():
-    ids = [f"interpreted_kernels.py::test_ward[{kind}-{n}-{d}-{dtype}]" for kind, n, d, dtype in CASES]
-    command = [sys.executable, "-P", "-m", "pytest", "-q", *ids]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    run = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
+    ids = [f"{TABLE}::test_ward[{kind}-{n}-{d}-{dtype}]" for kind, n, d, dtype in CASES]
+    run = run_module("pytest", "-q", *ids, variables={"TRITON_INTERPRET": "1"}, cwd=HERE)
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"{len(CASES)} passed" in run.stdout

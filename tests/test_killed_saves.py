@@ -1,12 +1,9 @@
-"""Saves that are killed leave a whole file; `tests/killed_saves.py` kills more."""
+"""Saves that are killed leave a whole file; `tests/tools/killed_saves.py` kills more."""
 
-import subprocess
-import sys
-from pathlib import Path
+from tests.helpers.processes import run_module
 
 
 def test_a_file_is_whole_whenever_its_writer_is_killed():
-    command = [sys.executable, str(Path(__file__).with_name("killed_saves.py")), "12", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = run_module("tests.tools.killed_saves", 12, 3, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "12 kills" in done.stdout

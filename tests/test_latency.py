@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from networks import images
-from told_time import BUSY, CALM, Clock
 from torch import nn
 
 import reprune
 from reprune.targets import clock, latency
+from tests.helpers.networks import images
+from tests.helpers.told_time import BUSY, CALM, Clock
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from loops import one_step
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 import reprune
 from reprune.graph import build_graph
+from tests.helpers.loops import one_step
 
 INPUT = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

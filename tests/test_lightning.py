@@ -6,11 +6,11 @@ import warnings
 
 import pytest
 import torch
-from networks import SmallResNet, images, small_resnet
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import reprune
+from tests.helpers.networks import SmallResNet, images, small_resnet
 
 pytest.importorskip("lightning", reason='needs pip install "reprune[lightning]"')
 with warnings.catch_warnings():

@@ -1,5 +1,4 @@
 import numpy as np
-import oracles
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +9,7 @@ from scipy.spatial.distance import pdist
 import reprune
 from reprune.clustering import backends as backend
 from reprune.clustering.backends.cpp import link_condensed
+from tests.helpers import oracles
 
 BACKENDS = ("reference", "cpp")
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from optimizer_cases import ANEW, CARRIED, CASES, NETWORKS, OWN, REFUSED
 from torch import nn
 from torch.distributed.optim import PostLocalSGDOptimizer
 
 import reprune
 from reprune.modules.slicing import named_tensors
+from tests.helpers.optimizer_cases import ANEW, CARRIED, CASES, NETWORKS, OWN, REFUSED
 
 X = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(8) % 4

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from networks import SmallResNet, images, small_resnet
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import reprune
+from tests.helpers.networks import SmallResNet, images, small_resnet
 
 X = images()
 

@@ -8,10 +8,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from networks import Residual, images, small_resnet
 from torch import nn
 
 import reprune
+from tests.helpers.networks import Residual, images, small_resnet
 
 X = images()
 

@@ -8,13 +8,13 @@ import copy
 import numpy as np
 import pytest
 import torch
-from networks import images, small_resnet
 from torch import nn
 from torchvision.models import MobileNetV2
 from torchvision.models.resnet import BasicBlock, ResNet
 
 import reprune
 from reprune.modules.slicing import named_tensors
+from tests.helpers.networks import images, small_resnet
 
 EVENTS = 12
 

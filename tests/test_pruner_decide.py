@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from loops import X, one_step, start
-from networks import small_resnet
 from torch import nn
 
 import reprune
 from reprune.pruner.regrowth import draw, residual_norms
 from reprune.pruner.schedule import Schedule
+from tests.helpers.loops import X, one_step, start
+from tests.helpers.networks import small_resnet
 
 
 def test_schedule():

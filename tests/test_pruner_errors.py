@@ -4,9 +4,10 @@ import copy
 
 import pytest
 import torch
-from loops import one_step, start
-from networks import small_resnet
 from torch import nn
+
+from tests.helpers.loops import one_step, start
+from tests.helpers.networks import small_resnet
 
 
 def test_state_that_cannot_be_cut():

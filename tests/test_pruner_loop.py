@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from loops import X, one_step, start
-from networks import images, small_resnet
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import reprune
 from reprune.modules.slicing import named_tensors
+from tests.helpers.loops import X, one_step, start
+from tests.helpers.networks import images, small_resnet
 
 OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, amsgrad=True),

@@ -3,11 +3,11 @@
 from functools import cache
 
 import numpy as np
-import oracles
 import pytest
-from ptx import benchmarks, needs_simulator, needs_triton, open_files, simulator
 
 from reprune.clustering import reference
+from tests.helpers import oracles
+from tests.helpers.ptx import benchmarks, needs_simulator, needs_triton, open_files, simulator
 
 pytestmark = [needs_simulator, needs_triton, open_files]
 

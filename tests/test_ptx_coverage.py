@@ -5,10 +5,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ptx import benchmarks, compiled, needs_nvcc, needs_simulator, needs_triton, open_files, simulator
 
 import reprune
 from reprune.clustering import reference
+from tests.helpers.ptx import (
+    benchmarks,
+    compiled,
+    needs_nvcc,
+    needs_simulator,
+    needs_triton,
+    open_files,
+    simulator,
+)
 
 pytestmark = [needs_nvcc, needs_simulator, needs_triton, open_files]
 

@@ -1,15 +1,13 @@
 """Processes that come to an event in different states all raise with the reason, and nothing is changed."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import reprune.pruner.distributed
+from tests.helpers.processes import run_module
 
 OUT_OF_STEP = "ValueError: step: the processes are out of step, .*{}.*nothing was changed"
 FAILED = "RuntimeError: step: process 1 failed, so nothing was changed on this one; its error was {}"
@@ -30,16 +28,10 @@ pytestmark = pytest.mark.xdist_group("ranks")
 @pytest.fixture(scope="module")
 def met():
     """What two processes met in each case; as one program, which ends within a minute or is stopped."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}
+    variables = {"OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}
     if Path("/sys/class/net/lo").exists():
-        environment["GLOO_SOCKET_IFNAME"] = "lo"  # no look-up of names
-    run = subprocess.run(
-        [sys.executable, "-P", str(Path(__file__).parent / "ranks.py")],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=240,
-    )
+        variables["GLOO_SOCKET_IFNAME"] = "lo"  # no look-up of names
+    run = run_module("tests.programs.ranks", variables=variables, timeout=240)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 

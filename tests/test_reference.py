@@ -1,11 +1,11 @@
 """The reference backend against judges that share no code with it."""
 
 import numpy as np
-import oracles
 import pytest
 from scipy.stats import chi2
 
 from reprune.clustering import reference
+from tests.helpers import oracles
 
 
 @pytest.mark.parametrize("method", oracles.METHODS)

@@ -1,6 +1,5 @@
 """What takes much memory says so before it takes it, works with fewer threads, or says what to do."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import reprune
 from reprune import _core, hierarchy
 from reprune.clustering import room
 from reprune.clustering.backends import cpp
+from tests.helpers.processes import run_module
 
 GB = 10**9
 MANY = 200_000  # points whose distances take 320 GB
@@ -170,9 +170,7 @@ def test_a_limit_of_the_process(machine, address_space):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the process are kept there")
 def test_no_memory_is_an_error_of_one_call_and_no_crash():
-    program = Path(__file__).with_name("out_of_memory.py")
-    command = [sys.executable, "-P", str(program), _core.__file__]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_module("tests.programs.out_of_memory", _core.__file__)
     answers, errors, faults = map(int, done.stdout.split())
     assert faults == 0, done.stderr
     assert answers > 50

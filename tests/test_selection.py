@@ -1,7 +1,6 @@
 import dataclasses
 
 import numpy as np
-import oracles
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +10,7 @@ from scipy.cluster import hierarchy
 import reprune
 from reprune.clustering.problem import LayerProblem
 from reprune.clustering.selection import select_layers
+from tests.helpers import oracles
 
 BACKENDS = ("reference", "cpp")
 

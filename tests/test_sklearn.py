@@ -2,9 +2,7 @@
 
 import warnings
 
-import foreign
 import numpy as np
-import oracles
 import pytest
 import sklearn
 from hypothesis import given, settings
@@ -17,6 +15,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import reprune.sklearn
 from reprune.sklearn import AgglomerativeClustering as Ours
+from tests.helpers import foreign, oracles
 
 NORMAL = np.random.default_rng(0).normal(size=(80, 6))
 

@@ -5,12 +5,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from networks import images, small_resnet
 from safetensors.torch import load_file
 from torch import nn
 
 import reprune
 from reprune.targets import clock, latency
+from tests.helpers.networks import images, small_resnet
 
 X = images()
 

@@ -2,13 +2,12 @@
 
 from itertools import pairwise
 
-import drawn
-import exact
 import numpy as np
 import pytest
-from isas import ISAS
 
 import reprune
+from tests.helpers import drawn, exact
+from tests.helpers.isas import ISAS
 
 METHODS = ("ward", "single", "complete", "average")
 DRAWS = 30

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loops import start
-from networks import small_resnet
 from torch import nn
 
 import reprune
+from tests.helpers.loops import start
+from tests.helpers.networks import small_resnet
 
 INPUT = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

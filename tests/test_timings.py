@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from told_time import BUSY, CALM, Clock
 from torch import nn
 
 from reprune import demo, timings
@@ -14,6 +13,7 @@ from reprune.bench import markdown, report, timing
 from reprune.bench.run import _doubts as doubts
 from reprune.cli.demo import show_report
 from reprune.demo import end_to_end, measure, pace
+from tests.helpers.told_time import BUSY, CALM, Clock
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
-from networks import SmallResNet, images, small_resnet
 from torch import nn
 
 import reprune
+from tests.helpers.networks import SmallResNet, images, small_resnet
 
 tp = pytest.importorskip("torch_pruning", reason='needs pip install "reprune[torch-pruning]"')
 

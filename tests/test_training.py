@@ -1,23 +1,19 @@
 """Files of trainings: killed at random moments and resumed, bit-exact; clear errors, nothing lost."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from networks import images, small_resnet
 from safetensors.torch import save_file
 from torch import nn
 
 import reprune
 from reprune.files.codec import decode, encode
+from tests.helpers.networks import images, small_resnet
+from tests.helpers.processes import run_module
 
-HERE = Path(__file__).parent
 X = images(2)
 
 
@@ -27,9 +23,8 @@ X = images(2)
 def test_killed_and_gone_on(mode, kills):
     """Final plan and weights, EMA copies too, equal those of the training without interruption, to the
     bit."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}
-    command = [sys.executable, str(HERE / "interrupted.py"), mode, str(kills), "5"]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    variables = {"OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}
+    run = run_module("tests.tools.interrupted", mode, kills, 5, variables=variables, timeout=300)
     assert run.returncode == 0, run.stderr
     digests = run.stdout.split()
     assert len(digests) >= 2

@@ -8,15 +8,15 @@ import random
 import numpy as np
 import pytest
 import torch
-from digests import digest
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
-from trainings import SGD, build, epoch, everything, file_of
 
 import reprune
 from reprune.files.codec import decode, encode
+from tests.helpers.digests import digest
+from tests.helpers.trainings import SGD, build, epoch, everything, file_of
 
 
 @pytest.fixture(scope="module")

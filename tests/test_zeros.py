@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from loops import X, one_step, start
-from networks import small_resnet
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim.swa_utils import AveragedModel
 
 import reprune
+from tests.helpers.loops import X, one_step, start
+from tests.helpers.networks import small_resnet
 
 SERIES = torch.randn(4, 1, 20, generator=torch.Generator().manual_seed(0))
 SETTINGS = {"sparsity": 0.5, "rule": "uniform", "interval": 1, "until": 2, "regrow": 0.4}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from zoo import difference, masked, randomize
 
 from reprune.graph import build_graph
 from reprune.modules.slicing import replace_tensors, slice_model
+from tests.helpers.masking import difference, masked, randomize
 
 torchvision = pytest.importorskip("torchvision")
 

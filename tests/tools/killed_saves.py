@@ -1,8 +1,8 @@
 """Saves that are killed: the file is always a whole one, and nothing piles up.
 
-`python tests/killed_saves.py KILLS SEED`: a process saves two networks in turns over one file and is killed
-(SIGKILL), half of the times at a random moment, half before or after a step of a save: a piece written, the
-file or its folder synchronised, its mode set, its name given.
+`python -m tests.tools.killed_saves KILLS SEED`: a process saves two networks in turns over one file and is
+killed (SIGKILL), half of the times at a random moment, half before or after a step of a save: a piece
+written, the file or its folder synchronised, its mode set, its name given.
 """
 
 import os

@@ -1,16 +1,16 @@
 """The public functions with backend="triton" under Triton's interpreter; run by test_interpreted_api.py."""
 
 import numpy as np
-import oracles
 import pytest
 import torch
-from networks import images, small_resnet
-from waits import Waits
 
 import reprune
 from reprune import planner
 from reprune.graph import ChannelGraph
 from reprune.kernels import select as kernels
+from tests.helpers import oracles
+from tests.helpers.networks import images, small_resnet
+from tests.helpers.waits import Waits
 
 
 def draw_labels(O, I, clusters, seed):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIMULATOR = ROOT.parent / "shared" / "ptxsim"
 
 needs_triton = pytest.mark.skipif(

@@ -1,7 +1,7 @@
 """Calls of the core with less memory than they take; run by test_room.py in a process of its own.
 
-`python tests/out_of_memory.py CORE` prints how many calls had the right answer, a MemoryError, another end.
-CORE is the file of `reprune._core`, which is loaded alone: a process without torch forks fast.
+`python -m tests.programs.out_of_memory CORE` prints how many calls had the right answer, a MemoryError,
+another end. CORE is the file of `reprune._core`, which is loaded alone: a process without torch forks fast.
 """
 
 import importlib.util

@@ -1,10 +1,10 @@
 """A small network, its optimizer and its pruner, as the tests of the pruner start them."""
 
 import torch
-from networks import images, small_resnet
 from torch import nn
 
 import reprune
+from tests.helpers.networks import images, small_resnet
 
 X = images(2)
 

@@ -2,15 +2,15 @@
 
 A quarter of an hour, and not a part of the suite:
 
-    python -P -m pytest -q tests/ptx_largest.py
+    python -P -m pytest -q tests/tools/ptx_largest.py
 """
 
 import numpy as np
 import pytest
-import test_ptx
-from ptx import needs_simulator, needs_triton, open_files
 
 import reprune
+from tests import test_ptx
+from tests.helpers.ptx import needs_simulator, needs_triton, open_files
 
 pytestmark = [needs_simulator, needs_triton, open_files]
 

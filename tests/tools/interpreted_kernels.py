@@ -2,16 +2,16 @@
 
 The whole table, 400 cases, takes about 20 minutes on one core; tests/test_kernels.py runs a part of it:
 
-    TRITON_INTERPRET=1 python -P -m pytest -q tests/interpreted_kernels.py
+    TRITON_INTERPRET=1 python -P -m pytest -q tests/tools/interpreted_kernels.py
 """
 
 import numpy as np
-import oracles
 import pytest
 import torch
 
 from reprune.clustering import reference
 from reprune.kernels.linkage import dendrograms, link
+from tests.helpers import oracles
 
 SIZES = (1, 2, 3, 17, 64, 65, 200, 512)
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # of the largest height

@@ -1,8 +1,8 @@
 """Forks while other threads are in the core; run by test_fork.py in a process of its own.
 
-`python tests/forks.py CORE WHAT` prints how many children there were and how many came to a bad end. CORE
-is the file of `reprune._core`, which is loaded alone: a process without torch forks in a fraction of the
-time.
+`python -m tests.programs.forks CORE WHAT` prints how many children there were and how many came to a bad
+end. CORE is the file of `reprune._core`, which is loaded alone: a process without torch forks in a fraction
+of the time.
 """
 
 import importlib.util

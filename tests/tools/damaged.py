@@ -1,8 +1,8 @@
 """Damaged files: one documented error or an equal network, nothing changed, little memory.
 
-`python tests/damaged.py COUNT SEED` damages a model's file, a training's file and a plan's JSON COUNT
+`python -m tests.tools.damaged COUNT SEED` damages a model's file, a training's file and a plan's JSON COUNT
 times each: flipped bits, missing and doubled ends, edits of the header (with and without a checksum that
-tells), garbage. `python tests/damaged.py memory NAME WAYS MEGABYTES` prints how much memory a process
+tells), garbage. `python -m tests.tools.damaged memory NAME WAYS MEGABYTES` prints how much memory a process
 takes at most besides while it reads a file of about that size, over the size: of NAME (model, training or
 masked) and damaged in each of the WAYS (whole,flip,cut,zeros,spaces,...).
 """
@@ -20,12 +20,12 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from digests import digest
-from networks import images, small_resnet
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 import reprune
+from tests.helpers.digests import digest
+from tests.helpers.networks import images, small_resnet
 
 X = images(2)
 JUNK = (

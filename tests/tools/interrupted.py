@@ -1,7 +1,7 @@
 """A training that is killed at random moments and goes on; run by test_training.py in a process of its own.
 
-`python tests/interrupted.py MODE KILLS SEED` trains without interruption, then again in processes that are
-killed (SIGKILL) at KILLS random moments, then again with kills in the middle of up to three saves, and
+`python -m tests.tools.interrupted MODE KILLS SEED` trains without interruption, then again in processes that
+are killed (SIGKILL) at KILLS random moments, then again with kills in the middle of up to three saves, and
 prints the three digests.
 """
 
@@ -16,13 +16,13 @@ import time
 from pathlib import Path
 
 import torch
-from networks import SmallResNet, images
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import reprune
 from reprune.files import tensor_file
 from reprune.files.atomic import atomic_write
+from tests.helpers.networks import SmallResNet, images
 
 EPOCHS = 8
 

@@ -1,9 +1,9 @@
 """Drawn problems through the C++ core, each against scipy, the reference and a replay of its merges.
 
-`python tests/fuzz.py --problems 1000000 --seed 0` runs until so many problems are done (or `--seconds`),
-in rounds of one kind, size and stage each, and prints what fails and the command that does that one problem
-again. It ends with 1 if anything failed. A round that crashes or hangs ends its own process, and counts as
-one failure.
+`python -m tests.tools.fuzz --problems 1000000 --seed 0` runs until so many problems are done (or
+`--seconds`), in rounds of one kind, size and stage each, and prints what fails and the command that does
+that one problem again. It ends with 1 if anything failed. A round that crashes or hangs ends its own
+process, and counts as one failure.
 """
 
 import argparse
@@ -14,15 +14,15 @@ import struct
 import sys
 import time
 
-import fuzz_draw as draw
-import fuzz_judges as judge
 import numpy as np
-from isas import ISAS
 from scipy.cluster import hierarchy
 
 import reprune
 from reprune import _core
 from reprune.clustering import reference
+from tests.helpers.isas import ISAS
+from tests.tools import fuzz_draw as draw
+from tests.tools import fuzz_judges as judge
 
 METHODS = reference.METHODS
 STAGES = {"linkage": 0.55, "select": 0.25, "cover": 0.1, "cut": 0.1}
@@ -199,10 +199,8 @@ def work(options, state, start):
 
 
 def report(options, number, problem, r, why):
-    again = (
-        f"python tests/fuzz.py --seed {options.seed} --largest {options.largest} --round {number} {problem}"
-    )
-    print(f"FAILED {r}: {why}\n    {again.strip()}", flush=True)
+    drawn = f"--seed {options.seed} --largest {options.largest} --round {number} {problem}"
+    print(f"FAILED {r}: {why}\n    python -m tests.tools.fuzz {drawn.strip()}", flush=True)
 
 
 def watched(options, state, start):

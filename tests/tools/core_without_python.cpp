@@ -1,5 +1,5 @@
 // The core without Python, for machines that are only emulated: problems come in on standard input, answers go out on standard
-// output, both as the numbers lie in memory.  tests/cross.py compiles it, asks and compares.
+// output, both as the numbers lie in memory.  tests/tools/cross.py compiles it, asks and compares.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>

@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reprune.graph import build_graph
+from reprune.modules.slicing import replace_tensors, slice_model
+
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     """Weights kept at their scale; affine parameters and statistics of all norms drawn at random."""
@@ -72,3 +75,39 @@ def difference(a: object, b: object) -> float:
         relative = float((x.double() - y.double()).abs().max() / y.double().abs().max().clamp_min(1e-300))
         worst = max(worst, relative) if relative == relative else float("inf")  # NaN agrees with nothing
     return worst
+
+
+def exact(model, x, seeds=(0,), share=None, layers="conv"):
+    """Drop random atoms of every group, check pruned = masked; returns the graph."""
+    graph = build_graph(model, x, layers=layers)
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        kept = graph.everything()
+        for group in graph.groups:
+            size = group.atoms.size
+            drop = int(rng.integers(0, size)) if share is None else round(share * size)
+            kept[rng.choice(group.atoms, drop, replace=False)] = False
+        kept = graph.traced.filled(kept)
+        assert graph.certify(kept) is None
+        slices = graph.traced.slices(kept)
+        small = copy.deepcopy(model)
+        replace_tensors(small, slice_model(small, slices))
+        with torch.no_grad():
+            assert difference(small(x), masked(model, slices)(x)) < 1e-9
+    return graph
+
+
+class Toy(nn.Module):
+    """Two convolutions, and what a subclass does in between."""
+
+    def __init__(self, out=8, into=8):
+        super().__init__()
+        self.a = nn.Conv2d(3, out, 3, padding=1)
+        self.b = nn.Conv2d(into, 6, 3, padding=1)
+        self.c = nn.Conv2d(6, 2, 1)
+
+    def between(self, x):
+        return x
+
+    def forward(self, x):
+        return self.c(torch.relu(self.b(self.between(self.a(x))))).mean((2, 3))

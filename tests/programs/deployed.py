@@ -1,17 +1,17 @@
 """What runs where a pruned network is deployed, in a process and a folder of its own.
 
-It knows the code of the network (`networks.py`) and `small.safetensors`, which `reprune.save` wrote. It
-loads the network, exports it, and writes what each form answers to `images.safetensors`.
+It knows the code of the network (`tests/helpers/networks.py`) and `small.safetensors`, which `reprune.save`
+wrote. It loads the network, exports it, and writes what each form answers to `images.safetensors`.
 """
 
 import sys
 
 import onnxruntime
 import torch
-from networks import SmallResNet
 from safetensors.torch import load_file, save_file
 
 import reprune
+from tests.helpers.networks import SmallResNet
 
 
 def main():

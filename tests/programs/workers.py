@@ -7,13 +7,13 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
-from networks import images, small_resnet
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import reprune
 from reprune.pruner import decide
+from tests.helpers.networks import images, small_resnet
 
 EVENTS = 4
 

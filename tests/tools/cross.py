@@ -1,7 +1,7 @@
 """The core compiled for another processor, and asked without Python, possibly in an emulator::
 
-    python -P tests/cross.py                              # for this machine
-    python -P tests/cross.py --compiler aarch64-linux-gnu-g++ --emulator qemu-aarch64
+    python -m tests.tools.cross                              # for this machine
+    python -m tests.tools.cross --compiler aarch64-linux-gnu-g++ --emulator qemu-aarch64
 
 Dendrograms, cuts, coverage and selections must be those of the reference, to the last bit.  On Debian the
 compiler and the emulator are in the packages g++-aarch64-linux-gnu and qemu-user.
@@ -20,7 +20,7 @@ import numpy as np
 
 import reprune
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FLAGS = "-std=c++17 -O2 -ffp-contract=off -pthread -Wall -Wextra -Werror".split()
 METHODS = ("ward", "single", "complete", "average")
 END, DENDROGRAMS, COVERAGE, SELECTION = range(4)
@@ -30,7 +30,7 @@ Problem = tuple[str, bytes, list[np.ndarray]]  # (what it is, what the program i
 def compiled(compiler: str, folder: Path, jobs: int) -> Path:
     """The program, linked statically, so that an emulator needs no libraries."""
     sources = [path for path in (ROOT / "csrc").rglob("*.cpp") if path.name != "bindings.cpp"]
-    sources.append(ROOT / "tests" / "core_without_python.cpp")
+    sources.append(ROOT / "tests" / "tools" / "core_without_python.cpp")
 
     def compile_one(source: Path) -> str:
         made = folder / f"{source.stem}.o"

@@ -1,13 +1,13 @@
 """Small trainings and their files, for tests of what goes on from a file."""
 
 import torch
-from digests import digest
-from networks import images, small_resnet
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 from torch.optim.swa_utils import AveragedModel
 
 import reprune
+from tests.helpers.digests import digest
+from tests.helpers.networks import images, small_resnet
 
 X = images(2)
 SGD = {"lr": 0.05, "momentum": 0.9}

@@ -1,9 +1,9 @@
 """The C++ core under the sanitizers: its tests and the fuzzer, each on a build of its own.
 
-``python tests/sanitize.py`` takes all three, ``python tests/sanitize.py thread --problems 5000`` one. It
-needs GCC and Linux. Builds lie in ``build/sanitize``. Python is not built with a sanitizer, so the runtime is
-loaded first, and a ``sitecustomize`` puts the core built here into ``sys.modules``, also in processes that
-tests start. These are left out:
+``python -m tests.tools.sanitize`` takes all three, ``python -m tests.tools.sanitize thread --problems 5000``
+one. It needs GCC and Linux. Builds lie in ``build/sanitize``. Python is not built with a sanitizer, so the
+runtime is loaded first, and a ``sitecustomize`` puts the core built here into ``sys.modules``, also in
+processes that tests start. These are left out:
 
 - leaks, because Python, numpy and torch keep memory until the end; test_interrupt.py weighs what we keep;
 - tests that weigh the memory of a process, of which the sanitizers take a multiple;
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BUILDS = ROOT / "build" / "sanitize"
 RUNTIMES = {"address": "libasan.so", "undefined": "libubsan.so", "thread": "libtsan.so"}
 OPTIONS = {
@@ -70,12 +70,13 @@ def main():
         parser.error(f"KIND: expected {', '.join(RUNTIMES)}; got {', '.join(unknown)}")
     tests = [ROOT / "tests" / f"test_{name}.py" for name in TESTS]
     pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", f"not ({LEFT_OUT})", *tests]
-    fuzz = [ROOT / "tests" / "fuzz.py", "--problems", str(options.problems), "--seed", str(options.seed)]
+    fuzz = ["-m", "tests.tools.fuzz", "--problems", str(options.problems), "--seed", str(options.seed)]
     failed = []
     for kind in options.kinds or RUNTIMES:
         folder = build(kind)
         loaded = f"{library(RUNTIMES[kind])} {library('libstdc++.so')}"
-        environment = {**os.environ, **OPTIONS, "PYTHONPATH": str(folder), "LD_PRELOAD": loaded}
+        places = f"{folder}{os.pathsep}{ROOT}"  # the source folder last, or it would hide what was built
+        environment = {**os.environ, **OPTIONS, "PYTHONPATH": places, "LD_PRELOAD": loaded}
         for command in (pytest, fuzz):
             print(f"{kind}:", *command, flush=True)
             done = subprocess.run([sys.executable, *command], env=environment, cwd=folder)

@@ -1,4 +1,4 @@
-"""Is an installed wheel all there?  Needs no test tools: ``python -P tests/installed.py``."""
+"""Is an installed wheel all there?  Needs no test tools: ``python -P tests/tools/installed.py``."""
 
 import numpy as np
 import torch

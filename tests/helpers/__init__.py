@@ -1,0 +1,19 @@
+"""What tests import.
+
+digests             everything in models, optimizers, pruners and random generators, as a digest
+drawn               points that are hard on a clustering, by kind
+exact               clustering in fractions: no rounding, and the rule for ties as it reads
+foreign             runs the tests of another library with ours in its place
+isas                the instruction sets whose loops this processor can run
+loops               a small network, its optimizer and its pruner, and a step of training
+masking             drawn networks, and the masked network that pruning must equal
+networks            small networks for plans, surgery and files
+optimizer_cases     optimizers, what each can train, and what the pruner does with it
+oracles             independent judges of a clustering: scipy, definitions, a replay of the merges
+processes           Python in a process of its own that imports what this one does
+ptx                 the PTX simulator, where there is one, and what is compiled for it
+random_networks     random networks for fuzzing the graph
+told_time           a clock that is told what time it is
+trainings           small trainings and their files
+waits               calls that would make the host wait for a GPU
+"""

@@ -1,0 +1,11 @@
+"""What a test runs in a process of its own (:mod:`tests.helpers.processes`).
+
+deployed            loads a pruned network, exports it, and answers             test_deployment.py
+forks               forks while other threads are in the core                   test_fork.py
+interpreted_api     tests of backend="triton" under Triton's interpreter        test_interpreted_api.py
+out_of_memory       calls of the core with less memory than they take           test_room.py
+patch_scipy         plugin: scipy's own tests call our functions                test_hierarchy.py
+patch_sklearn       plugin: scikit-learn's own tests use our class              test_sklearn.py
+ranks               two processes that come to events in different states       test_ranks.py
+workers             what each process of torchrun does                          test_distributed.py
+"""

@@ -1,0 +1,15 @@
+"""What people run, in the checkout: `python -m tests.tools.fuzz`. Tests run a small part of most.
+
+fuzz                    drawn problems through the C++ core, against scipy, the reference and a replay
+fuzz_draw               the problems of fuzz
+fuzz_judges             what is right, for fuzz
+damaged                 files damaged in many ways: refused or equal, and read with little memory
+killed_saves            saves that are killed leave a whole file
+interrupted             trainings that are killed go on and end with the same bits
+sanitize                the core under the address, undefined-behaviour and thread sanitizers
+cross                   the core compiled for another processor, asked without Python
+core_without_python     its program, in C++
+installed               whether an installed wheel is all there, run by cibuildwheel outside the checkout
+interpreted_kernels     Ward in Triton under its interpreter, 400 cases; run by pytest
+ptx_largest             test_ptx.py at 2,048 points and more; run by pytest
+"""
