@@ -5,13 +5,13 @@ Run: pytest benchmarks/bench_linkage.py
 
 import time
 
-import data
 import fastcluster
 import numpy as np
 import pytest
 from scipy.cluster import hierarchy
 
 import reprune
+from benchmarks import data
 
 LIBRARIES = ("reprune", "scipy", "fastcluster")
 SINGLE = [(n, d) for n in (10, 100, 1000, 5000) for d in (1, 2, 9, 32, 128)]

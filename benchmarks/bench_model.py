@@ -7,10 +7,10 @@ what `reprune bench selection` prints.
 
 import time
 
-import data
 import numpy as np
 import pytest
 
+from benchmarks import data
 from reprune.bench import checking, shapes
 from reprune.bench.selection import check
 from reprune.clustering.problem import LayerProblem

@@ -1,7 +1,7 @@
 """Are the clusters those of scipy, on every channel of whole networks?
 
-    python benchmarks/exact.py       # ResNet-18, VGG-16, a layer of 1024x1024x3x3, ResNet-50: twenty minutes
-    python benchmarks/exact.py resnet18 --sparsity 0.5
+    python -m benchmarks.exact       # ResNet-18, VGG-16, a layer of 1024x1024x3x3, ResNet-50: twenty minutes
+    python -m benchmarks.exact resnet18 --sparsity 0.5
 
 For normal and heavy-tailed (Student's t, 3 degrees of freedom) float32 weights and each sparsity, all layers
 are selected by the C++ core. Each cut height must agree with scipy's float64 dendrograms to 1e-12, relative,

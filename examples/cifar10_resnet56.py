@@ -22,24 +22,19 @@ from torch.nn import functional as F
 from torchvision import datasets
 
 import reprune
+from reprune.demo.network import Block
+from reprune.demo.train import accuracy
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions; the shortcut pads channels with zeros (option A of He et al., 2016)."""
+class Padded(nn.Module):
+    """A shortcut that skips pixels and pads channels with zeros (option A of He et al., 2016)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, more: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.stride, self.more = stride, outputs - inputs
+        self.more, self.stride = more, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        if self.more:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
-        return F.relu(y + x)
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
 
 
 def resnet(blocks: int = 9, width: int = 16) -> nn.Sequential:
@@ -48,7 +43,8 @@ def resnet(blocks: int = 9, width: int = 16) -> nn.Sequential:
     inputs = width
     for outputs in (width, 2 * width, 4 * width):
         for block in range(blocks):
-            layers.append(Block(inputs, outputs, 2 if outputs > width and not block else 1))
+            stride = 2 if outputs > width and not block else 1
+            layers.append(Block(inputs, outputs, stride, Padded(outputs - inputs, stride)))
             inputs = outputs
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 10))
 
@@ -108,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
         if pruner.step():
             parallel = place.parallel(model)
         if rank == 0:
-            score = common.accuracy(model, test_x, test_y)
+            score = accuracy(model, test_x, test_y)
             print(f"epoch {epoch + 1:3d}  test accuracy {score:.4f}", flush=True)
     place.finish(pruner, options.out / "resnet56-small.safetensors")
 

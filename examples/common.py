@@ -1,4 +1,4 @@
-"""What the recipes share: the processes of torchrun, accuracy, and what comes after the last epoch."""
+"""What the recipes share: the processes of torchrun, options, and what comes after the last epoch."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import reprune
@@ -60,13 +60,3 @@ def options_of(
         parser.error("give --data DIR or --smoke")
     options.out.mkdir(parents=True, exist_ok=True)  # before hours of training, not after
     return options
-
-
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of the images that are named rightly."""
-    model.eval()
-    with torch.inference_mode():
-        right = [
-            (model(x).argmax(1) == y).sum() for x, y in zip(images.split(500), labels.split(500), strict=True)
-        ]
-    return float(sum(right)) / len(labels)

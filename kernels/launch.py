@@ -33,7 +33,8 @@ def ward_shape(d: int, dtype: torch.dtype, chip: Chip) -> dict[str, int]:
 
     With one warp no barrier waits and nothing is computed four times. 8 x 32 keeps the accumulators of a scan
     and the coordinates of eight rows in registers; in float64, for 5 to 9 coordinates, the compiler manages
-    that on Hopper and spills elsewhere, where four rows read the state twice as often (benchmarks/tiles.py).
+    that on Hopper and spills elsewhere, where four rows read the state twice as often: see
+    benchmarks/gpu/tiles.py.
     """
     if chip is None:  # the interpreter wants few large steps
         return {"R": 64, "C": 256, "num_warps": 1}

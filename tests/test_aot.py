@@ -1,13 +1,12 @@
 """Kernels compiled without a GPU: registers, spills, instructions per distance; other chips' compilers."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from tests.helpers.ptx import ROOT, benchmarks, needs_nvcc, needs_triton
+from tests.helpers.processes import run_module
+from tests.helpers.ptx import benchmarks, needs_nvcc, needs_triton
 
 pytestmark = needs_triton
 
@@ -54,12 +53,12 @@ def test_amd_compiles():
 
 @needs_nvcc
 def test_the_table_and_what_it_leaves(tmp_path):
-    script, out = ROOT / "benchmarks" / "aot.py", tmp_path / "rows.json"
-    command = [sys.executable, str(script), "--target", "sm_90", "--only", "cover random", "height n=64"]
+    out = tmp_path / "rows.json"
+    words = ["--target", "sm_90", "--only", "cover random", "height n=64"]
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- aot.py -->\nold\n<!-- end of aot.py -->\nafter\n")
-    command += ["--json", str(out), "--emit", str(tmp_path), "--write", str(page)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    words += ["--json", str(out), "--emit", str(tmp_path), "--write", str(page)]
+    run = run_module("benchmarks.gpu.aot", *words)
     assert run.returncode == 0, run.stderr
     rows = json.loads(out.read_text())
     assert [row["variant"] for row in rows] == ["height n=64", "cover random"]

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from reprune.bench import WrongAnswer, checking, peers, shapes, timing
 from reprune.cli import main
 from reprune.clustering import backends as backend
 from reprune.clustering import reference
+from tests.helpers.processes import run_module
 
 QUICK = ("bench", "--quick", "--seconds", "0.5")
 
@@ -82,10 +81,9 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr()
     assert said.out == ""
     assert f"backend 'triton': {backend.unavailable('triton')}" in said.err
-    script = Path(__file__).parents[1] / "benchmarks" / "bench_gpu.py"
-    run = subprocess.run([sys.executable, "-P", str(script)], capture_output=True, text=True)
+    run = run_module("benchmarks.gpu.throughput")
     assert run.returncode == 1
-    assert run.stderr == f"bench_gpu.py: backend 'triton': {backend.unavailable('triton')}\n"
+    assert run.stderr == f"benchmarks.gpu.throughput: backend 'triton': {backend.unavailable('triton')}\n"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,7 @@ import torch
 import reprune
 
 pytest.importorskip("torch_pruning", reason='needs pip install "reprune[bench]"')
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-import bench_training
-import criteria
-import fashion
+from benchmarks.training import accuracy, criteria, fashion
 
 OPTIONS = {
     "images": 64,
@@ -70,7 +66,7 @@ def test_runs_go_on_and_the_page_says_what_came_out(tmp_path, monkeypatch):
     """A second start repeats no run; the table has the runs' means."""
     records, markdown = tmp_path / "runs.jsonl", tmp_path / "page.md"
     files = ["--records", str(records), "--markdown", str(markdown)]
-    monkeypatch.setattr(sys, "argv", ["bench_training.py", "--smoke", *files])
+    monkeypatch.setattr(sys, "argv", ["accuracy.py", "--smoke", *files])
     made = []
 
     def result(self, run):
@@ -80,14 +76,14 @@ def test_runs_go_on_and_the_page_says_what_came_out(tmp_path, monkeypatch):
         lost = 1 if run.part == "train" else 0
         return {"accuracy": 90.0 - lost, "seconds": 1.0, "flops": run.left, "events": 0.25}
 
-    monkeypatch.setattr(bench_training.Bench, "result", result)
+    monkeypatch.setattr(accuracy.Bench, "result", result)
     with pytest.raises(KeyboardInterrupt):
-        bench_training.main()
-    bench_training.main()
+        accuracy.main()
+    accuracy.main()
     assert len(set(made)) == len(made) - 1
     lines = markdown.read_text().splitlines()
     assert "| BN gamma, 75 % pruned | 1 | 89.00 | 1.00 | 25.0 % | 1 s | 25.00 % |" in lines
     assert "| FPGM | 1 | 90.00 | 90.00 |" in lines
     monkeypatch.setattr(fashion.Fashion, "__str__", lambda self: "another budget")
     with pytest.raises(SystemExit):
-        bench_training.main()
+        accuracy.main()

@@ -1,21 +1,18 @@
 """The zoo benchmark on a small sample: rows that are right, a run that goes on where it stopped."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torchvision")
+from tests.helpers.processes import run_module
 
-ZOO = Path(__file__).parents[1] / "benchmarks" / "zoo.py"
+pytest.importorskip("torchvision")
 
 
 def zoo(folder, *words):
     paths = ["--rows", str(folder / "zoo.jsonl"), "--markdown", str(folder / "zoo.md")]
-    command = [sys.executable, str(ZOO), "--suite", "torchvision", *paths, *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    words = ("--suite", "torchvision", *paths, *words)
+    done = run_module("benchmarks.zoo", *words, timeout=300, check=True)
     lines = (folder / "zoo.jsonl").read_text().splitlines()
     return done.stdout, [json.loads(line) for line in lines], (folder / "zoo.md").read_text()
 

@@ -12,7 +12,6 @@ import pytest
 import reprune
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.append(str(EXAMPLES))  # where a script finds common.py when it is run
 RECIPES = {  # smoke -> the file it leaves, the network that fits it
     "fashion_mnist": None,
     "cifar10_resnet56": ("resnet56-small", lambda module: module.resnet(blocks=1, width=8)),
@@ -24,7 +23,9 @@ RECIPES = {  # smoke -> the file it leaves, the network that fits it
 def load(name):
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)  # as for a script, which finds common.py in its own folder
+        spec.loader.exec_module(module)
     return module
 
 

@@ -103,7 +103,7 @@ def _run(
     doubtful = {batch: off for batch, off in doubtful.items() if off > KNOWN}
     return Report(
         dense=Side(
-            accuracy=train.accuracy(dense, digits),
+            accuracy=train.accuracy(dense, digits.test_images, digits.test_labels),
             epochs=job.epochs,
             images=job.images,
             training_seconds=trained["dense"],
@@ -113,7 +113,7 @@ def _run(
             latency={batch: sides[0].seconds for batch, sides in latency.items()},
         ),
         small=Side(
-            accuracy=train.accuracy(reloaded, digits),
+            accuracy=train.accuracy(reloaded, digits.test_images, digits.test_labels),
             epochs=job.epochs,
             images=job.images,
             training_seconds=trained["small"],

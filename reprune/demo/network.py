@@ -11,9 +11,12 @@ CLASSES = 10
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut. The channels between the two meet no addition: they can go."""
+    """Two 3x3 convolutions beside a shortcut. The channels between the two meet no addition: they can go.
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    Where shapes differ the shortcut is a 1x1 convolution, or `shortcut`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, shortcut: nn.Module | None = None) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
@@ -21,9 +24,10 @@ class Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+            if shortcut is None:
+                projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+                shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
+            self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:  # [B, inputs, H, W] -> [B, outputs, H/stride, W/stride]
         y = torch.relu(self.bn1(self.conv1(x)))

@@ -56,15 +56,15 @@ def fit(
             after_epoch()
 
 
-def accuracy(model: nn.Module, digits: Digits) -> float:
-    """Share of the test images that `model` names rightly, in 0..1."""
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of `images` [N, C, H, W] that `model` gives their `labels` [N], in 0..1."""
     model.eval()
     hits = 0
     with torch.inference_mode():
-        for start in range(0, len(digits.test_images), TEST_BATCH):
+        for start in range(0, len(images), TEST_BATCH):
             part = slice(start, start + TEST_BATCH)
-            hits += int((model(digits.test_images[part]).argmax(1) == digits.test_labels[part]).sum())
-    return hits / len(digits.test_labels)
+            hits += int((model(images[part]).argmax(1) == labels[part]).sum())
+    return hits / len(labels)
 
 
 def _rise_and_fall(t: float) -> float:  # 0..1 -> 0..1

@@ -39,14 +39,9 @@ def simulator():
 
 @cache
 def benchmarks():
-    """The modules `variants`, `binaries` and `simulated` of benchmarks/."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        import binaries
-        import simulated
-        import variants
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    """The modules `variants`, `binaries` and `simulated` of benchmarks/gpu."""
+    from benchmarks.gpu import binaries, simulated, variants
+
     return variants, binaries, simulated
 
 

@@ -1,6 +1,6 @@
 """How long the selection of whole networks would take on an H100, predicted from a PTX simulator's counts.
 
-Run: python benchmarks/predict.py --simulator DIR [--kind normal] [--precision float64]
+Run: python -m benchmarks.gpu.predict --simulator DIR [--kind normal] [--precision float64]
 
 Every kernel is compiled for sm_90 and run in the simulator: Ward and the cut on two channels of each shape,
 the coverage kernels on the label table of each (from the C++ core; half of the filters stay). Times follow
@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from binaries import report_of
-from simulated import cover, cut, cut_kernels_of, simulator, ward, ward_kernel
-from variants import cuda_variants
 
+from benchmarks.gpu.binaries import report_of
+from benchmarks.gpu.simulated import cover, cut, cut_kernels_of, simulator, ward, ward_kernel
+from benchmarks.gpu.variants import cuda_variants
 from reprune.bench import shapes
 from reprune.bench.shapes import Layer
 from reprune.clustering.problem import LayerProblem
@@ -163,7 +163,7 @@ def main() -> None:
     try:
         counter = Counter(arguments.simulator, arguments.kind, arguments.precision)
     except FileNotFoundError as error:
-        sys.exit(f"predict.py: {error}")
+        sys.exit(f"benchmarks.gpu.predict: {error}")
     rows = {}
     for name, layers in cases().items():
         if arguments.only not in name:

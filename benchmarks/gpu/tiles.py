@@ -1,6 +1,6 @@
 """Tiles of Ward's scan that were tried for float64, and which are used: registers, stack, traffic, time.
 
-Run: python benchmarks/tiles.py --simulator DIR [--points 512] [--write FILE]
+Run: python -m benchmarks.gpu.tiles --simulator DIR [--points 512] [--write FILE]
 
 Every tile is compiled for sm_80, sm_90 and sm_100 and runs one channel of heavy-tailed points in a PTX
 simulator (sm_90). Time is what an H100 full of such channels is predicted to need for each, as predict.py
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from binaries import report_of
-from pages import replace_table
-from predict import L2, L2_BYTES, MEMORY, RATE, SCHEDULERS
-from simulated import Kernel, simulator, ward
-from variants import CHIPS, ward_variant
 
+from benchmarks.gpu.binaries import report_of
+from benchmarks.gpu.predict import L2, L2_BYTES, MEMORY, RATE, SCHEDULERS
+from benchmarks.gpu.simulated import Kernel, simulator, ward
+from benchmarks.gpu.variants import CHIPS, ward_variant
+from benchmarks.pages import replace_table
 from reprune.clustering import reference
 from reprune.kernels.launch import ward_shape
 

@@ -7,7 +7,6 @@ import copy
 import re
 import resource
 import statistics
-import sys
 import tempfile
 import warnings
 from collections.abc import Collection, Iterator
@@ -21,14 +20,12 @@ import torch
 from torch import nn
 from torch.utils import flop_counter  # noqa: F401, as it imports Triton: its memory is not the plan's
 from torch.utils._pytree import tree_leaves
-from zoo_networks import Network
 
 import reprune
+from benchmarks.zoo.networks import Network
 from reprune.graph import ChannelGraph, build_graph
 from reprune.modules.slicing import replace_tensors, slice_model
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from zoo import difference, masked, randomize
+from tests.helpers.masking import difference, masked, randomize
 
 SETTINGS = {"scope": "all", "layers": "all", "rule": "uniform"}
 DROPPED = 0.3

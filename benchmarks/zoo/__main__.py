@@ -2,13 +2,13 @@
 
 ::
 
-    python benchmarks/zoo.py                                # hours; goes on where it was stopped
-    python benchmarks/zoo.py --suite timm --columns exact
-    python benchmarks/zoo.py --only resnet50 vgg16_bn --columns latency
-    python benchmarks/zoo.py --table                        # only writes the table again
+    python -m benchmarks.zoo                                # hours; goes on where it was stopped
+    python -m benchmarks.zoo --suite timm --columns exact
+    python -m benchmarks.zoo --only resnet50 vgg16_bn --columns latency
+    python -m benchmarks.zoo --table                        # only writes the table again
 
-Each network, with random weights, is measured in a process of its own with a time limit, and its row appended
-to a file of JSON lines; what is there is not measured again (`--again` measures it anew).
+Each network, with random weights, is measured in a process of its own with a time limit, and its row
+appended to a file of JSON lines; what is there is not measured again (`--again` measures it anew).
 
 prunable    fraction of the channels that may leave, and of the FLOPs in layers that can shrink
 reached     FLOPs left by make_plan(flops=0.5, scope="all", layers="all", rule="uniform"); where its error
@@ -32,11 +32,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import zoo_networks
-
+from benchmarks.zoo import networks
 from reprune.files.atomic import write_text
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HEADS = {
     "classifier": "Classifiers of torchvision",
     "detector": "Detectors of torchvision",
@@ -67,9 +66,9 @@ def rows_of(path: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def measured(network: zoo_networks.Network, columns: list[str], timeout: float) -> dict[str, Any]:
+def measured(network: networks.Network, columns: list[str], timeout: float) -> dict[str, Any]:
     """These columns of the row of `network`, from a process of its own."""
-    words = [sys.executable, __file__, "--one", network.kind, network.name]
+    words = [sys.executable, "-m", "benchmarks.zoo", "--one", network.kind, network.name]
     words += ["--columns", *columns]
     failed = {"name": network.name, "kind": network.kind, "columns": columns}
     try:
@@ -106,13 +105,13 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("KIND", "NAME"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        import zoo_measure
+        from benchmarks.zoo.measure import measure
 
         kind, name = arguments.one
-        network = zoo_networks.Network(name, kind)
-        print(json.dumps(zoo_measure.measure(network, arguments.columns)))
+        network = networks.Network(name, kind)
+        print(json.dumps(measure(network, arguments.columns)))
         return
-    for network in [] if arguments.table else zoo_networks.networks(arguments.suite):
+    for network in [] if arguments.table else networks.networks(arguments.suite):
         row = rows_of(arguments.rows).get(f"{network.kind}/{network.name}", {"columns": []})
         columns = [c for c in arguments.columns if arguments.again or c not in row["columns"]]
         wanted = (not arguments.only or network.name in arguments.only) and (
@@ -166,7 +165,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     lines = [
         f"# The zoo: {len(rows)} networks",
         "",
-        "`python benchmarks/zoo.py` wrote this page; its first lines say what the columns are. The weights",
+        "`python -m benchmarks.zoo` wrote this page; its first lines say what the columns are. The weights",
         "are random. A dash means that a figure was not measured, or that measuring it failed; the failures",
         "are listed below each table.",
         "",

@@ -1,7 +1,6 @@
 """Training on Fashion-MNIST as examples/fashion_mnist.py does it, on one thread, for the benchmarks."""
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import reprune
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import fashion_mnist
+from examples import fashion_mnist
 
 
 class Spent(NamedTuple):

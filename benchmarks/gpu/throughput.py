@@ -1,6 +1,6 @@
 """Selection on the GPU: layers and whole networks, beside the C++ core and scipy, in one run.
 
-Run: python benchmarks/bench_gpu.py [--seconds 120] [--json FILE] [--quick]
+Run: python -m benchmarks.gpu.throughput [--seconds 120] [--json FILE] [--quick]
 
 Every answer is checked before it is timed (see reprune.bench.device). Times of the GPU are medians between
 two events on its stream, warm, three sets of inputs in turn. "of peak": the float32 instructions that the
@@ -29,7 +29,7 @@ SAMPLE = 2  # channels per shape whose pairs are counted
 
 def instructions(layers):
     """float32 instructions of all pairs that are evaluated, of normal weights; 0 for 1 x 1 kernels."""
-    import chip
+    from benchmarks.gpu import chip
 
     rng = np.random.default_rng(0)
     per_shape, total = {}, 0.0
@@ -54,7 +54,7 @@ def main():
     try:
         backends.resolve("triton")
     except reprune.BackendUnavailable as error:
-        sys.exit(f"bench_gpu.py: {error}")
+        sys.exit(f"benchmarks.gpu.throughput: {error}")
     cases = [(str(layer), [layer]) for layer in (shapes.QUICK_LAYERS if arguments.quick else LAYERS)]
     if shapes.networks_known() and not arguments.quick:
         cases += [(name, shapes.network(name)) for name in shapes.NETWORKS]
@@ -62,7 +62,7 @@ def main():
     print(*(f"{what}: {value}" for what, value in facts.items()), sep="\n")
     rate = None
     if not backends.interpreted():
-        import chip
+        from benchmarks.gpu import chip
 
         rate = chip.multiply_adds_per_second()
         print(f"measured: {rate / 1e12:.2f} T multiply-adds/s in float32")

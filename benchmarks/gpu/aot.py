@@ -1,6 +1,7 @@
 """Every kernel of the GPU path compiled without a GPU or driver: what it takes of a multiprocessor.
 
-Run: python benchmarks/aot.py [--target sm_90 ...] [--only TEXT ...] [--emit DIR] [--json FILE] [--write FILE]
+Run: python -m benchmarks.gpu.aot [--target sm_90 ...] [--only TEXT ...] [--emit DIR] [--json FILE] [--write
+FILE]
 
 Triton's kernels for sm_80, sm_90, sm_100 and gfx942, the CUDA kernels (where nvcc is) for the first three.
 Columns: registers of a thread; bytes of stack (spills included); bytes of static shared memory; barriers, in
@@ -16,10 +17,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from binaries import Report, report_of
-from pages import replace_table
-from variants import TARGETS, Variant, cuda_variants, triton_variants
-
+from benchmarks.gpu.binaries import Report, report_of
+from benchmarks.gpu.variants import TARGETS, Variant, cuda_variants, triton_variants
+from benchmarks.pages import replace_table
 from reprune.files.atomic import write_text
 
 HEAD = ("variant", "target", "registers", "stack", "shared", "barriers", "warps", "per pair")
@@ -62,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cuda, reason = cuda_variants()
     if reason:
-        print(f"aot.py: the coverage kernels are left out: {reason}", file=sys.stderr)
+        print(f"benchmarks.gpu.aot: the coverage kernels are left out: {reason}", file=sys.stderr)
     print(f"| {' | '.join(HEAD)} |\n|---|---|{'---:|' * (len(HEAD) - 2)}")
     reports = []
     for variant in (*triton_variants(), *cuda):

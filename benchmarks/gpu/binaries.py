@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from triton import knobs
-from variants import TARGETS, Binary, Variant
+
+from benchmarks.gpu.variants import TARGETS, Binary, Variant
 
 RESERVED = 1024  # bytes of shared memory that compute capability 9.0 and newer keep for themselves
 

@@ -1,11 +1,11 @@
 """Does pruning make networks faster here? Half the FLOPs, and `latency=0.6`, of networks of torchvision.
 
-    python benchmarks/bench_latency.py [MODEL ...] [--batch 16] [--threads 1] [--only flops]
+    python -m benchmarks.latency [MODEL ...] [--batch 16] [--threads 1] [--only flops]
 
-Random weights, channels_last, `round_to=8`, `rule="uniform"`. The full and the small network are interleaved,
-run by run; a ratio is the median over neighbouring runs, with its quartiles. What `latency=0.6` found is
-timed anew. Before that the small network's outputs are compared with those of the full one without the
-channels that left (float64).
+Random weights, channels_last, `round_to=8`, `rule="uniform"`. The full and the small network are
+interleaved, run by run; a ratio is the median over neighbouring runs, with its quartiles. What `latency=0.6`
+found is timed anew. Before that the small network's outputs are compared with those of the full one without
+the channels that left (float64).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from types import ModuleType
 
 import numpy as np
 import torch
-from variants import Variant, cut_variant, ward_variant
 
+from benchmarks.gpu.variants import Variant, cut_variant, ward_variant
 from reprune.clustering import reference
 from reprune.clustering.backends import core
 from reprune.kernels import cut as cut_kernels

@@ -2,8 +2,8 @@
 
 ::
 
-    python benchmarks/bench_training_time.py --images 6000 --epochs 10 --until 6
-    python benchmarks/bench_training_time.py --smoke
+    python -m benchmarks.training.duration --images 6000 --epochs 10 --until 6
+    python -m benchmarks.training.duration --smoke
 
 The dense network and one that loses 75 % of its FLOPs, of the same seed, on the same images, CPU time on one
 thread. Before a time is reported the small network is compared with the one of mask mode, whose tensors keep
@@ -13,11 +13,11 @@ their size: the same plan, the same outputs.
 import argparse
 import copy
 
-import fashion
 import torch
 from torch import nn
 
 import reprune
+from benchmarks.training import fashion
 
 LEFT = 0.25
 

@@ -2,8 +2,8 @@
 
 ::
 
-    python benchmarks/bench_training.py --jobs 2 --records runs.jsonl --markdown docs/results/fashion_mnist.md
-    python benchmarks/bench_training.py --smoke
+    python -m benchmarks.training.accuracy --jobs 2 --markdown docs/results/fashion_mnist.md
+    python -m benchmarks.training.accuracy --smoke
 
 Every run is a line of `--records` as soon as it is done, and the page is written anew; started again, the
 script goes on behind the last line. `--seeds 0` or `--shot-seeds 0` leaves out one of the two tables.
@@ -27,11 +27,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
-import fashion
 import torch
-from criteria import OTHERS, OURS, choice, recompute_statistics
 
 import reprune
+from benchmarks.training import fashion
+from benchmarks.training.criteria import OTHERS, OURS, choice, recompute_statistics
 from reprune.files.atomic import write_text
 
 TRAINED = (*OURS, "random", "L1 (Torch-Pruning)", "BN gamma")
@@ -119,7 +119,7 @@ def page(records: dict[Run, Result], budget: str) -> str:
     lines = [
         "# Fashion-MNIST: what the criterion is worth",
         "",
-        f"`python benchmarks/bench_training.py`: {budget}. Accuracy on the 10,000 test images in "
+        f"`python -m benchmarks.training.accuracy`: {budget}. Accuracy on the 10,000 test images in "
         "percent, mean ± standard deviation over the seeds.",
         "",
     ]

@@ -1,0 +1,11 @@
+"""The GPU path: measured on a GPU, compiled and counted without one.
+
+throughput      selection on the GPU beside the C++ core and scipy
+chip            what the chip can do at most, and what clustering asks of it, for throughput
+aot             every kernel compiled: registers, stack, instructions per distance
+variants        the kernels and how each is launched
+binaries        what a compiled kernel takes of a multiprocessor
+simulated       the compiled kernels run in a PTX simulator; tests use it too
+predict         how long whole networks would take on an H100, from the simulator's counts
+tiles           tiles of Ward's scan that were tried, from the same counts
+"""

@@ -1,0 +1,7 @@
+"""Training on Fashion-MNIST.
+
+accuracy        what the criterion is worth, pruned while training and in one shot
+criteria        the other criteria
+duration        how much shorter training becomes
+fashion         data, network and training loop of both
+"""
