@@ -19,6 +19,7 @@ from torch import nn
 from torchvision import models
 
 import reprune
+from reprune.bench.markdown import table
 from reprune.files.atomic import write_text
 from reprune.targets.clock import compare
 
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows = [COLUMNS]
+    rows = []
     for name in arguments.models or MODELS:
         torch.manual_seed(0)
         model = models.get_model(name, weights=None).eval().to(memory_format=torch.channels_last)
@@ -54,7 +55,7 @@ def main() -> None:
             rows.append(measured(name, model, x, target, arguments.scope))
             print(" | ".join(rows[-1]), flush=True)
     if arguments.markdown is not None:
-        write_text(arguments.markdown, table(rows))
+        write_text(arguments.markdown, "\n".join(table(COLUMNS, rows)) + "\n")
 
 
 def measured(
@@ -96,11 +97,6 @@ def check(model: nn.Module, small: nn.Module, plan: reprune.PruningPlan, x: torc
                     tensors[tensor].transpose(0, dim)[gone] = 0
         expected, found = masked(x.double()), copy.deepcopy(small).double()(x.double())
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:], ""])
 
 
 if __name__ == "__main__":

@@ -96,6 +96,11 @@ def seed_of(x: object) -> int:
     return value % 2**64
 
 
+def similar(name: str, names: Collection[str]) -> list[str]:
+    """At most three of `names` that are like `name`, the most like first."""
+    return difflib.get_close_matches(name, names, n=3)
+
+
 def nearest(name: str, names: Collection[str]) -> str:
     """The three of `names` that are most like `name`, or the first three, for a message."""
-    return ", ".join(difflib.get_close_matches(name, names, n=3) or list(names)[:3])
+    return ", ".join(similar(name, names) or list(names)[:3])

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 KNOWN = 0.05
 """A median is to be trusted when it is known this well, as a share of itself (95 %)."""
 UNTRUSTED = "not to be trusted"
+
+
+Rounds = list[tuple[float, ...]]
+"""What each call took, round by round."""
+
+
+def interleaved(
+    calls: Sequence[Callable[[], object]], clock: Callable[[], float], enough: Callable[[Rounds], bool]
+) -> Rounds:
+    """Runs all `calls` one after the other, round by round, until there are `enough` rounds.
+
+    So whatever else the machine does meets all of them alike.
+    """
+    rounds: Rounds = []
+    while not enough(rounds):
+        took = []
+        for call in calls:
+            start = clock()
+            call()
+            took.append(clock() - start)
+        rounds.append(tuple(took))
+    return rounds
 
 
 def off(low: float, median: float, high: float, runs: int) -> float:

@@ -12,10 +12,6 @@ from tests.helpers.isas import ISAS
 BACKENDS = ("reference", "cpp")
 
 
-def draw_labels(O, I, clusters, seed):
-    return np.random.default_rng(seed).integers(clusters, size=(O, I), dtype=np.int32)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
     O=st.integers(1, 40),
@@ -25,7 +21,7 @@ def draw_labels(O, I, clusters, seed):
     ties=st.sampled_from(["random", "norm"]),
 )
 def test_every_pick_is_a_maximum_and_backends_agree(O, I, clusters, seed, ties):
-    labels = draw_labels(O, I, clusters, seed % 2**63)
+    labels = oracles.draw_labels(O, I, clusters, seed % 2**63)
     norms = np.random.default_rng(seed % 2**63).integers(3, size=O) / 7 if ties == "norm" else None
     order, gains = reprune.max_coverage(
         labels, O, seed, ties=ties, norms=norms, name="a", backend="reference"
@@ -37,7 +33,7 @@ def test_every_pick_is_a_maximum_and_backends_agree(O, I, clusters, seed, ties):
 
 @pytest.mark.parametrize("O, I, clusters", [(300, 64, 150), (257, 300, 20), (64, 3, 2), (600, 70, 599)])
 def test_larger_tables(O, I, clusters):
-    labels = draw_labels(O, I, clusters, seed=O)
+    labels = oracles.draw_labels(O, I, clusters, seed=O)
     results = [reprune.max_coverage(labels, O // 2, 3, backend=b) for b in BACKENDS]
     np.testing.assert_array_equal(*results)
     assert results[0][0].dtype == results[0][1].dtype == np.int64
@@ -99,7 +95,7 @@ def test_gains_of_an_example(backend):
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, np.uint64])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_dtypes_and_large_labels(dtype, backend):
-    labels = draw_labels(30, 8, 10, seed=1)
+    labels = oracles.draw_labels(30, 8, 10, seed=1)
     expected = reprune.max_coverage(labels, 20, backend=backend)
     np.testing.assert_array_equal(reprune.max_coverage(labels.astype(dtype), 20, backend=backend), expected)
     sparse = (labels.astype(np.int64) * 1_000_003)[:, ::-1][:, ::-1]
@@ -107,7 +103,7 @@ def test_dtypes_and_large_labels(dtype, backend):
 
 
 def test_torch_in_torch_out():
-    labels = draw_labels(30, 8, 10, seed=1)
+    labels = oracles.draw_labels(30, 8, 10, seed=1)
     order, gains = reprune.max_coverage(torch.from_numpy(labels), 20)
     assert isinstance(order, torch.Tensor)
     assert order.dtype == gains.dtype == torch.int64

@@ -10,12 +10,11 @@ import pytest
 import scipy
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.cluster import hierarchy as theirs
 from scipy.spatial.distance import pdist
 
 from reprune import hierarchy as ours
-from tests.helpers import foreign, oracles
+from tests.helpers import foreign, oracles, strategies
 
 NAMES = ("linkage", "single", "complete", "average", "ward", "fcluster", "fclusterdata")
 METHODS = oracles.METHODS
@@ -48,14 +47,8 @@ def only_scipy(monkeypatch):
 
 @pytest.mark.parametrize("method", METHODS)
 @settings(max_examples=40, deadline=None)
-@given(
-    kind=st.sampled_from(["normal", "heavy", "duplicates"]),
-    n=st.integers(2, 80),
-    d=st.integers(1, 80),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_linkage_is_scipys(method, kind, n, d, seed):
-    points = oracles.draw_points(kind, n, d, seed)
+@given(points=strategies.points(strategies.UNTIED, n=80, d=80))
+def test_linkage_is_scipys(method, points):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", theirs.ClusterWarning)
         assert_equal(ours.linkage(points, method), theirs.linkage(points, method))

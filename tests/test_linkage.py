@@ -2,14 +2,13 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import pdist
 
 import reprune
 from reprune.clustering import backends as backend
 from reprune.clustering.backends.cpp import link_condensed
-from tests.helpers import oracles
+from tests.helpers import oracles, strategies
 
 BACKENDS = ("reference", "cpp")
 
@@ -17,28 +16,16 @@ BACKENDS = ("reference", "cpp")
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("method", oracles.METHODS)
 @settings(max_examples=25, deadline=None)
-@given(
-    kind=st.sampled_from(["normal", "heavy", "duplicates"]),
-    n=st.integers(2, 45),
-    d=st.integers(1, 12),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_partitions_are_scipys_at_every_cut(method, backend, kind, n, d, seed):
-    points = oracles.draw_points(kind, n, d, seed)
+@given(points=strategies.points(strategies.UNTIED, n=45, d=12))
+def test_partitions_are_scipys_at_every_cut(method, backend, points):
     oracles.assert_same_dendrogram(reprune.linkage(points, method, backend=backend), points, method)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("method", oracles.METHODS)
 @settings(max_examples=10, deadline=None)
-@given(
-    kind=st.sampled_from(["lattice", "zeros"]),
-    n=st.integers(2, 14),
-    d=st.integers(1, 4),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_tied_points_make_a_greedy_run(method, backend, kind, n, d, seed):
-    points = oracles.draw_points(kind, n, d, seed)
+@given(points=strategies.points(strategies.TIED, n=14, d=4))
+def test_tied_points_make_a_greedy_run(method, backend, points):
     oracles.assert_greedy_run(reprune.linkage(points, method, backend=backend), points, method)
 
 

@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import reprune.sklearn
 from reprune.sklearn import AgglomerativeClustering as Ours
-from tests.helpers import foreign, oracles
+from tests.helpers import foreign, oracles, strategies
 
 NORMAL = np.random.default_rng(0).normal(size=(80, 6))
 
@@ -50,16 +50,9 @@ def fits(monkeypatch):
 
 @pytest.mark.parametrize("linkage", oracles.METHODS)
 @settings(max_examples=20, deadline=None)
-@given(
-    kind=st.sampled_from(["normal", "heavy", "duplicates"]),
-    n=st.integers(2, 80),
-    d=st.integers(1, 80),
-    seed=st.integers(0, 2**32 - 1),
-    data=st.data(),
-)
-def test_fit_is_scikit_learns(linkage, kind, n, d, seed, data):
-    X = oracles.draw_points(kind, n, d, seed)
-    clusters = data.draw(st.integers(1, n))
+@given(X=strategies.points(strategies.UNTIED, n=80, d=80), data=st.data())
+def test_fit_is_scikit_learns(linkage, X, data):
+    clusters = data.draw(st.integers(1, len(X)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a square of observations may look like distances
         assert_equal(X, linkage=linkage, n_clusters=clusters, compute_distances=True)

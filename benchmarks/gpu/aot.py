@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmarks.gpu.binaries import Report, report_of
 from benchmarks.gpu.variants import TARGETS, Variant, cuda_variants, triton_variants
 from benchmarks.pages import replace_table
+from reprune.bench.markdown import line, table
 from reprune.files.atomic import write_text
 
 HEAD = ("variant", "target", "registers", "stack", "shared", "barriers", "warps", "per pair")
@@ -34,12 +35,12 @@ def cells(report: Report) -> tuple[str, ...]:
 def page(reports: list[Report]) -> str:
     """A line per variant, a column per target."""
     targets = list(dict.fromkeys(report.target for report in reports))
-    lines = [f"| variant | {' | '.join(targets)} |", "|---" * (len(targets) + 1) + "|"]
+    rows = []
     for variant in dict.fromkeys(report.variant for report in reports):
         own = {report.target: report for report in reports if report.variant == variant}
         numbers = [" · ".join(filter(None, cells(own[t])[2:])) if t in own else "" for t in targets]
-        lines.append(f"| {' | '.join((variant, *numbers))} |")
-    return "\n".join(lines) + "\n"
+        rows.append((variant, *numbers))
+    return "\n".join(table(("variant", *targets), rows)) + "\n"
 
 
 def emit(folder: Path, variant: Variant, target: str, assembly: str, report: Report) -> None:
@@ -63,7 +64,7 @@ def main() -> None:
     cuda, reason = cuda_variants()
     if reason:
         print(f"benchmarks.gpu.aot: the coverage kernels are left out: {reason}", file=sys.stderr)
-    print(f"| {' | '.join(HEAD)} |\n|---|---|{'---:|' * (len(HEAD) - 2)}")
+    print(*table(HEAD, (), "ll" + "r" * (len(HEAD) - 2)), sep="\n")
     reports = []
     for variant in (*triton_variants(), *cuda):
         if arguments.only and not any(text in variant.name for text in arguments.only):
@@ -73,7 +74,7 @@ def main() -> None:
                 continue
             binary = variant.compile(target)
             reports.append(report_of(variant, target, binary))
-            print(f"| {' | '.join(cells(reports[-1]))} |", flush=True)
+            print(line(*cells(reports[-1])), flush=True)
             if arguments.emit is not None:
                 emit(arguments.emit, variant, target, binary.assembly, reports[-1])
     if arguments.json is not None:

@@ -19,6 +19,7 @@ from benchmarks.gpu.predict import L2, L2_BYTES, MEMORY, RATE, SCHEDULERS
 from benchmarks.gpu.simulated import Kernel, simulator, ward
 from benchmarks.gpu.variants import CHIPS, ward_variant
 from benchmarks.pages import replace_table
+from reprune.bench.markdown import line, table
 from reprune.clustering import reference
 from reprune.kernels.launch import ward_shape
 
@@ -76,15 +77,14 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this page")
     arguments = parser.parse_args()
     ptxsim = simulator(arguments.simulator)
-    table = f"| {' | '.join(HEAD)} |\n|---:|---|---|---|{'---:|' * (len(HEAD) - 4)}\n"
-    print(table, end="")
+    lines = table(HEAD, (), "rlll" + "r" * (len(HEAD) - 4))
+    print(*lines, sep="\n")
     for d in (4, 9, 25):
         for tile in TILES:
-            line = f"| {' | '.join(row(ptxsim, d, arguments.points, tile))} |\n"
-            print(line, end="", flush=True)
-            table += line
+            lines.append(line(*row(ptxsim, d, arguments.points, tile)))
+            print(lines[-1], flush=True)
     if arguments.write is not None:
-        replace_table(arguments.write, "tiles.py", table)
+        replace_table(arguments.write, "tiles.py", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ import torch
 import reprune
 from benchmarks.training import fashion
 from benchmarks.training.criteria import OTHERS, OURS, choice, recompute_statistics
+from reprune.bench.markdown import line, table
 from reprune.files.atomic import write_text
 
 TRAINED = (*OURS, "random", "L1 (Torch-Pruning)", "BN gamma")
@@ -123,9 +124,9 @@ def page(records: dict[Run, Result], budget: str) -> str:
         "percent, mean ± standard deviation over the seeds.",
         "",
     ]
-    for part, table in (("train", while_training), ("shot", in_one_shot)):
+    for part, section in (("train", while_training), ("shot", in_one_shot)):
         if any(run.part == part for run in records):
-            lines += [*table(records), ""]
+            lines += [*section(records), ""]
     return "\n".join(lines)
 
 
@@ -135,14 +136,14 @@ def while_training(records: dict[Run, Result]) -> Iterator[str]:
     yield from ("## Pruned while training", "")
     yield "All trained from scratch with the same budget; the loss is against the dense network of the same"
     yield "seed. CPU time on one thread of a machine with other work on it."
-    yield from ("", "| | seeds | accuracy | loss | FLOPs left | CPU time | events |", "|---|" + 6 * "---|")
+    yield from ("", *table(("", "seeds", "accuracy", "loss", "FLOPs left", "CPU time", "events")))
     seconds, accuracies = ([r[key] for r in dense.values()] for key in ("seconds", "accuracy"))
-    yield row("dense", str(len(dense)), spread(accuracies), "", "100 %", f"{mean(seconds):.0f} s", "")
+    yield line("dense", str(len(dense)), spread(accuracies), "", "100 %", f"{mean(seconds):.0f} s", "")
     for left in (0.4, 0.25):
         for name in TRAINED:
             found = {run.seed: r for run, r in records.items() if run[:3] == ("train", name, left)}
             if found:
-                yield row(
+                yield line(
                     f"{name}, {100 * (1 - left):.0f} % pruned",
                     str(len(found)),
                     spread(r["accuracy"] for r in found.values()),
@@ -158,21 +159,16 @@ def in_one_shot(records: dict[Run, Result]) -> Iterator[str]:
     yield from ("## In one shot", "")
     yield "Dense networks; inner channels of every block cut, BatchNorm statistics recomputed on 3,000"
     yield "images, no further training.  One draw a network where a criterion draws."
-    yield from ("", "| | seeds | 50 % kept | 25 % kept |", "|---|---|---|---|")
+    yield from ("", *table(("", "seeds", "50 % kept", "25 % kept")))
     dense = [r["accuracy"] for run, r in records.items() if run.part == "dense"]
-    yield row("dense", str(len(dense)), spread(dense), spread(dense))
+    yield line("dense", str(len(dense)), spread(dense), spread(dense))
     for name in IN_ONE_SHOT:
         half, quarter = (
             [r["accuracy"] for run, r in records.items() if run[:3] == ("shot", name, left)]
             for left in (0.5, 0.25)
         )
         if quarter:
-            yield row(name, str(len(quarter)), spread(half), spread(quarter))
-
-
-def row(*cells: str) -> str:
-    """Of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
+            yield line(name, str(len(quarter)), spread(half), spread(quarter))
 
 
 def spread(values: Iterator[float] | list[float]) -> str:

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.zoo import networks
+from reprune.bench import markdown
 from reprune.files.atomic import write_text
 
 ROOT = Path(__file__).parents[2]
@@ -174,8 +175,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         mine = sorted((row for row in rows.values() if row["kind"] == kind), key=name_of)
         if mine:
             lines += [f"## {head}", "", summary(mine), ""]
-            lines += ["| " + " | ".join(TITLES) + " |", "|" + " --- |" * len(TITLES)]
-            lines += ["| " + " | ".join([row["name"], *cells(row)]) + " |" for row in mine]
+            lines += markdown.table(TITLES, [(row["name"], *cells(row)) for row in mine])
             lines += [
                 "",
                 *(f"- {row['name']}: {row['out_of_reach']}" for row in mine if "out_of_reach" in row),

@@ -25,6 +25,7 @@ import reprune
 from benchmarks.zoo.networks import Network
 from reprune.graph import ChannelGraph, build_graph
 from reprune.modules.slicing import replace_tensors, slice_model
+from reprune.timings import interleaved
 from tests.helpers.masking import difference, masked, randomize
 
 SETTINGS = {"scope": "all", "layers": "all", "rule": "uniform"}
@@ -241,15 +242,11 @@ def _latency(dense: nn.Module, small: nn.Module, network: Network, batch: int) -
     if network.kind in ("classifier", "timm", "segmenter"):
         example = tuple(x.to(memory_format=torch.channels_last) for x in example)
         dense, small = (m.to(memory_format=torch.channels_last) for m in (dense, small))
-    times: dict[int, list[float]] = {0: [], 1: []}
+    calls = [lambda m=m: m(*copy.deepcopy(example)) for m in (dense.eval(), small.eval())]
     with torch.inference_mode():
-        for turn in range(6):
-            for k, model in enumerate((dense.eval(), small.eval())):
-                start = perf_counter()
-                model(*copy.deepcopy(example))
-                if turn:
-                    times[k].append(perf_counter() - start)
-    return statistics.median(times[0]) / statistics.median(times[1])
+        _, *times = interleaved(calls, perf_counter, lambda times: len(times) == 6)  # the first warms up
+    full, pruned = (statistics.median(took) for took in zip(*times, strict=True))
+    return full / pruned
 
 
 def _size(model: nn.Module) -> int:

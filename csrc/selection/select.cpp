@@ -77,7 +77,8 @@ void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, 
     }
 }
 
-// Roughly what a layer costs: pairs of points that a scan looks at, or points to sort.
+// Roughly what a layer costs: pairs of points that a scan looks at, or points to sort.  It only decides which layer
+// begins first; reprune/pruner/decide.py shares layers between processes by seconds, and has a model fitted to them.
 double work(const LayerProblem& problem) {
     double sum = 0;
     for (const Batch& table : problem.tables) {

@@ -1,7 +1,10 @@
 """The GPU as a contestant: its clock, its answers, and how far from the chip's own limit it is."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,7 @@ from .report import GPU
 from .shapes import Layer
 from .timing import Seconds, Turn
 
+T = TypeVar("T")
 SETS = 3  # of inputs, in turn, so that no run finds its data in a cache because it was the last one
 HEIGHTS = 1e-6  # of the largest height: what a float32 state may be off
 LEAST_EQUAL = 0.99  # of the channels; others fell on the other side of a near tie
@@ -71,6 +75,17 @@ def on_gpu(problems: Sequence[LayerProblem]) -> list[LayerProblem]:
     ]
 
 
+def _turn(sets: Sequence[T], call: Callable[[T], object]) -> Turn:
+    """Times a call on the GPU, each time with the next of `sets`."""
+    following = itertools.cycle([*sets[1:], sets[0]])  # warming up took the first
+
+    def turn() -> Mapping[str, Seconds]:
+        batch = next(following)
+        return {GPU: clocked(lambda: call(batch))}
+
+    return turn
+
+
 def selection_turn(name: str, layers: Sequence[Layer]) -> tuple[Turn, str]:
     """What runs the selection once, and in words how it was checked, against the C++ core.
 
@@ -86,13 +101,7 @@ def selection_turn(name: str, layers: Sequence[Layer]) -> tuple[Turn, str]:
             total += len(found.clusters)
     for _ in range(WARM):
         select_layers(given[0], backend="triton")
-    runs = 0
-
-    def turn() -> Mapping[str, Seconds]:
-        nonlocal runs
-        runs += 1
-        return {GPU: clocked(lambda: select_layers(given[runs % SETS], backend="triton"))}
-
+    turn = _turn(given, partial(select_layers, backend="triton"))
     return turn, f"all picks, {equal} of {total} channels equal to cpp"
 
 
@@ -128,14 +137,7 @@ def linkage_turn(name: str, points: npt.NDArray[np.float64]) -> tuple[Turn, str]
         found = linkage(placed, backend="triton").cpu().numpy()
         for b, expected in enumerate(linkage(batch, backend="cpp")):
             checking.same_tree(found[b], expected, f"{name}, problem {b}, {GPU}", HEIGHTS)
-    runs = 0
-
-    def turn() -> Mapping[str, Seconds]:
-        nonlocal runs
-        runs += 1
-        return {GPU: clocked(lambda: linkage(given[runs % SETS], backend="triton"))}
-
-    return turn, f"all of {SETS} sets by cpp"
+    return _turn(given, partial(linkage, backend="triton")), f"all of {SETS} sets by cpp"
 
 
 def coverage_turn(name: str, labels: npt.NDArray[np.int32], keep: int) -> tuple[Turn, str]:
@@ -148,11 +150,5 @@ def coverage_turn(name: str, labels: npt.NDArray[np.int32], keep: int) -> tuple[
         found = max_coverage(placed, keep, backend="triton")
         if not all(np.array_equal(a.cpu().numpy(), b) for a, b in zip(found, expected, strict=True)):
             raise WrongAnswer(f"{name}, {GPU}: other picks than cpp")
-    runs = 0
-
-    def turn() -> Mapping[str, Seconds]:
-        nonlocal runs
-        runs += 1
-        return {GPU: clocked(lambda: max_coverage(given[runs % SETS], keep, backend="triton"))}
-
+    turn = _turn(given, lambda table: max_coverage(table, keep, backend="triton"))
     return turn, f"all picks of {SETS} sets by cpp"

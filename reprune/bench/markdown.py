@@ -1,6 +1,6 @@
 """The page of a report: what was measured, on what, and how."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from .report import ONE, Report, Row
 
@@ -27,17 +27,16 @@ def page(report: Report, command: str, duration: Write, count: Write) -> str:
         "",
     ]
     lines += [f"- {note}" for note in report.notes]
-    lines += ["", "## Measured on", "", "| | |", "|---|---|"]
-    lines += [f"| {what} | {value.replace('|', '/')} |" for what, value in report.facts.items()]
+    facts = [(what, value.replace("|", "/")) for what, value in report.facts.items()]
+    lines += ["", "## Measured on", "", *table(("", ""), facts)]
     for group, title in TITLES.items():
         rows = [row for row in report.rows if row.group == group]
         if group == "single" and rows:
-            head, table = side_by_side(rows, duration)
-            lines += ["", f"## {title}", "", _row(head), "|---|" + "---:|" * (len(head) - 1)]
-            lines += [_row(line) for line in table]
+            head, by_case = side_by_side(rows, duration)
+            lines += ["", f"## {title}", "", *table(head, by_case, "l" + "r" * (len(head) - 1))]
         elif rows:
-            lines += ["", f"## {title}", "", _row(HEAD), "|---|---|" + "---:|" * 4 + "---|---|"]
-            lines += [_row(cells(row, duration, count)) for row in rows]
+            of_all = (cells(row, duration, count) for row in rows)
+            lines += ["", f"## {title}", "", *table(HEAD, of_all, "llrrrrll")]
     return "\n".join([*lines, ""])
 
 
@@ -76,5 +75,15 @@ def side_by_side(rows: list[Row], duration: Write) -> tuple[tuple[str, ...], lis
     return ("case", *names, "best / cpp"), lines
 
 
-def _row(values: tuple[str, ...]) -> str:
-    return "| " + " | ".join(values) + " |"
+def table(head: Sequence[str], rows: Iterable[Sequence[str]] = (), columns: str = "") -> list[str]:
+    """The lines of a table of Markdown.
+
+    `columns` has an "l" or "r" for each column whose cells are put to the left or right; "" is all "l".
+    """
+    rules = ("---:" if column == "r" else "---" for column in columns or "l" * len(head))
+    return [line(*head), f"|{'|'.join(rules)}|", *(line(*row) for row in rows)]
+
+
+def line(*cells: str) -> str:
+    """A line of a table of Markdown."""
+    return f"| {' | '.join(cells)} |"

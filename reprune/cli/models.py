@@ -1,7 +1,6 @@
 """The network that MODEL names, and an input that fits it."""
 
 import contextlib
-import difflib
 import importlib
 import os
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..arguments import similar
 from .errors import UserError
 
 CLIP = (3, 16, 112, 112)
@@ -75,7 +75,7 @@ def _from_torchvision(name: str) -> nn.Module:
         ) from error
     names = models.list_models()
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=3)
+        close = similar(name, names)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise UserError(
             f"torchvision has no model {name!r}{hint} "

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 
-from ..timings import KNOWN, off_by
+from ..timings import KNOWN, Rounds, interleaved, off_by
 
 WARM_UP = 5
 FEWEST = 5
@@ -35,18 +36,17 @@ def latencies(
 
     The models are interleaved run by run, so that whatever else the machine does meets all of them alike.
     """
-    times: list[list[float]] = [[] for _ in models]
+
+    def enough(times: Rounds) -> bool:
+        done = len(times)
+        if done:
+            progress(done, repeats)
+        return done == repeats or (done >= FEWEST and sum(map(sum, times)) > SECONDS)
+
     with torch.inference_mode():
         for model in models:
             model.eval()
             for _ in range(WARM_UP):
                 model(images)
-        for done in range(repeats):
-            if done >= FEWEST and sum(map(sum, times)) > SECONDS:
-                break
-            for model, runs in zip(models, times, strict=True):
-                start = time.perf_counter()
-                model(images)
-                runs.append(time.perf_counter() - start)
-            progress(done + 1, repeats)
-    return [Latency(median(runs), off_by(runs)) for runs in times]
+        times = interleaved([partial(model, images) for model in models], time.perf_counter, enough)
+    return [Latency(median(runs), off_by(runs)) for runs in zip(*times, strict=True)]

@@ -13,7 +13,7 @@ from torch import nn
 from ..graph import Guard, preserving
 from ..graph.traced import Example
 from ..modules.slicing import copy_with
-from ..timings import KNOWN, UNTRUSTED, off, off_by
+from ..timings import KNOWN, UNTRUSTED, Rounds, interleaved, off, off_by
 
 WARM_UP = 1
 FEWEST, MOST = 5, 50
@@ -55,7 +55,6 @@ def compare(small: nn.Module, full: nn.Module, example: Example) -> Ratio:
     """
     args, kwargs = example
     now = _clock(full)
-    times: list[tuple[float, float]] = []
     full = copy_with(full, {}, {}).eval()
     fast = torch.backends.mha.get_fastpath_enabled()
     with preserving(small, example) as one, preserving(full, example) as other:
@@ -65,31 +64,27 @@ def compare(small: nn.Module, full: nn.Module, example: Example) -> Ratio:
             for _ in range(WARM_UP):
                 with Guard(preserved):
                     network(*args, **kwargs)
+        calls = [lambda: small(*args, **kwargs), lambda: full(*args, **kwargs)]
         with torch.inference_mode():
-            while len(times) < MOST and not _enough(times, seconds := time.perf_counter() - begun):
-                if len(times) < FEWEST and seconds > PATIENCE:
-                    each = seconds / (WARM_UP + len(times))
-                    raise TimeoutError(
-                        f"{FEWEST} runs do not fit in {PATIENCE:g} s: one of the full network and one of a "
-                        f"smaller take {each:.1f} s"
-                    )
-                start = now()
-                small(*args, **kwargs)
-                middle = now()
-                full(*args, **kwargs)
-                times.append((middle - start, now() - middle))
+            times = interleaved(calls, now, lambda times: _enough(times, time.perf_counter() - begun))
     low, median, high = np.quantile(_ratios(times), [0.25, 0.5, 0.75]).tolist()
     return Ratio(median, low, high, len(times))
 
 
-def _ratios(times: list[tuple[float, float]]) -> list[float]:
+def _ratios(times: Rounds) -> list[float]:
     return [small / full for small, full in times]
 
 
-def _enough(times: list[tuple[float, float]], seconds: float) -> bool:
+def _enough(times: Rounds, seconds: float) -> bool:
     if len(times) < FEWEST:
+        if seconds > PATIENCE:
+            each = seconds / (WARM_UP + len(times))
+            raise TimeoutError(
+                f"{FEWEST} runs do not fit in {PATIENCE:g} s: one of the full network and one of a smaller "
+                f"take {each:.1f} s"
+            )
         return False
-    return off_by(_ratios(times)) <= SURE or seconds > SECONDS
+    return len(times) == MOST or off_by(_ratios(times)) <= SURE or seconds > SECONDS
 
 
 def _clock(model: nn.Module) -> Callable[[], float]:

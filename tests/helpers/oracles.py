@@ -117,6 +117,11 @@ def chi_square(counts):
     return sum((c - expected) ** 2 / expected for c in counts)
 
 
+def draw_labels(O, I, clusters, seed):
+    """Labels [O, I] of so many clusters at most."""
+    return np.random.default_rng(seed).integers(clusters, size=(O, I)).astype(np.int32)
+
+
 def draw_points(kind, n, d, seed):
     """Test data by name."""
     rng = np.random.default_rng(seed)

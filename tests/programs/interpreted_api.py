@@ -13,14 +13,10 @@ from tests.helpers.networks import images, small_resnet
 from tests.helpers.waits import Waits
 
 
-def draw_labels(O, I, clusters, seed):
-    return np.random.default_rng(seed).integers(clusters, size=(O, I)).astype(np.int32)
-
-
 @pytest.mark.parametrize("ties", ["random", "norm"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (30, 8, 10), (65, 3, 65), (7, 0, 1), (200, 20, 30)], ids=str)
 def test_coverage(shape, ties):
-    labels = draw_labels(*shape, seed=1)
+    labels = oracles.draw_labels(*shape, seed=1)
     O = len(labels)
     norms = np.random.default_rng(0).integers(3, size=O).astype(float) if ties == "norm" else None
     for keep in {1, (O + 1) // 2, O}:
@@ -33,7 +29,7 @@ def test_coverage(shape, ties):
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int64, ">i4"])
 def test_coverage_of_any_integers_and_strides(dtype):
-    labels = draw_labels(30, 8, 10, seed=1)
+    labels = oracles.draw_labels(30, 8, 10, seed=1)
     expected = reprune.max_coverage(labels, 20)
     np.testing.assert_array_equal(reprune.max_coverage(labels.astype(dtype), 20, backend="triton"), expected)
     sparse = (labels.astype(np.int64) * 1_000_003)[:, ::-1]
