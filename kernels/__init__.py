@@ -1,4 +1,4 @@
-"""Triton kernels; installed as `reprune.kernels`."""
+"""Provide the Triton kernels, installed as `reprune.kernels`."""
 
 if __name__ != "reprune.kernels":
     raise ImportError(
