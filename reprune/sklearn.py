@@ -1,4 +1,4 @@
-"""`AgglomerativeClustering` for scikit-learn; needs it (`pip install "reprune[sklearn]"`)."""
+"""Provide `AgglomerativeClustering` for scikit-learn (`pip install "reprune[sklearn]"`)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _METHODS = ("ward", "complete", "average")
 
 
 class AgglomerativeClustering(cluster.AgglomerativeClustering):  # type: ignore[misc]
-    """`sklearn.cluster.AgglomerativeClustering` with a faster tree: all of its parameters, attributes and
-    errors, and equal results.
+    """`sklearn.cluster.AgglomerativeClustering` with a faster tree.
+
+    It has the same parameters, attributes, errors and results.
 
     The C++ core builds the tree for `linkage` "ward", "complete" and "average" with `metric="euclidean"`
     and no connectivity. The rest is handed on to scikit-learn: connectivity, other metrics,
@@ -32,8 +33,7 @@ class AgglomerativeClustering(cluster.AgglomerativeClustering):  # type: ignore[
     """
 
     def _fit(self, X: Any) -> AgglomerativeClustering:
-        """What `fit` of scikit-learn calls when the parameters and `X [n, d]` are checked, each by
-        itself."""
+        """Fit after scikit-learn's `fit` has checked the parameters and `X [n, d]`, each by itself."""
         if not self._is_ours():
             super()._fit(X)
             return self

@@ -1,4 +1,4 @@
-"""Greedy maximum cluster coverage: which filters to keep."""
+"""Choose the filters to keep by greedy maximum cluster coverage."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def max_coverage(
     name: str = "",
     backend: str = "auto",
 ) -> tuple[Any, Any]:
-    """Picks `keep` filters one by one, each covering the most clusters not covered yet (REPrune, Eq. 6-7).
+    """Pick `keep` filters one by one, each covering the most uncovered clusters (REPrune, Eq. 6-7).
 
     The gain of filter i is the number of channels j whose cluster `labels[i, j]` no picked filter covers.
     Greedy coverage reaches at least 1 - 1/e of the best coverage there is. Once all is covered, gains are 0
@@ -100,7 +100,7 @@ def max_coverage(
 
 
 def _checked_norms(ties: str, norms: object, O: int) -> npt.NDArray[np.float64] | None:
-    """The norms [O] by which ties are broken; None for `ties="random"`."""
+    """Return the norms [O] that break ties, or None for `ties="random"`."""
     one_of(ties, "ties", TIES)
     if (ties == "norm") != (norms is not None):
         raise ValueError("norms: expected with ties='norm', and only then")

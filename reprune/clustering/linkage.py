@@ -1,4 +1,4 @@
-"""Hierarchical clustering of one problem, a batch or a ragged list."""
+"""Compute the hierarchical clustering of one problem, a batch or a ragged list."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def linkage(
     points: Sequence[torch.Tensor], method: str = "ward", *, backend: str = "auto"
 ) -> list[torch.Tensor]: ...
 def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
-    """Agglomerative clustering of points by Euclidean distance.
+    """Cluster points agglomeratively by Euclidean distance.
 
     Clusters A and B merge in the order of their height, with `d(.,.)` the Euclidean distance:
 

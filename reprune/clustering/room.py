@@ -1,4 +1,4 @@
-"""How much memory there is, and for how many threads it suffices."""
+"""Estimate the available memory and how many threads fit in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NONE = 2**60
 
 
 def threads_within(needs: Sequence[int], what: str, instead: str) -> int:
-    """How many threads may work at once.
+    """Return how many threads may work at once.
 
     Args:
         needs: the bytes that each of the threads holds at a time, the largest first.
@@ -39,7 +39,7 @@ def threads_within(needs: Sequence[int], what: str, instead: str) -> int:
 
 
 def available() -> int | None:
-    """Bytes that this process can still take; None where the system does not tell.
+    """Return the bytes this process can still allocate, or None where the system does not tell.
 
     That is the least of what the machine has, what each control group around the process (a container, a
     batch job) has left, and what the process's own limit leaves.

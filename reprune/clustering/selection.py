@@ -1,4 +1,4 @@
-"""Which filters of a layer stay: clusters of its kernels, one cut, greedy coverage (REPrune, Eq. 1-7)."""
+"""Select the filters of a layer: cluster its kernels, cut once, cover greedily (REPrune, Eq. 1-7)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def select_filters(
     name: str = "",
     backend: str = "auto",
 ) -> Selection:
-    """Selects the filters of one layer by REPrune's criterion.
+    """Select the filters of one layer by REPrune's criterion.
 
     The kernels `weight[:, j]` of every input channel j are clustered by Ward linkage. All channels are cut
     at one height, the largest at which any of them makes its `O - keep`-th merge (Eq. 5), so that each ends
@@ -94,7 +94,7 @@ def select_layers(
     labels: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> list[Selection]:
-    """Selects many layers at once; trusts its arguments.
+    """Select the filters of many layers at once; arguments are not checked.
 
     With `backend="triton"` tables may be tensors, and labels are tensors on the GPU; all else is on the
     host, brought there by one copy at the end.

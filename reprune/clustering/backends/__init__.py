@@ -1,4 +1,4 @@
-"""The backends: their names, which are available here and if not why, and which one `"auto"` means.
+"""List the backends, why one is unavailable, and which one `"auto"` selects.
 
 =============  =============================================================================
 `reference`  plain numpy in float64; slow, for checking the others
@@ -38,11 +38,11 @@ _HERE = Path(__file__).resolve().parents[2]  # where the package reprune lies
 
 
 class BackendUnavailable(RuntimeError):  # noqa: N818
-    """The backend that was asked for cannot run here; the message says why."""
+    """Raised when the requested backend cannot run here; the message gives the reason."""
 
 
 def core() -> ModuleType:
-    """The C++ core."""
+    """Return the C++ extension."""
     loaded = sys.modules.get("reprune._core")
     if loaded is not None:
         return loaded
@@ -61,7 +61,7 @@ def core() -> ModuleType:
 
 
 def installed_version() -> str:
-    """The version of the reprune that is installed, whether or not this is it.
+    """Return the version of the installed reprune distribution, which may be another one than this.
 
     Raises ImportError where none is: then this is its source folder.
     """
@@ -91,7 +91,7 @@ def _to_install() -> str:
 
 
 def unavailable(name: str) -> str | None:
-    """Why backend `name` cannot run here; None if it can."""
+    """Return why backend `name` cannot run here, or None if it can."""
     if name == "cpp":
         try:
             core()
@@ -101,7 +101,7 @@ def unavailable(name: str) -> str | None:
 
 
 def interpreted() -> bool:
-    """Do Triton's kernels run in its interpreter, on tensors of the CPU?"""
+    """Return whether Triton's kernels run in its interpreter, on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -129,8 +129,9 @@ def _no_triton() -> str | None:
 
 
 def resolve(backend: str, device: str = "cpu") -> str:
-    """The name of the backend that runs: `backend`, or for `"auto"` the one for data on `device`
-    ("cpu", "cuda", ...).
+    """Return the name of the backend to run.
+
+    That is `backend`, or for `"auto"` the one for data on `device` ("cpu", "cuda", ...).
 
     Raises ValueError for a name that is none, BackendUnavailable where it cannot run.
     """
@@ -146,7 +147,7 @@ def resolve(backend: str, device: str = "cpu") -> str:
 
 
 def module(name: str) -> Backend:
-    """The functions of the backend `name`, which :func:`resolve` returned."""
+    """Return the functions of the backend `name`, which :func:`resolve` returned."""
     return cast("Backend", importlib.import_module(MODULES[name]))
 
 
@@ -159,7 +160,10 @@ def _known(name: str, what: str) -> str:
 
 
 def num_threads() -> int:
-    """Threads of the C++ core: `REPRUNE_NUM_THREADS`, else as many as this process may use cores."""
+    """Return the number of threads of the C++ core.
+
+    It is `REPRUNE_NUM_THREADS`, or the number of cores that this process may use.
+    """
     given = os.environ.get("REPRUNE_NUM_THREADS")
     if given is None:
         affinity = getattr(os, "sched_getaffinity", None)

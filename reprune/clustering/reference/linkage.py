@@ -1,4 +1,4 @@
-"""Agglomerative clustering as its definition reads: merge the nearest two, `n - 1` times.
+"""Cluster agglomeratively by the definition: merge the nearest two clusters, `n - 1` times.
 
 This is the rule that every backend follows to the last bit. A cluster goes by the largest number of its
 points. Heights are float64, by these formulas and in this order of operations::
@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float64]
 
 
 def linkage(points: Array, method: str) -> Array:
-    """Points [n, d], n >= 1 -> Z [n-1, 4] in scipy's form. O(n^3)."""
+    """Return Z [n-1, 4] in scipy's form for points [n, d], n >= 1, in O(n^3)."""
     points, exponent = scaled(points)
     n = len(points)
     Z = np.empty((n - 1, 4))
@@ -63,7 +63,7 @@ def linkage(points: Array, method: str) -> Array:
 
 
 def ward(total: Array, size: Array, i: int) -> Array:
-    """Heights [n] of cluster i with every cluster.
+    """Return the heights [n] at which cluster i would merge with every cluster.
 
     No square overflows or vanishes: each pair has a power of two of its own.
     """

@@ -1,4 +1,4 @@
-"""Points without a common offset and of one size, exactly: what distances are computed of."""
+"""Centre points and scale them to a common magnitude, exactly, before distances are computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TOP = 900
 
 
 def scaled(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], int]:
-    """Points [n, d] times a power of two, less an offset; and the exponent that undoes the power.
+    """Return points [n, d] minus an offset, times a power of two, and the exponent that undoes it.
 
     Both are exact, so no distance changes; a cluster's sum then keeps the digits that tell it from others. An
     offset is taken from a coordinate whose values all lie within a factor of two: the middle of them.
