@@ -1,4 +1,4 @@
-"""The certificate: a sliced model is traced again, and must be the network that was traced.
+"""Certify a slice: trace the sliced model again and require the same network.
 
 One trace cannot tell a constant size from a derived one. So the model is sliced and traced again with the
 labels that it kept: the same positions must unite, no new pin may appear, and the same operations
@@ -51,7 +51,7 @@ class Failure:
 def certify(
     model: nn.Module, example: Example, traced: TracedModel, groups: Sequence[ChannelGroup], kept: AtomMask
 ) -> Failure | None:
-    """Check the slice of `model` that keeps the atoms `kept` [atoms]; None if it is right.
+    """Check the slice of `model` that keeps the atoms `kept` [atoms]; return None if it is right.
 
     A dimension of size 1 broadcasts and shows no labels, so where a single atom of a group is kept the
     labels are followed with two, and the slice itself is only run and compared call by call.
@@ -82,8 +82,10 @@ def _certify(
 def _check_slice(
     model: nn.Module, example: Example, traced: TracedModel, kept: AtomMask, follow: bool
 ) -> Failure | None:
-    """Trace the slice again, without values if the model was traced so: code that reads a value would have
-    failed there."""
+    """Trace the slice again.
+
+    The trace has no values if the model's had none: code that reads a value would have failed there.
+    """
     stays = kept[traced.atoms.of]
     labels = {key: line[stays[line]] for key, line in traced.labels.items()} if follow else {}
     trace: Trace | None = None
@@ -115,7 +117,7 @@ def _check_slice(
 
 
 def _kind(problem: str | None) -> str | None:
-    """The type of an error; its message may speak of sizes."""
+    """Return the type of an error; its message may contain sizes."""
     return None if problem is None else problem.partition(":")[0]
 
 
@@ -124,13 +126,13 @@ def _atoms(traced: TracedModel, lines: Sequence[Ints]) -> frozenset[int]:
 
 
 def _failure_at(trace: Trace, traced: TracedModel, reason: str) -> Fault:
-    """Where the model failed: at the activations of the operation that ran last."""
+    """Return where the model failed: at the activations of the operation that ran last."""
     lines = [d for state in trace.at if state.flows for d in state.dims if isinstance(d, np.ndarray)]
     return Fault(reason, _atoms(traced, lines), sum(bool(step.reads) for step in trace.steps))
 
 
 def _apart(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
-    """Positions of different atoms that unite in the slice; those that must live anyway may."""
+    """Yield different atoms that unite in the slice, unless neither may be removed."""
     of, free = traced.atoms.of, _may_leave(traced)
     for step in trace.steps:
         for a, b in step.edges:
@@ -150,7 +152,7 @@ def _new_pins(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
 
 
 def _may_leave(traced: TracedModel) -> AtomMask:
-    """[atoms + 1] which atoms are not pinned; the last entry is that of :data:`FIXED` positions."""
+    """Return which atoms are not pinned, [atoms + 1]; the last entry is for :data:`FIXED` positions."""
     free = np.ones(traced.atoms.count + 1, dtype=bool)
     free[list(traced.atoms.pinned)] = False
     free[FIXED] = False
@@ -158,7 +160,7 @@ def _may_leave(traced: TracedModel) -> AtomMask:
 
 
 def _partings(trace: Trace, traced: TracedModel, stays: AtomMask | None, complete: bool) -> Iterator[Fault]:
-    """Where the slice runs otherwise.
+    """Yield where the run of the slice differs.
 
     That each edge joins an atom to itself is not enough: a roll by half of the channels exchanges two
     members of an atom, and with other channels gone it may exchange none. So the edges must be those of the
@@ -166,7 +168,7 @@ def _partings(trace: Trace, traced: TracedModel, stays: AtomMask | None, complet
     """
 
     def shown(steps: list[Step], there: AtomMask | None) -> Iterator[Step]:
-        """The steps that both runs must have, with what is left in them of the labels `there` [labels]."""
+        """Yield the steps that both runs must have, with the labels in `there` [labels] left in them."""
         for step in steps:
             if counterparts.of_step(step):
                 edges = [] if stays is None else [_left(edge, there) for edge in step.edges]
@@ -186,8 +188,11 @@ def _left(edge: Edge, there: AtomMask | None) -> Edge:
 
 
 class _Counterparts:
-    """What has a counterpart in another run: all, or, where the data decide how much runs (how many boxes
-    remain), only what touches channels which may leave."""
+    """What must have a counterpart in the other run.
+
+    That is everything, or, where the data decide how much runs (such as the number of boxes), only
+    what touches channels that may be removed.
+    """
 
     def __init__(self, traced: TracedModel) -> None:
         self._all = not traced.data_dependent

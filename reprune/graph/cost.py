@@ -1,4 +1,4 @@
-"""What a network costs when some of its channels are gone: FLOPs, parameters and bytes."""
+"""Compute the cost of a network without some of its channels: FLOPs, parameters and bytes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Cost:
         return sum(amount for amount, _ in self.terms)
 
     def at(self, kept: npt.NDArray[np.float64]) -> float:
-        """The cost when `kept` [atoms] are there: 1 or 0, or the share of a group that will be kept."""
+        """Return the cost of `kept` [atoms]: 1 or 0, or the fraction of a group that will be kept."""
         share = np.append(kept, 1.0)  # -1 (fixed) finds the last
         length = {id(dim): float(share[dim].mean()) for _, dims in self.terms for dim in dims}
         return float(sum(amount * math.prod(length[id(dim)] for dim in dims) for amount, dims in self.terms))
 
 
 def cost_of(terms: list[tuple[int, list[Ints]]], atoms: Atoms) -> Cost:
-    """The cost of what a trace counted, in atoms."""
+    """Return the cost, in atoms, of what a trace counted."""
     of = np.append(atoms.of, fixed(1))
     distinct: dict[
         bytes, Ints
@@ -51,7 +51,7 @@ def cost_of(terms: list[tuple[int, list[Ints]]], atoms: Atoms) -> Cost:
 
 
 def parameter_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> Cost:
-    """The number of parameters, in atoms."""
+    """Return the number of parameters as a cost in atoms."""
     terms = [
         (p.numel(), [labels[name, dim] for dim in range(p.dim()) if (name, dim) in labels])
         for name, p in named_parameters(model).items()
@@ -60,7 +60,10 @@ def parameter_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -
 
 
 def size_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> Cost:
-    """The bytes of the model's state, tied tensors once, in atoms: what a file of it holds."""
+    """Return the bytes of the model's state, as its file holds it, as a cost in atoms.
+
+    Tied tensors count once.
+    """
     stored = {id(t) for t in model.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
     terms = [
         (t.nbytes, [labels[name, dim] for dim in range(t.dim()) if (name, dim) in labels])

@@ -1,4 +1,4 @@
-"""Rules for operations of one's own."""
+"""Register rules for the user's own operations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .rules import CUSTOM, RULES, Rule, rule_named
 
 
 def register_rule(operation: str, rule: Rule | str) -> None:
-    """Say how channels pass an operation that is not ATen's own, such as a custom kernel.
+    """Register how channels pass an operation that is not ATen's own, such as a custom kernel.
 
     An operation without a rule pins what reaches it: nothing goes wrong, but its channels stay. What a rule
     says must be true: the certificate traces sliced models by the same rules, and finds a wrong one only

@@ -1,4 +1,4 @@
-"""Labels, and which of them are coupled: kept or removed together.
+"""Define labels and solve which of them are coupled, that is kept or removed together.
 
 A *label* is one position of one dimension of one parameter or buffer, an `int`. Tracing a model collects
 statements about labels; solving them gives *atoms*, the smallest sets of positions that can leave a network.
@@ -21,7 +21,7 @@ FIXED = -1
 
 
 def fixed(count: int) -> Ints:
-    """[count] positions that always exist."""
+    """Return [count] positions that always exist."""
     return np.full(count, FIXED, dtype=LABEL)
 
 
@@ -34,7 +34,7 @@ class Constraints:
     meetings: list[Ints] = field(default_factory=list)
 
     def unite(self, a: Ints, b: Ints, why: str) -> None:
-        """Couple positions `a[i]` and `b[i]`: both are kept or both removed, and kept beside a fixed one."""
+        """Couple positions `a[i]` and `b[i]`: keep or remove both, and keep what meets a fixed one."""
         if a is b:
             return
         if (
@@ -49,11 +49,11 @@ class Constraints:
             self.pin(np.maximum(a, b)[lone], why)
 
     def pin(self, a: Ints, why: str) -> None:
-        """The positions must live; `why` is told to the user."""
+        """Require the positions to be kept; `why` is told to the user."""
         self.pins.append((a, why))
 
     def meet(self, a: Ints, b: Ints) -> None:
-        """Channels of two layers meet in an addition here."""
+        """Record that channels of two layers meet in an addition."""
         differ = (a != b) & (a != FIXED) & (b != FIXED)
         if differ.any():
             self.meetings.append(a[differ])
@@ -61,7 +61,7 @@ class Constraints:
 
 @dataclass(frozen=True)
 class Atoms:
-    """The solution of a ledger."""
+    """The solution of the constraints."""
 
     of: Ints
     """[labels] the atom of each label."""
@@ -76,7 +76,7 @@ class Atoms:
 
 
 def solve(ledger: Constraints, count: int) -> Atoms:
-    """The connected components of `count` labels under the ledger's edges."""
+    """Return the connected components of `count` labels under the constraints' edges."""
     of = components(ledger.edges, count)
     pinned: dict[int, str] = {}
     for labels, why in ledger.pins:
@@ -91,7 +91,7 @@ TOGETHER = 2**16
 
 
 def components(edges: Sequence[tuple[Ints, Ints]], count: int) -> Ints:
-    """[count] the connected component of each node, numbered in the order of their smallest nodes."""
+    """Return the connected component [count] of each node, numbered by their smallest nodes."""
     root: Ints = np.arange(count, dtype=LABEL)
     batch: list[tuple[Ints, Ints]] = []
     pairs = 0
@@ -107,7 +107,7 @@ def components(edges: Sequence[tuple[Ints, Ints]], count: int) -> Ints:
 
 
 def _joined(root: Ints, edges: Sequence[tuple[Ints, Ints]]) -> Ints:
-    """`root` [nodes], the smallest node of each one's component, with `edges` joined.
+    """Return `root` [nodes], the smallest node of each one's component, with `edges` joined.
 
     Hooks the larger root under the smaller and compresses, all edges at once, until no edge joins two roots.
     """

@@ -1,4 +1,4 @@
-"""What comes out of a forward pass, which cannot be pruned."""
+"""Pin what comes out of a forward pass, which cannot be pruned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEPT = "is left unused by the forward pass, so it may be an output"
 
 
 def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Module) -> None:
-    """Pin what a pass of `model` has put out.
+    """Pin the outputs of a pass of `model`.
 
     The outputs are the tensors that `output` holds, at any depth. An object may hide them all the same (in
     memory of its own, in a file): a result that no operation has read and that is still there, but not on

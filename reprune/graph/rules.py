@@ -1,4 +1,4 @@
-"""The table: which rule follows labels through which ATen operation.
+"""Map each ATen operation to the rule that follows labels through it.
 
 Views and elementwise operations are not listed, ATen itself says which they are. An operation without a rule
 pins what reaches it; :func:`reprune.graph.register_rule` gives it one.
@@ -57,12 +57,12 @@ _REDUCTIONS = (
 
 
 def is_movement(call: Call) -> bool:
-    """The call only moves values: it can be run on position numbers."""
+    """Return whether the call only moves values, so that it can be run on position numbers."""
     return bool(call.func.is_view) or call.name in _MOVEMENTS
 
 
 def no_rule(known: Propagation, call: Call, flows: bool) -> None:
-    """What an unknown operation does to channels is unknown, so they stay."""
+    """Pin all channels: an unknown operation may do anything to them."""
     for x in call.tensors():
         known.pin(x, f"reaches {call.func}, which has no rule")
     for out in call.outputs():
@@ -70,7 +70,7 @@ def no_rule(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def blank(known: Propagation, call: Call, flows: bool) -> None:
-    """A new tensor, the same everywhere."""
+    """Mark the output as a new tensor with the same value everywhere."""
     for out in call.outputs():
         known.set(out, [FREE if size > 1 else None for size in out.shape], flows=False)
 
@@ -112,7 +112,7 @@ CUSTOM: dict[str, Rule] = {}
 
 
 def has_rule(call: Call) -> bool:
-    """The operation is in a table, by name."""
+    """Return whether the operation is in a table, by name."""
     return call.name in CUSTOM or call.name in RULES
 
 
@@ -128,7 +128,7 @@ def rule_of(call: Call) -> Rule:
 
 
 def rule_named(name: str) -> Rule | None:
-    """The rule of the ATen operation `name`; None if it has none."""
+    """Return the rule of the ATen operation `name`, or None if it has none."""
     if name in RULES:
         return RULES[name]
     packet = getattr(torch.ops.aten, name, None)

@@ -1,4 +1,4 @@
-"""Operations that combine channels: convolution, matrix products, normalisation."""
+"""Follow labels through operations that combine channels: convolution, matrix products, norms."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from .state import FREE, Call, Convolution, Dim
 
 
 def convolution(known: Propagation, call: Call, flows: bool) -> list[Ints]:
-    """Input channels unite with the kernels' input dimension; the output carries the kernels' output
-    dimension."""
+    """Unite input channels with the kernels' input dimension; carry the kernels' output dimension."""
     x, kernel, bias = call["input"], call["weight"], call["bias"]
     weight = known.state(kernel)
     spatial = kernel.dim() - 2
@@ -40,7 +39,7 @@ def convolution(known: Propagation, call: Call, flows: bool) -> list[Ints]:
 def _grouped(
     known: Propagation, x: Tensor, incoming: Dim, kernel: Tensor, groups: int, transposed: bool
 ) -> Dim:
-    """Whole groups are kept or removed: input channels, rows of the kernels, output channels.
+    """Keep or remove whole groups: input channels, rows of the kernels, output channels.
 
     Few wide groups (fewer than each has channels, as many in as out) lose an equal number of channels each
     instead: the same places in every group, of its input and of its output channels.
@@ -66,7 +65,7 @@ def _grouped(
 
 
 def _within_groups(known: Propagation, incoming: Dim, kernel: Tensor, groups: int) -> Dim:
-    """Place p of every group is kept or removed: one column of the kernels and a row in each group."""
+    """Keep or remove place p of every group: one column of the kernels and a row in each group."""
     rows, columns = known.state(kernel).dims[:2]
     if rows is None or rows is FREE or columns is None or columns is FREE:
         for dim in (rows, columns, incoming):
@@ -83,7 +82,7 @@ def _within_groups(known: Propagation, incoming: Dim, kernel: Tensor, groups: in
 
 
 def _unite_rows(known: Propagation, labels: Ints, groups: int) -> Ints:
-    """[C] -> [groups]: unite what lies in one of `groups` equal blocks; the first label of each."""
+    """Unite what lies in each of `groups` equal blocks of [C]; return each block's first label."""
     rows = labels.reshape(groups, -1)
     for column in range(1, rows.shape[1]):
         known.ledger.unite(rows[:, 0], rows[:, column], "is one group of channels")
@@ -100,8 +99,7 @@ _OPERANDS = {
 
 
 def matmul(known: Propagation, call: Call, flows: bool) -> list[Ints]:
-    """Rows and columns are carried; what is summed over unites if one side is a weight, and stays if none
-    is."""
+    """Carry rows and columns; unite the summed dimension if one side is a weight, else pin it."""
     left, right, added = _OPERANDS[call.name]
     a, b = call[left], call[right]
     scale = _contract(known, a, b, b.dim() - 2)
@@ -120,7 +118,7 @@ def matmul(known: Propagation, call: Call, flows: bool) -> list[Ints]:
 
 
 def _contract(known: Propagation, a: Tensor, b: Tensor, k: int) -> list[Ints]:
-    """Sum over the last dimension of `a` and dimension `k` of `b`; returns what the cost scales with."""
+    """Sum over `a`'s last dimension and dimension `k` of `b`; return what the cost scales with."""
     x, y = known.state(a), known.state(b)
     if x.flows and y.flows:
         known.pin(a, "is summed over in a product of activations", [a.dim() - 1])
@@ -133,13 +131,13 @@ def _contract(known: Propagation, a: Tensor, b: Tensor, k: int) -> list[Ints]:
 
 
 def _remember(known: Propagation, weight: Tensor, rows: Dim) -> None:
-    """A Linear layer is a convolution with kernels of one number."""
+    """Record a Linear layer as a convolution with kernels of one number."""
     if rows is not None and rows is not FREE:
         known.convolved(rows, Convolution(weight, False, 1, rows))
 
 
 def linear(known: Propagation, call: Call, flows: bool) -> list[Ints]:
-    """`x @ weight.T + bias`."""
+    """Follow `x @ weight.T + bias`."""
     x, weight, bias = call["input"], call["weight"], call["bias"]
     scale = _contract(known, x, weight, 1)
     out = known.state(weight).dims[0]
@@ -158,7 +156,7 @@ def embedding(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def roi_align(known: Propagation, call: Call, flows: bool) -> None:
-    """Boxes cut out of an image and resampled: one for each box, in the channels of the image."""
+    """Follow boxes that are cut out of an image and resampled, each with the image's channels."""
     x, boxes = call["input"], call["rois"]
     known.pin(x, f"is a spatial dimension of {call.func}", [k for k in range(x.dim()) if k != 1])
     known.pin(boxes, f"is a box of {call.func}")
@@ -166,7 +164,7 @@ def roi_align(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def batch_norm(known: Propagation, call: Call, flows: bool) -> None:
-    """The channels unite with the affine parameters and the statistics."""
+    """Unite the channels with the affine parameters and the statistics."""
     x = call["input"]
     dims = list(known.state(x).dims)
     known.pin(x, "is normalised over", [k for k in range(x.dim()) if k != 1])
@@ -178,7 +176,7 @@ def batch_norm(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def group_norm(known: Propagation, call: Call, flows: bool) -> None:
-    """Whole groups are kept or removed, since each is normalised by itself."""
+    """Keep or remove whole groups, since each is normalised by itself."""
     x = call["input"]
     dims = list(known.state(x).dims)
     known.pin(x, "is normalised over", [k for k in range(x.dim()) if k != 1])
@@ -194,7 +192,7 @@ def group_norm(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def layer_norm(known: Propagation, call: Call, flows: bool) -> None:
-    """A masked channel would still count in mean and variance: what is normalised over stays."""
+    """Pin the normalised dimensions: a masked channel would still count in mean and variance."""
     x = call["input"]
     n = len(call["normalized_shape"])
     why = "is normalised over by a layer norm"
@@ -209,7 +207,7 @@ def layer_norm(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def weight_norm(known: Propagation, call: Call, flows: bool) -> None:
-    """`g * v / |v|`, each slice along `dim` by itself: what the norm runs over stays."""
+    """Pin the dimensions of the norm in `g * v / |v|`, which normalises each slice along `dim`."""
     v, g, dim = call["v"], call["g"], call["dim"]
     over = [k for k in range(v.dim()) if k != dim]
     known.pin(v, "is normalised over by a weight norm", over)

@@ -1,4 +1,4 @@
-"""Elementwise operations, with broadcasting."""
+"""Follow labels through elementwise operations, with broadcasting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ADDITIONS = frozenset({"add", "sub", "rsub"})
 
 
 def pointwise(known: Propagation, call: Call, flows: bool) -> None:
-    """Positions that meet in an element are coupled; a dimension of size 1 fits them all."""
+    """Unite positions that meet in an element; a dimension of size 1 fits them all."""
     tensors = call.tensors()
     for out in call.outputs():
         dims = [_meet(known, call, tensors, out, d) for d in range(out.dim())]
@@ -22,7 +22,7 @@ def pointwise(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def _meet(known: Propagation, call: Call, tensors: list[Tensor], out: Tensor, d: int) -> Dim:
-    """What meets in dimension `d` of `out`, and what that dimension carries."""
+    """Unite what meets in dimension `d` of `out` and return what that dimension carries."""
     carried: Dim = FREE
     flowed = False
     for x in tensors:

@@ -1,4 +1,4 @@
-"""Operations that move, join or reduce dimensions."""
+"""Follow labels through operations that move, join or reduce dimensions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .state import FREE, Call, Dim, State
 
 
 def movement(known: Propagation, call: Call, flows: bool) -> None:
-    """Run the operation on position numbers, one labelled dimension at a time, and see where they went."""
+    """Run the operation on position numbers, one labelled dimension at a time, to see where they go."""
     x, *others = call.tensors()
     for other in others:
         known.pin(other, f"is an index of {call.func}")
@@ -42,7 +42,7 @@ def movement(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def _expanded(call: Call, x: Tensor, out: Tensor) -> list[bool]:
-    """Dimensions of `out` that are copies: new ones, and those that were of size 1."""
+    """Return which dimensions of `out` are copies: new ones, and those that were of size 1."""
     if call.name not in ("expand", "repeat"):
         return [False] * out.dim()
     old = [1] * (out.dim() - x.dim()) + list(x.shape)
@@ -60,7 +60,7 @@ def _place(known: Propagation, out: list[Dim], moved: dict[int, Ints], call: Cal
 
 
 def _moved(known: Propagation, call: Call, x: Tensor, k: int, labels: Ints) -> list[dict[int, Ints]]:
-    """For each output: {dimension: its labels} from the labels along dimension `k` of `x`."""
+    """Return {dimension: its labels} for each output, from the labels along dimension `k` of `x`."""
     shape = [1] * x.dim()
     shape[k] = x.shape[k]
     device = "cpu" if x.is_meta else x.device
@@ -98,7 +98,7 @@ def _rerun(call: Call, x: Tensor, positions: Tensor) -> list[Tensor]:
 
 
 def _varying(part: Tensor, positions: Tensor) -> list[int]:
-    """The dimensions of `part` along which the positions in it differ."""
+    """Return the dimensions of `part` along which the positions in it differ."""
     if part.untyped_storage().data_ptr() == positions.untyped_storage().data_ptr():  # a view of each once
         return [d for d in range(part.dim()) if part.shape[d] > 1 and part.stride(d) != 0]
     return [
@@ -109,7 +109,7 @@ def _varying(part: Tensor, positions: Tensor) -> list[int]:
 
 
 def _line(part: Tensor, d: int) -> Ints:
-    """The values along dimension `d`, the only one along which `part` varies."""
+    """Return the values along dimension `d`, the only one along which `part` varies."""
     line: Ints = part[tuple(slice(None) if e == d else 0 for e in range(part.dim()))].cpu().numpy()
     return line
 
@@ -117,7 +117,7 @@ def _line(part: Tensor, d: int) -> Ints:
 def _chunks(
     known: Propagation, call: Call, parts: list[Tensor], varying: list[list[int]], labels: Ints
 ) -> list[dict[int, Ints]]:
-    """Equal chunks unite with each other: they stay equal. Others are cut at fixed places."""
+    """Unite equal chunks with each other, so that they stay equal; cut others at fixed places."""
     if all(len(where) <= 1 for where in varying) and not any(
         where == [] and p.numel() for p, where in zip(parts, varying, strict=True)
     ):
@@ -135,7 +135,7 @@ def _chunks(
 def _split(
     known: Propagation, call: Call, part: Tensor, where: list[int], k: int, labels: Ints
 ) -> dict[int, Ints]:
-    """One dimension became several (a view C -> g, C/g): one of them carries, the others unite.
+    """Split one dimension into several (a view C -> g, C/g): one carries, the others unite.
 
     Which one cannot be known from one trace. Operations keep their channel dimension; of a view, the
     longest part carries (groups are few, channels many). The certificate rejects a wrong guess.
@@ -156,7 +156,7 @@ def _split(
 
 
 def cat(known: Propagation, call: Call, flows: bool) -> None:
-    """Labels stand one behind the other; the other dimensions unite."""
+    """Concatenate labels along one dimension and unite the others."""
     tensors = [
         x for x in call["tensors"] if x.dim() == call.out.dim()
     ]  # an old rule lets empty 1-D tensors pass
@@ -172,7 +172,7 @@ def cat(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def stack(known: Propagation, call: Call, flows: bool) -> None:
-    """A new dimension that nothing may cut; the others unite."""
+    """Add a new dimension that cannot be pruned; unite the others."""
     dims = _united(known, call, call["tensors"])
     dims.insert(call["dim"] % call.out.dim(), None)
     known.set(call.out, dims, flows)
@@ -189,7 +189,7 @@ def _united(known: Propagation, call: Call, tensors: list[Tensor]) -> list[Dim]:
 
 
 def pad(known: Propagation, call: Call, flows: bool) -> None:
-    """Padding adds positions that always exist; a negative one cuts at a fixed place."""
+    """Add positions that always exist; a negative padding cuts at a fixed place."""
     x, widths = call["self"], list(call["pad"])
     dims = list(known.state(x).dims)
     for n in range(len(widths) // 2):
@@ -206,7 +206,7 @@ def pad(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def index_put(known: Propagation, call: Call, flows: bool) -> None:
-    """Values are written at numbers along some dimensions; along the others they meet what is there."""
+    """Pin the indexed dimensions; along the others, unite the written values with the tensor."""
     x, values = call["self"], call["values"]
     why = f"is written by number in {call.func}"
     given = [k for k, index in enumerate(call["indices"]) if index is not None]
@@ -235,7 +235,7 @@ def index_put(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def glu(known: Propagation, call: Call, flows: bool) -> None:
-    """The two halves unite."""
+    """Unite the two halves."""
     x = call["self"]
     k = call["dim"] % x.dim()
     dims = list(known.state(x).dims)
@@ -248,7 +248,7 @@ def glu(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def as_strided(known: Propagation, call: Call, flows: bool) -> None:
-    """In place and with the old shape (a change of memory format) nothing moves; else anything may."""
+    """Carry labels if only the memory format changes, in place and with the old shape; else pin."""
     x = call["self"]
     if call.out is x and len(known.state(x).dims) == x.dim():
         return
@@ -257,7 +257,7 @@ def as_strided(known: Propagation, call: Call, flows: bool) -> None:
 
 
 def reduction(known: Propagation, call: Call, flows: bool) -> None:
-    """What is reduced over stays: a masked channel is not removed from a mean or a maximum."""
+    """Pin the reduced dimensions: a masked channel is not removed from a mean or a maximum."""
     x = call.tensors()[0]
     over = _reduced(call, x.dim())
     known.pin(x, f"is reduced over by {call.func}", over)
@@ -275,8 +275,10 @@ def _reduced(call: Call, ndim: int) -> list[int]:
 
 
 def spatial(n: int) -> Callable[[Propagation, Call, bool], None]:
-    """Pools, resampling, reflecting pads: the last `n` dimensions are worked on, the others stay as they
-    are."""
+    """Return a rule for pools, resampling and reflecting pads, which work on the last `n` dimensions.
+
+    The other dimensions stay as they are.
+    """
 
     def rule(known: Propagation, call: Call, flows: bool) -> None:
         x = call.tensors()[0]

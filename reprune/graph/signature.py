@@ -1,4 +1,4 @@
-"""What of a call must stay the same when channels leave.
+"""Describe what must stay the same in a call when channels are removed.
 
 One trace cannot tell a constant from a number made of a size (`C ** -0.5`, a branch on the width). A
 sliced model whose calls bear other scalars is not the model that was traced.
@@ -16,8 +16,10 @@ from .state import Call
 
 
 def signature(call: Call, known: Propagation) -> tuple[Any, ...] | None:
-    """The operation and its scalars, without those that are sizes by their meaning; None for a call that
-    only moves values: labels show where they go, and whether a copy is needed depends on sizes.
+    """Return the operation and its scalars, without those that are sizes by their meaning.
+
+    It is None for a call that only moves values: labels show where they go, and whether a copy is
+    needed depends on sizes.
     """
     if is_movement(call) or call.name in ("clone", "contiguous") or _changes_memory_format(call, known):
         return None
@@ -40,7 +42,10 @@ def signature(call: Call, known: Propagation) -> tuple[Any, ...] | None:
 
 
 def _changes_memory_format(call: Call, known: Propagation) -> bool:
-    """In place, into the sizes that were there: what pooling to 1 x 1 does to a channels_last tensor."""
+    """Return whether the call resizes in place to the same sizes.
+
+    Pooling to 1 x 1 does so to a channels_last tensor.
+    """
     if call.name != "as_strided" or call.out is not call["self"]:
         return False
     x = call.out

@@ -1,4 +1,4 @@
-"""What ran in a trace, step by step, and where the runs of a model and of its slice part."""
+"""Compare the steps of a model's trace with those of its slice and find where they part."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Parting:
 
 
 def stretches(steps: Sequence[Step]) -> list[list[Step]]:
-    """`steps`, cut before each that reads tensors of the model.
+    """Split `steps` before each that reads tensors of the model.
 
     Both runs read the same, so where they part in one stretch, they can still be compared in all others.
     """
@@ -58,7 +58,10 @@ def stretches(steps: Sequence[Step]) -> list[list[Step]]:
 
 
 def partings(before: Sequence[Step], after: Sequence[Step], complete: bool) -> Iterator[Parting]:
-    """Where the run of a slice, `after`, parts from that of its model; `complete`: it ran to its end."""
+    """Yield where the run of a slice, `after`, differs from its model's.
+
+    `complete` says that the slice's run reached its end.
+    """
     old, new = stretches(before), stretches(after)
     for k, (mine, other) in enumerate(zip(old, new, strict=False)):
         if k and mine[0].reads != other[0].reads:
@@ -76,7 +79,7 @@ def partings(before: Sequence[Step], after: Sequence[Step], complete: bool) -> I
 
 
 def _other_edge(mine: list[Step], other: list[Step]) -> tuple[str, list[Ints]] | None:
-    """The first positions that unite otherwise: what is wrong, and those positions."""
+    """Return what is wrong with the first positions that unite differently, and those positions."""
     left = [(step.operation, *edge) for step in mine for edge in step.edges]
     right = [edge for step in other for edge in step.edges]
     for (name, *pair), found in zip(left, right, strict=False):
@@ -91,7 +94,10 @@ def _other_edge(mine: list[Step], other: list[Step]) -> tuple[str, list[Ints]] |
 
 
 def _other_call(mine: list[Step], other: list[Step], ended: bool) -> tuple[Step | None, Step | None] | None:
-    """The first calls that differ; `ended`: no more calls would have come to the `other` ones."""
+    """Return the first calls that differ.
+
+    `ended` says that no more calls would have come to the `other` ones.
+    """
     left, right = ([step for step in steps if step.what is not None] for steps in (mine, other))
     for a, b in zip(left, right, strict=False):
         if a.what != b.what:

@@ -1,4 +1,4 @@
-"""Running a model once while every ATen operation says what it means for labels."""
+"""Run a model once while the rule of every ATen operation propagates labels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _ATTENTION = tuple(
 
 
 class UntraceableError(ValueError):
-    """An operation that a trace cannot get through, by name."""
+    """Raised for an operation that a trace cannot follow; it names the operation."""
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -136,7 +136,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return call.out
 
     def leaves(self, x: Tensor, how: str) -> None:
-        """The values of `x` leave PyTorch, and nobody knows for what."""
+        """Pin the values of `x`, which leave PyTorch for an unknown use."""
         if self.without_values is not None and not self.without_values.has_values(x):
             raise NeedsValuesError(f"it reads values by {how}")
         self.known.pin(x, f"leaves PyTorch by {how}")
@@ -145,7 +145,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @functools.cache
 def _has_parts(func: Any) -> bool:
-    """Made of other operations; PyTorch has not taken it apart, as it had only tensors of inference mode."""
+    """Return whether the operation is composite and, in inference mode, was not decomposed."""
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 
@@ -193,7 +193,7 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """:func:`torch.nn.functional.batch_norm`; of an empty tensor by the operation of all others.
+    """Run :func:`torch.nn.functional.batch_norm`, on empty tensors by the operation of all others.
 
     PyTorch normalises an empty tensor by other operations, which take the numbers of the first channel:
     whether a detector finds nothing in the example must not matter.
@@ -206,8 +206,9 @@ def _batch_norm(
 def run(
     model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Trace, twice: bool = False
 ) -> Ran:
-    """Trace `model`, a copy to be thrown away, in evaluation mode, then in training mode (auxiliary heads),
-    under one trace.
+    """Trace `model`, a disposable copy, in evaluation mode and then in training mode.
+
+    Auxiliary heads run in training mode only; both passes form one trace.
 
     What the first pass leaves on the model can make the next another one: it fills a cache, initialises a
     layer, counts. Then there is a second pass in evaluation mode (and with `twice` in any case).
@@ -243,7 +244,7 @@ def run(
 
 @dataclass(frozen=True)
 class Ran:
-    """How a run went."""
+    """How a run ended."""
 
     twice: bool
     """There were two passes in evaluation mode."""
@@ -269,7 +270,7 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
 
 
 def _attributes(model: nn.Module) -> list[Any]:
-    """What hangs on the modules of `model`: containers and what is in them."""
+    """Return the containers that hang on the modules of `model`, and what is in them."""
     found: list[Any] = []
     for module in model.modules():
         for value in module.__dict__.values():
@@ -284,7 +285,7 @@ def _same(one: list[Any], other: list[Any]) -> bool:
 
 
 def fresh_labels(tensors: Mapping[str, Tensor]) -> tuple[dict[Key, Ints], int]:
-    """A label for every position of every dimension longer than 1, and how many there are."""
+    """Return labels for every position of every dimension longer than 1, and their number."""
     labels: dict[Key, Ints] = {}
     count = 0
     for name, tensor in tensors.items():

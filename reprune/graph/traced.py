@@ -1,4 +1,4 @@
-"""A model after its first trace: labels, atoms and what ran."""
+"""Hold a model after its first trace: labels, atoms and steps."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ class TracedModel:
     """The model was traced on the device "meta", without values."""
 
     def slices(self, kept: npt.NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
-        """{tensor: {dim: kept positions}} for the dimensions that lose some when the atoms `kept` [atoms]
-        stay."""
+        """Return {tensor: {dim: kept positions}} of the dimensions that shrink to `kept` [atoms]."""
         slices: dict[str, dict[int, Ints]] = {}
         for (name, dim), line in self.labels.items():
             stays = kept[self.atoms.of[line]]
@@ -60,12 +59,12 @@ class TracedModel:
         return slices
 
     def widths(self, kept: npt.NDArray[np.bool_]) -> dict[str, int]:
-        """{norm without tensors: how many of its channels are left} when the atoms `kept` [atoms] stay."""
+        """Return {norm without tensors: channels left} when the atoms `kept` [atoms] stay."""
         stays, of = np.append(kept, True), np.append(self.atoms.of, fixed(1))
         return {name: int(stays[of[line]].sum()) for name, line in self.norms.items()}
 
     def filled(self, kept: npt.NDArray[np.bool_], least: int = 1) -> npt.NDArray[np.bool_]:
-        """`kept` and the first atoms that it takes to leave at least `least` positions of every dimension.
+        """Return `kept` plus the first atoms needed for at least `least` positions per dimension.
 
         A group can have a layer that sees a part of its channels only, and none of these may be in `kept`.
         """
@@ -85,7 +84,9 @@ them."""
 
 
 def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]:
-    """Run `model` once and solve what the trace says. The model is left as it was.
+    """Run `model` once and solve the constraints that the trace states.
+
+    The model is unchanged.
 
     A large model is run without values, if it can be.
     """
@@ -132,8 +133,12 @@ def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedMod
 def _with_values(
     trace: Trace, labels: Mapping[Key, Ints], shapes: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> None:
-    """The kernels that convolutions were called with, from `shapes` to the `tensors` of the model itself;
-    those that are computed from them need values."""
+    """Give convolutions the model's own `tensors` as kernels, in place of those in `shapes`.
+
+    Raises `NeedsValuesError` for kernels that are computed from these.
+
+    Kernels that are computed from these need values.
+    """
     owner = {int(line[0]): name for (name, _), line in labels.items()}
     for first, convolution in trace.known.convolutions.items():
         name = owner.get(first)
@@ -151,12 +156,12 @@ def _with_values(
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the values of `model` are."""
+    """Return the device of the values of `model`."""
     return next((t.device for t in named_tensors(model).values()), torch.device("cpu"))
 
 
 def without_values(example: Example) -> Example:
-    """`example` with its floating-point tensors on the device "meta"."""
+    """Return `example` with its floating-point tensors on the device "meta"."""
     shapes: Example = tree_map(
         lambda x: x.to("meta") if isinstance(x, Tensor) and x.is_floating_point() else x, example
     )
@@ -164,7 +169,7 @@ def without_values(example: Example) -> Example:
 
 
 def as_example(example_inputs: Any) -> Example:
-    """A tensor, a tuple of arguments or a dictionary of keyword arguments, as (args, kwargs)."""
+    """Return a tensor, a tuple of arguments or a dictionary of keyword arguments as (args, kwargs)."""
     if isinstance(example_inputs, Tensor):
         return (example_inputs,), {}
     if isinstance(example_inputs, dict):

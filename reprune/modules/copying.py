@@ -1,4 +1,4 @@
-"""Copies of a model: modules and what hangs on them are new, tensors are shared or replaced."""
+"""Copy a model: modules and their attributes are new, tensors are shared or replaced."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _AS_THEY_ARE = (type, FunctionType, BuiltinFunctionType, ModuleType)
 
 
 def shared_copy(model: nn.Module, new: Mapping[Tensor, Tensor]) -> nn.Module:
-    """A copy of `model` with the tensors `new` {old: new} in place of the old; all others are shared."""
+    """Copy `model` with its tensors replaced by `new` {old: new}; all others are shared."""
     return _Copies({id(old): tensor for old, tensor in new.items()}, share=True).of_model(model)
 
 
 @torch.inference_mode(False)
 def whole_copy(model: nn.Module) -> nn.Module:
-    """A copy of `model` with tensors of its own.
+    """Copy `model` with tensors of its own.
 
     It is that of :func:`copy.deepcopy`, which fails where something on a module cannot be copied. Here that
     is shared (a lock, a file, a stream), and a tensor with a history, such as a loss, is copied without it.
@@ -34,7 +34,7 @@ def whole_copy(model: nn.Module) -> nn.Module:
 
 
 def fresh(value: Any) -> Any:
-    """A copy of `value`, such as the arguments of a model, which shares its tensors."""
+    """Copy `value`, such as the arguments of a model, but share its tensors."""
     return _Copies({}, share=True).of(value)
 
 
@@ -48,7 +48,7 @@ class _Copies:
         """What the ids of the memo belong to."""
 
     def of_model(self, model: nn.Module) -> nn.Module:
-        """A copy of `model`, in which its modules refer to each other as they did, weakly too."""
+        """Copy `model` so that its modules refer to each other as before, weak references too."""
         modules = [module for module in model.modules() if not self._as_it_says(module)]
         for module in modules:
             self._put(module, type(module).__new__(type(module)))
@@ -59,7 +59,7 @@ class _Copies:
         return copied
 
     def of(self, one: Any) -> Any:
-        """A copy of `one`."""
+        """Copy `one`."""
         kind = type(one)
         if kind in ATOMS:
             return one
@@ -104,7 +104,7 @@ class _Copies:
             return tensor.detach().clone()
 
     def _as_it_says(self, one: Any) -> bool:
-        """Copy `one` by its own `__deepcopy__`; False if it has none, or that fails."""
+        """Copy `one` by its own `__deepcopy__`; return False if it has none or that fails."""
         if id(one) in self._memo:
             return True
         own = getattr(type(one), "__deepcopy__", None)
@@ -121,7 +121,7 @@ class _Copies:
         return True
 
     def _rebuilt(self, one: Any) -> Any:
-        """Make `one` anew of copies of its parts, as it would be unpickled; `one` itself where that fails."""
+        """Rebuild `one` from copies of its parts, as by pickle; return `one` itself where that fails."""
         try:
             reduce = copyreg.dispatch_table.get(type(one))
             parts = one.__reduce_ex__(4) if reduce is None else reduce(one)
@@ -141,7 +141,7 @@ class _Copies:
 
 
 def _state_of(module: nn.Module) -> dict[str, Any]:
-    """The attributes of `module`, or what it says should be copied of them."""
+    """Return the attributes of `module`, or those that it says should be copied."""
     try:
         state = module.__reduce_ex__(4)[2]
     except Exception:  # it cannot be pickled, a parametrised module for one

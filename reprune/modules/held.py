@@ -1,5 +1,4 @@
-"""Everything that an object holds, whatever kinds of objects are in between: where the tensors in inputs,
-outputs and attributes are found."""
+"""Find everything that an object holds, such as the tensors in inputs, outputs and attributes."""
 
 from __future__ import annotations
 
@@ -34,8 +33,10 @@ _SUSPENDED = {GeneratorType: "gi_frame", CoroutineType: "cr_frame", AsyncGenerat
 
 
 def held_by(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> Iterator[Any]:
-    """The `roots` and all that they hold, each once and nearest first: in containers, attributes, slots,
-    closures and suspended generators, behind weak references, at any depth.
+    """Yield the `roots` and all that they hold, each once and nearest first.
+
+    Containers, attributes, slots, closures, suspended generators and weak references are followed to
+    any depth.
 
     Left out are classes, Python modules, neural networks, and what `enter` says no to.
     """
@@ -53,12 +54,12 @@ def held_by(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> Ite
 
 
 def tensors_in(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> list[Tensor]:
-    """All tensors that `roots` hold."""
+    """Return all tensors that `roots` hold."""
     return [one for one in held_by(*roots, enter=enter) if isinstance(one, Tensor)]
 
 
 def _inside(one: Any) -> Iterable[Any]:
-    """What `one` holds itself."""
+    """Return what `one` holds itself."""
     kind = type(one)
     if isinstance(one, Tensor):
         return list(one.__dict__.values())  # a subclass may wrap others

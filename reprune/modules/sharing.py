@@ -1,4 +1,4 @@
-"""Which tensors of a model lie in the same memory."""
+"""Find which tensors of a model share memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def check_apart(tensors: Mapping[str, Tensor], names: Collection[str], what: str) -> None:
-    """Raise `ValueError` if one of `tensors` in `names` shares memory with another without being it.
+    """Raise `ValueError` if one of `tensors` in `names` shares memory with a different tensor.
 
     `what` would not know how to keep them in one. Tensors that are one object under several names are tied,
     which is no sharing in this sense; neither are different parts of one storage.
@@ -35,7 +35,7 @@ _PLAIN = Tensor.__torch_dispatch__
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:
-    """Which bytes of its storage `tensor` lies in: [bytes] bool."""
+    """Return which bytes of its storage `tensor` occupies, [bytes] bool."""
     width = tensor.element_size()
     taken = torch.zeros(tensor.untyped_storage().nbytes(), dtype=torch.bool)
     strides = (*(step * width for step in tensor.stride()), 1)

@@ -1,4 +1,4 @@
-"""An optimizer with those inside it, as the keeper of parameters and of a state of each."""
+"""Treat an optimizer, with those inside it, as the keeper of parameters and their states."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ class Keeper:
         """The optimizers, the outermost first."""
 
     def groups(self) -> Iterator[MutableMapping[str, Any]]:
-        """The groups of parameters of every optimizer."""
+        """Yield the parameter groups of every optimizer."""
         for part in self.parts:
             yield from part.param_groups
 
     def held(self) -> dict[int, Tensor]:
-        """{id: parameter} of all that are trained."""
+        """Return {id: parameter} of all that are trained."""
         return {id(p): p for group in self.groups() for p in group["params"]}
 
     def states(self) -> list[States]:
-        """The states of every optimizer."""
+        """Return the states of every optimizer."""
         found = [getattr(part, "state", None) for part in self.parts]
         return list({id(s): s for s in found if isinstance(s, MutableMapping)}.values())
 
     def entries(self, parameters: Parameters) -> list[Entry]:
-        """The states of `parameters` that have their shape, and not by chance.
+        """Return the states of `parameters` that have their shape, and not by chance.
 
         Raises `ValueError` if two optimizers keep one of the same name.
         """
@@ -86,7 +86,7 @@ class Keeper:
         return list(found.values())
 
     def carried(self, parameters: Parameters, sliced: Callable[[Entry], Tensor]) -> Carried:
-        """The states of `parameters` as they will be, those of the parameter's shape `sliced`."""
+        """Return the states of `parameters` after slicing; those of the parameter's shape are `sliced`."""
         kept = [
             (states, {p: copy.copy(states[p]) for p in parameters.values() if p in states})
             for states in self.states()
@@ -97,7 +97,7 @@ class Keeper:
         return kept
 
     def replace(self, new: Mapping[Tensor, Tensor], carried: Carried) -> None:
-        """Hold the parameters `new` {old: new} in place of the old, with the states `carried`."""
+        """Replace parameters by `new` {old: new}, with the states `carried`."""
         for group in self.groups():
             if isinstance(group["params"], list):
                 group["params"][:] = [new.get(p, p) for p in group["params"]]
@@ -113,12 +113,12 @@ class Keeper:
                 part._numel_cache = None
 
     def restart(self) -> None:
-        """Forget all states, as if no step had been made."""
+        """Drop all states, as if no step had been made."""
         for states in self.states():
             states.clear()
 
     def after_each_step(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Let `call` be made after each step of every optimizer; returns what ends that.
+        """Call `call` after each step of every optimizer; return a function that ends that.
 
         Raises `TypeError` where no optimizer can tell of its steps.
         """
@@ -142,12 +142,12 @@ class Keeper:
 
 
 def fits(value: Any, parameter: Tensor) -> bool:
-    """Is `value` a plain tensor of the parameter's shape?"""
+    """Return whether `value` is a plain tensor of the parameter's shape."""
     return type(value) in (Tensor, nn.Parameter) and value.shape == parameter.shape
 
 
 def odd_kinds(states: States) -> set[str]:
-    """The kinds of state that have another shape than their parameter somewhere.
+    """Return the kinds of state whose shape differs from their parameter's somewhere.
 
     Where such a one has the parameter's shape it is by chance, like the [n, n] factors of an [n, n] weight.
     """

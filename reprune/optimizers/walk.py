@@ -1,4 +1,4 @@
-"""What an object refers to, as far as tensors and optimizers are concerned."""
+"""Walk over what an object refers to, in search of tensors and optimizers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Found:
 
 
 def is_optimizer(value: Any) -> bool:
-    """Does `value` have groups of parameters as `torch.optim.Optimizer` has them?"""
+    """Return whether `value` has parameter groups as `torch.optim.Optimizer` has them."""
     if isinstance(value, (type, nn.Module)):
         return False
     groups = getattr(value, "param_groups", None)
@@ -36,7 +36,7 @@ def is_optimizer(value: Any) -> bool:
 
 
 def walk(start: Any, path: str) -> Iterator[Found]:
-    """The tensors, by every path, and optimizers that `start` refers to (itself included), nearest first.
+    """Yield tensors, by every path, and optimizers that `start` refers to, itself included, nearest first.
 
     Followed are attributes, keys, values and items; not modules, functions and the inside of tensors. Left
     out are the parameters in an optimizer's groups and the keys of its state, which is where they belong.
