@@ -1,4 +1,4 @@
-"""Planning a whole model: graph, counts (step 1), selection (steps 2 and 3), certificate."""
+"""Plan a whole model: graph, counts (step 1), selection (steps 2 and 3), certificate."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def make_plan(
     select: Select | None = None,
     progress: Progress | None = None,
 ) -> PruningPlan:
-    """Decides which channels of `model` to keep, by REPrune (Park et al., AAAI 2024).
+    """Decide which channels of `model` to keep, by REPrune (Park et al., AAAI 2024).
 
     Nothing is changed: :func:`apply` carries the plan out, :func:`prune` does both on a copy. Exactly one of
     `sparsity`, `flops`, `params`, `latency`, `size_mb` and `keep` is the target.
@@ -224,7 +224,7 @@ def prune(
     select: Select | None = None,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, PruningPlan]:
-    """Makes a smaller copy of `model`.
+    """Return a smaller copy of `model`, and the plan.
 
     This is :func:`make_plan`, which describes the arguments and the errors, followed by :func:`apply` to a
     copy. `model` is left as it was, and the copy has none of the wrappers that were around it.
@@ -287,7 +287,7 @@ def plan_of_atoms(
     shapes: Mapping[str, tuple[int, ...]],
     settings: dict[str, Any],
 ) -> PruningPlan:
-    """The plan that keeps the atoms `kept` [atoms] of a model whose tensors had `shapes`.
+    """Return the plan that keeps `kept` [atoms] of a model whose tensors had `shapes`.
 
     `coverage` is that of each group that was clustered.
     """

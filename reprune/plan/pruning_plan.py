@@ -1,4 +1,4 @@
-"""A pruning plan: what is kept of a whole model. Frozen, printable, JSON; it changes nothing."""
+"""Define the pruning plan of a whole model: frozen, printable, JSON; it changes nothing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PruningPlan:
     """A digest of the names and shapes of the model's parameters; "" if it is not known."""
 
     def __eq__(self, other: object) -> bool:
-        """Do both keep the same channels of the same model, with the same record of how they were found?"""
+        """Return whether both keep the same channels of the same model, found in the same way."""
         if not isinstance(other, PruningPlan):
             return NotImplemented
         return self is other or self.to_json() == other.to_json()
@@ -68,7 +68,7 @@ class PruningPlan:
         check_parts(self.keep, self.channels, self.slices, self.shapes, self.coverage)
 
     def after(self, first: PruningPlan) -> PruningPlan:
-        """This plan, made for a model that `first` had already pruned, as one plan for the full model."""
+        """Return this plan, made for a model that `first` had pruned, as one plan for the full model."""
         slices = {name: dict(dims) for name, dims in first.slices.items()}
         for name, dims in self.slices.items():
             mine = slices.setdefault(name, {})
@@ -93,7 +93,7 @@ class PruningPlan:
         )
 
     def to_json(self) -> str:
-        """The plan as JSON text with a checksum; equal lists of positions are written once."""
+        """Return the plan as JSON text with a checksum; equal lists of positions are written once."""
         lists = Lists()
         return written(
             {
@@ -119,8 +119,10 @@ class PruningPlan:
 
     @staticmethod
     def from_json(text: str) -> PruningPlan:
-        """The plan that :meth:`to_json` wrote. `ValueError` if it is something else, damaged or from a
-        newer version."""
+        """Return the plan that :meth:`to_json` wrote.
+
+        Raises `ValueError` if the text is something else, damaged or from a newer version.
+        """
         plan = PruningPlan(**fields_of(text, FORMAT))
         try:
             plan._check_parts()

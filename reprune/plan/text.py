@@ -1,4 +1,4 @@
-"""The JSON form of a plan, read with nothing taken for granted."""
+"""Write and read the JSON form of a plan, checking every field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIMENSIONS = tuple(map(str, range(8)))  # of a tensor that a layer has
 
 
 class Lists:
-    """Lists of positions, equal ones once, by number."""
+    """Lists of positions by number; equal lists are stored once."""
 
     def __init__(self) -> None:
         self.lists: list[list[int]] = []
@@ -31,12 +31,12 @@ class Lists:
 
 
 def written(content: dict[str, Any]) -> str:
-    """`content` as JSON, with a checksum."""
+    """Return `content` as JSON with a checksum."""
     return json.dumps(content | {"checksum": _checksum(content)})
 
 
 def fields_of(text: str, version: int) -> dict[str, Any]:
-    """The fields of the plan in `text`, each of its type; whether they fit each other is not looked at.
+    """Return the typed fields of the plan in `text`, without checking that they fit each other.
 
     Raises `TypeError` if `text` is none, `ValueError` for whatever else is wrong.
     """
@@ -62,7 +62,7 @@ def fields_of(text: str, version: int) -> dict[str, Any]:
 
 
 class _WrongError(Exception):
-    """What is wrong with a field."""
+    """Raised for what is wrong with a field."""
 
 
 def _fields(raw: dict[str, Any]) -> dict[str, Any]:

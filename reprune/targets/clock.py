@@ -1,4 +1,4 @@
-"""How long a network takes beside another, on the device at hand."""
+"""Time a network relative to another on the current device."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Ratio:
-    """The time of one network in that of another: the median over pairs of runs, and its quartiles."""
+    """The time of one network divided by another's: median over pairs of runs, and quartiles."""
 
     middle: float
     low: float
@@ -45,7 +45,7 @@ class Ratio:
 
 
 def compare(small: nn.Module, full: nn.Module, example: Example) -> Ratio:
-    """The time of `small` in that of `full`, in evaluation mode.
+    """Measure the time of `small` divided by that of `full`, in evaluation mode.
 
     Both are interleaved run by run, so that whatever else the machine does meets both alike, and each run is
     compared with its neighbour. On the CPU with one thread the clock is that of the thread, which stands

@@ -1,4 +1,4 @@
-"""Where a plan landed: what to say if that is not where it was asked to."""
+"""Compare a plan with its target and say where it missed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EMPTIED = 0.1
 
 
 def landing_notes(graph: ChannelGraph, settings: Settings, kept: AtomMask) -> list[str]:
-    """What the user should know of the plan that keeps the atoms `kept` [atoms] for the target."""
+    """Return notes on how the plan that keeps `kept` [atoms] meets its target."""
     target = settings.target
     left = float(kept[np.concatenate([group.atoms for group in graph.groups])].mean())
     if left == 1:
