@@ -1,4 +1,4 @@
-"""One event: counts, clusters and coverage on the channels that are there, then which others come back."""
+"""Decide an event: counts, clusters and coverage of the channels present, then regrowth."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class GroupDecision:
 
 @dataclass(frozen=True)
 class FullWeights:
-    """The full-size values that are decided on."""
+    """The full-size values on which decisions are based."""
 
     tensors: Mapping[str, Tensor]
     """Full-size parameters; what is not there has its most recent values."""
@@ -46,7 +46,7 @@ class FullWeights:
 def decide(
     graph: ChannelGraph, source: FullWeights, alive: AtomMask, settings: Settings, event: int, share: float
 ) -> dict[str, GroupDecision]:
-    """{group: what is kept of the atoms `alive`, and what comes back}.
+    """Return {group: what is kept of the atoms `alive`, and what is regrown}.
 
     `share` of each group's atoms come back. With several processes each works on some of the groups, and all
     return the same, or raise.
@@ -59,7 +59,7 @@ def decide(
 def _own_part(
     graph: ChannelGraph, source: FullWeights, alive: AtomMask, settings: Settings, event: int, share: float
 ) -> dict[str, GroupDecision]:
-    """What this process decides."""
+    """Return what this process decides."""
     counts = _counts(graph, source.tensors, alive, settings)
     rank, size = rank_and_size()
     owner = owners([cost(group, source, alive, counts[group.name]) for group in graph.groups], size)
@@ -89,7 +89,7 @@ def _own_part(
 
 
 def cost(group: ChannelGroup, source: FullWeights, alive: AtomMask, keep: int) -> float:
-    """About how many nanoseconds it takes to cluster `group` and cover its clusters, on one thread.
+    """Return about how many ns one thread takes to cluster `group` and cover its clusters.
 
     In ratios it is what counts. Kernels of one number are sorted, so their cost is linear in the filters n;
     in d numbers there is a part in n d and one in n^2 d. Fitted to the layers of ResNet-50 with half of the
@@ -110,7 +110,7 @@ def cost(group: ChannelGroup, source: FullWeights, alive: AtomMask, keep: int) -
 def _counts(
     graph: ChannelGraph, tensors: Mapping[str, Tensor], alive: AtomMask, settings: Settings
 ) -> Mapping[str, int]:
-    """Step 1; the scale of a channel that is not there counts 0."""
+    """Return the counts (step 1); the scale of an absent channel counts as 0."""
     scales: dict[str, Tensor] = {}
     for group in graph.groups:
         for name, positions, where in group.gammas:
@@ -121,7 +121,7 @@ def _counts(
 
 
 def _live_kernel(producer: Producer, source: FullWeights, alive: AtomMask) -> Tensor:
-    """The kernels of the input channels that are there: [O, I', ...]."""
+    """Return the kernels of the input channels that are present, [O, I', ...]."""
     atoms = source.inputs[producer.name]
     there = np.flatnonzero(alive[atoms] | (atoms < 0))
     kernel = source.kernel(producer)
@@ -131,7 +131,7 @@ def _live_kernel(producer: Producer, source: FullWeights, alive: AtomMask) -> Te
 def _regrown(
     group: ChannelGroup, kernels: Mapping[str, Tensor], kept: Ints, count: int, seed: int, event: int
 ) -> Ints:
-    """Positions in `group` of `count` dropped channels (all, if there are fewer) that come back."""
+    """Return positions in `group` of `count` dropped channels to regrow, or of all if there are fewer."""
     dropped = np.setdiff1d(np.arange(group.atoms.size), kept)
     if count == 0 or dropped.size <= count:
         return dropped[:count]

@@ -1,4 +1,4 @@
-"""What happened while a network was pruned: one record per event."""
+"""Record what happened while a network was pruned, event by event."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """One event. Layers are named by the first convolution of their group."""
+    """The record of one event. Layers are named by the first convolution of their group."""
 
     epoch: int
     sparsity: float
@@ -52,16 +52,16 @@ class History:
         return self._events[index]
 
     def add(self, event: Event) -> None:
-        """Append one."""
+        """Append the record of an event."""
         self._events.append(event)
 
     def to_list(self) -> list[dict[str, Any]]:
-        """The records as plain values, for JSON."""
+        """Return the records as plain values, for JSON."""
         return [asdict(event) for event in self._events]
 
     @staticmethod
     def from_list(records: list[dict[str, Any]]) -> History:
-        """The history that :meth:`to_list` wrote; `TypeError` or `ValueError` if it is damaged."""
+        """Return the history that :meth:`to_list` wrote; `TypeError` or `ValueError` if it is damaged."""
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
             raise TypeError("expected a list of records")
         history = History()
@@ -87,8 +87,9 @@ class History:
         return "\n".join(lines)
 
     def plot(self) -> Any:
-        """A matplotlib figure: coverage rate and FLOPs over the epochs. Needs ``pip install
-        "reprune[plot]"``.
+        """Return a matplotlib figure of coverage rate and FLOPs over the epochs.
+
+        Needs ``pip install "reprune[plot]"``.
 
         `history.plot().savefig("history.png")` writes it; no window opens.
         """

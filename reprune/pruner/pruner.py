@@ -1,4 +1,4 @@
-"""The pruner: REPrune's concurrent paradigm, in two lines of anyone's loop."""
+"""Define the pruner: REPrune's concurrent training and pruning, in two lines of the user's loop."""
 
 from __future__ import annotations
 
@@ -178,12 +178,12 @@ class Pruner:
 
     @property
     def schedule(self) -> Schedule:
-        """When events come, and how many channels come back."""
+        """When events happen, and how many channels they regrow."""
         return self.live.schedule
 
     @property
     def epoch(self) -> int:
-        """Epochs done."""
+        """Number of epochs done."""
         return self.live.epoch
 
     @property
@@ -193,17 +193,17 @@ class Pruner:
 
     @property
     def finished(self) -> bool:
-        """Was :meth:`finalize` called?"""
+        """Whether :meth:`finalize` was called."""
         return self.live.finished
 
     @property
     def plan(self) -> PruningPlan:
-        """What the last event kept and let come back, as a plan for the full model."""
+        """What the last event kept and regrew, as a plan for the full model."""
         return self.live.plan()
 
     @torch.inference_mode(False)
     def step(self) -> bool:
-        """Call at the end of every epoch. Returns True if it was one with an event.
+        """Count an epoch, at its end; return True if an event was due.
 
         Raises `ValueError` if the optimizer does not hold the model's parameters (any more), the model was
         changed by someone else, or an event finds NaN or infinite values. After an error all is as it was.
@@ -219,7 +219,7 @@ class Pruner:
 
     @torch.inference_mode(False)
     def finalize(self) -> PruningPlan:
-        """Make the structure final and the model small; call it after the last epoch. Returns the plan.
+        """Make the structure final and the model small, after the last epoch; return the plan.
 
         In mask mode the tensors are cut now, in place; use the model inside wrappers from here on. If the
         last event has not come yet it comes now, with a warning. `ValueError` if there was no event at
@@ -247,12 +247,12 @@ class Pruner:
         return self.plan
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on: plain values and tensors, those of dropped channels included."""
+        """Return the state for a resume: plain values and tensors, also of dropped channels."""
         return state.save(self.live)
 
     @torch.inference_mode(False)
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from `saved`, with a model at full size or at any other point of the same training.
+        """Resume from `saved`, with a model at full size or at any point of the same training.
 
         Model and optimizer get their structure; load their own states after this.
         :func:`reprune.load_training` does it all. `ValueError` if `saved` is of another model; then

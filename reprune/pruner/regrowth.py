@@ -1,5 +1,4 @@
-"""Which dropped channels come back: those that the kept ones span least, by chance (CHEX, Hou et al.
-2022)."""
+"""Draw the channels to regrow: those least spanned by the kept ones are likeliest (CHEX, Hou et al. 2022)."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def residual_norms(kept: Floats, candidates: Floats) -> Floats:
-    """Norms of what is left of each candidate after projection on the span of the kept filters.
+    """Return the norms of the candidates' residuals after projection on the kept filters' span.
 
     Args:
         kept: [K, D] flattened filters that stay.
@@ -39,7 +38,7 @@ def _norms(rows: Floats) -> Floats:
 
 
 def draw(norms: Floats, count: int, seed: int, event: int, layer: str) -> Ints:
-    """`count` different candidates, drawn one after the other with probabilities softmax(`norms`) [C].
+    """Draw `count` candidates without replacement with probabilities softmax(`norms`) [C].
 
     Drawing without replacement from a softmax is taking the largest of `norms + Gumbel noise`
     (Gumbel-top-k); the noise depends on (seed, event, layer) alone, so every process draws the same.
