@@ -1,4 +1,4 @@
-"""Names of types that many modules use."""
+"""Define the type aliases that many modules use."""
 
 from __future__ import annotations
 

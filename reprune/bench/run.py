@@ -1,4 +1,4 @@
-"""All cases one after the other, within a budget of time."""
+"""Run all cases one after the other within a time budget."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ EXTRA = 'pip install "reprune[bench]"'
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for."""
+    """The options of a benchmark that the user chose."""
 
     groups: Sequence[str] = GROUPS
     methods: Sequence[str] = ("ward",)
@@ -55,7 +55,7 @@ Measure = Callable[[float], list[Row]]  # seconds -> rows
 
 
 def run(settings: Settings, progress: Progress) -> Report:
-    """Check and time everything; `progress(stage, done, total)` is told what goes on.
+    """Check and time everything; report through `progress(stage, done, total)`.
 
     Raises:
         WrongAnswer: an answer is wrong; then there are no figures at all.

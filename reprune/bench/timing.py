@@ -1,4 +1,4 @@
-"""Two clocks, and turns: whatever else the machine does meets all implementations alike."""
+"""Time implementations by two clocks, interleaved, so that other load meets all of them alike."""
 
 import os
 import time
@@ -16,7 +16,7 @@ LARGE_ARRAY = 24_000_000  # bytes; glibc raises its thresholds up to 32 MiB
 
 
 def settle_memory() -> None:
-    """Let a large array come and go, after which the C library keeps freed memory instead of returning it.
+    """Allocate and free a large array, after which the C library keeps freed memory.
 
     Without that every call that needs a megabyte pays for page faults, which after the import of torch is a
     third of the time of scipy's linkage of 512 points, and not a property of clustering.
@@ -26,7 +26,7 @@ def settle_memory() -> None:
 
 @dataclass(frozen=True)
 class Seconds:
-    """What one call took."""
+    """Wall-clock and processor time of one call."""
 
     cpu: float
     """Of all threads of this process."""
@@ -45,7 +45,7 @@ Turn = Callable[[], Mapping[str, Seconds]]
 
 
 def clocked(call: Callable[[], object]) -> Seconds:
-    """The time of one call."""
+    """Time one call."""
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     return Seconds(time.process_time() - cpu, time.perf_counter() - wall)
@@ -63,7 +63,7 @@ class Timing:
 
 
 def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:
-    """Runs all `turns` one after the other, round by round, until `seconds` are over.
+    """Run all `turns` interleaved, round by round, until `seconds` are over.
 
     There are three rounds at least, however long they take.
     """
@@ -90,7 +90,7 @@ def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """The C++ core on `count` threads, by the variable that users set."""
+    """Run the C++ core on `count` threads inside the block, by the variable that users set."""
     before = os.environ.get("REPRUNE_NUM_THREADS")
     os.environ["REPRUNE_NUM_THREADS"] = str(count)
     try:

@@ -1,4 +1,4 @@
-"""`reprune bench`: how fast clustering, selection and coverage are here, and the peers beside them."""
+"""Run `reprune bench`: measure clustering, selection and coverage here, beside other libraries."""
 
 import argparse
 import json
@@ -54,7 +54,7 @@ def add(
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, print, write."""
+    """Measure, then print the report and write it to files."""
     methods = reference.METHODS if arguments.method == "all" else (arguments.method,)
     groups = arguments.groups or bench.GROUPS
     settings = Settings(tuple(groups), tuple(methods), arguments.seconds, arguments.quick, arguments.device)
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def show_report(report: Report) -> None:
-    """Print which parts are there and a table per group."""
+    """Print which backends and libraries are available, and a table per group."""
     tables.show("Measured on", ("", ""), report.facts.items())
     for group, title in markdown.TITLES.items():
         rows = [row for row in report.rows if row.group == group]
@@ -98,7 +98,7 @@ def show_report(report: Report) -> None:
 
 
 def command(arguments: argparse.Namespace) -> str:
-    """The command line that measures this again, without the files it writes."""
+    """Return the command line that measures this again, without the files it writes."""
     words = ["reprune bench", *arguments.groups]
     if arguments.method != "ward":
         words.append(f"--method {arguments.method}")
@@ -112,7 +112,7 @@ def command(arguments: argparse.Namespace) -> str:
 
 
 def _check_files(arguments: argparse.Namespace) -> None:
-    """Before anything long begins."""
+    """Check the output files before anything long begins."""
     if arguments.markdown is not None:
         check_output("--markdown", arguments.markdown)
     if arguments.plot is not None:

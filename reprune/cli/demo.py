@@ -1,4 +1,4 @@
-"""`reprune demo`: see a network trained on real images, pruned and measured."""
+"""Run `reprune demo`: train a network on real images, prune it and measure it."""
 
 import argparse
 import json

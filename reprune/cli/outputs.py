@@ -1,4 +1,4 @@
-"""Files that a command is about to write."""
+"""Check the files that a command is about to write."""
 
 import os
 from collections.abc import Mapping

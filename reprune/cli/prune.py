@@ -1,4 +1,4 @@
-"""`reprune prune MODEL`: a network in, a smaller one on disk."""
+"""Run `reprune prune MODEL`: prune a network and write the smaller one to a file."""
 
 import argparse
 import json
@@ -133,7 +133,7 @@ def add(
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Build, fill, plan, cut, save and report."""
+    """Build the model, load its weights, plan, prune, save and report."""
     for name, read in {
         **dict.fromkeys(("flops", "params", "latency", "sparsity"), _share),
         "size_mb": _megabytes,
@@ -170,7 +170,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out, beside the file."""
+    """What a run produced, beside the file."""
 
     plan: PruningPlan
     rule: str
@@ -183,7 +183,7 @@ class Result:
 def _plan(
     model: nn.Module, inputs: torch.Tensor, arguments: argparse.Namespace, stages: Stages
 ) -> tuple[PruningPlan, str, str]:
-    """The plan, the rule it was made by, and why by this one."""
+    """Return the plan, the rule that made it, and why that rule was used."""
     names = ("sparsity", "flops", "params", "latency", "size_mb")
     targets = {name: getattr(arguments, name) for name in names}
     if all(value is None for value in targets.values()):
@@ -220,7 +220,7 @@ def _plan(
 
 
 def why_not_bn(model: nn.Module) -> str | None:
-    """What a glance at all gammas says against the rule "bn"; None if nothing does.
+    """Return what the gammas say against the rule "bn", or None if nothing does.
 
     Tracing a large network takes seconds, so the usual cases are not left to `make_plan`.
     """
@@ -238,7 +238,7 @@ def _has_gamma(module: nn.Module) -> TypeGuard[_BatchNorm]:
 
 
 def _tensor_bytes(model: nn.Module) -> int:
-    """Tied tensors count once, as in the file."""
+    """Return the bytes of the model's tensors; tied ones count once, as in the file."""
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}.values())
 
 
@@ -279,7 +279,7 @@ def _print_tables(arguments: argparse.Namespace, result: Result) -> None:
 
 
 def _share(option: str, text: str) -> float:
-    """A number between 0 and 1."""
+    """Parse a number between 0 and 1."""
     value = _number(text)
     if not 0 < value < 1:
         percent = _number(text.rstrip("% "))
@@ -289,7 +289,7 @@ def _share(option: str, text: str) -> float:
 
 
 def _seed(text: str) -> int:
-    """An integer that PyTorch's generators take too."""
+    """Parse an integer that PyTorch's generators take too."""
     try:
         value = int(text)
     except ValueError:
@@ -314,14 +314,14 @@ def _number(text: str) -> float:
 
 
 def _positive(text: str) -> int:
-    """A number of at least 1."""
+    """Parse a number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return int(text)
 
 
 def _fewest(text: str) -> tuple[str, int]:
-    """`16` is for every layer, `layer4.*=64` for some."""
+    """Parse a minimum: `16` for every layer, `layer4.*=64` for some."""
     name, _, number = text.rpartition("=")
     return name or "*", _positive(number)
 

@@ -1,4 +1,4 @@
-"""`reprune show FILE`: what a pruned network's file holds."""
+"""Run `reprune show FILE`: print what a pruned network's file holds."""
 
 import argparse
 import json
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def plan_as_dict(plan: PruningPlan) -> dict[str, Any]:
-    """The part of a command's JSON that tells the plan."""
+    """Return the part of a command's JSON that describes the plan."""
     return {
         "flops": {"before": plan.flops[0], "after": plan.flops[1]},
         "parameters": {"before": plan.params[0], "after": plan.params[1]},

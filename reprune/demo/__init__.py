@@ -1,5 +1,4 @@
-"""The demo: train a small network on real images, train it again and prune half of its FLOPs on the way, and
-measure both.
+"""Run the demo: train a small network, train it again while pruning half of its FLOPs, measure both.
 
 `reprune.demo.network.build()` is the network, `reprune.demo.run(out)` the whole road; `reprune demo`
 shows it on the command line. Needs the packages of `pip install "reprune[demo]"`.

@@ -1,4 +1,4 @@
-"""Latency of several networks side by side, on an otherwise unknown machine."""
+"""Measure the latency of several networks, interleaved."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Latency:
-    """Of repeated runs of a forward pass."""
+    """Statistics of repeated forward passes."""
 
     seconds: float  # median
     off: float  # how far that may be off, as a share of it
@@ -31,7 +31,7 @@ class Latency:
 def latencies(
     models: Sequence[nn.Module], images: Tensor, *, repeats: int, progress: Callable[[int, int], None]
 ) -> list[Latency]:
-    """The time of a forward pass of each model.
+    """Measure the forward pass of each model.
 
     The models are interleaved run by run, so that whatever else the machine does meets all of them alike.
     """

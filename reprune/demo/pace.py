@@ -1,4 +1,4 @@
-"""How much the demo does here and on how many threads: a few steps tell, so that its time is bounded.
+"""Choose how much the demo does, and on how many threads, from a few timed steps.
 
 On a machine whose cores are wanted by others, two threads that wait for each other can take many times as
 long as one.
@@ -26,7 +26,7 @@ STEPS, ENOUGH = 3, 5.0
 
 @dataclass(frozen=True)
 class Job:
-    """A training: what a machine may be too slow for."""
+    """A training, of a size that may be too much for a slow machine."""
 
     epochs: int
     until: int  # the last epoch with an event
@@ -45,7 +45,7 @@ class Pace:
     seconds: float
 
     def job(self, jobs: Sequence[Job], batch: int) -> Job:
-        """The first of the jobs that fits, else the last."""
+        """Return the first of the jobs that fits, else the last."""
         for job in jobs:
             if 2 * job.epochs * -(-job.images // batch) * self.seconds <= PLANNED * LIMIT:
                 return job
@@ -54,7 +54,7 @@ class Pace:
 
 @contextmanager
 def fastest(step: Callable[[], object]) -> Iterator[tuple[Pace, str]]:
-    """Time `step` with as many threads as torch has and with one; use what is faster meanwhile.
+    """Time `step` with torch's threads and with one thread; use the faster inside the block.
 
     With what is used comes what to say of it: nothing where all threads are.
     """
@@ -82,7 +82,7 @@ def _pace(step: Callable[[], object], threads: int) -> Pace:
 
 
 class Deadline:
-    """Told of progress, ends what takes longer than the limit."""
+    """Raises an error when the time limit is exceeded; it is told of progress."""
 
     def __init__(self, tell: Progress) -> None:
         self._tell = tell
