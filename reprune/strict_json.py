@@ -28,9 +28,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def is_int(value: Any, least: int = 0) -> TypeGuard[int]:
-    """Return whether `value` is an integer, no bool, at least `least` and within 63 bits."""
-    return type(value) is int and least <= value < 2**63
+def is_int(value: Any, minimum: int = 0) -> TypeGuard[int]:
+    """Return whether `value` is an integer, no bool, at least `minimum` and within 63 bits."""
+    return type(value) is int and minimum <= value < 2**63
 
 
 def weight(text: bytes) -> int:

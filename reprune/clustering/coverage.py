@@ -95,8 +95,8 @@ def max_coverage(
     if low < 0 or high >= 2**31:
         raise ValueError(f"labels: expected labels from 0 to 2^31 - 1; got {low} to {high}")
     order, gains = functions.cover(table, count, seed_of(seed), name, weights)
-    back = functions.restore(labels)
-    return back(order), back(gains)
+    restore = functions.restore(labels)
+    return restore(order), restore(gains)
 
 
 def _checked_norms(ties: str, norms: object, O: int) -> npt.NDArray[np.float64] | None:

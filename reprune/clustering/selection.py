@@ -74,14 +74,14 @@ def select_filters(
     table = given.reshape(O, I, -1).swapaxes(0, 1)  # [I, O, d]
     problem = LayerProblem(name, (table,), count)
     (selection,) = select_layers([problem], seed=seed_of(seed), ties=ties, backend=chosen)
-    back, labels_back = like(weight), functions.restore(weight)
+    restore, restore_labels = like(weight), functions.restore(weight)
     return Selection(
-        keep=back(selection.keep),
-        order=back(selection.order),
-        gains=back(selection.gains),
+        keep=restore(selection.keep),
+        order=restore(selection.order),
+        gains=restore(selection.gains),
         heights=selection.heights,
-        labels=(labels_back if is_tensor(selection.labels) else back)(selection.labels),
-        clusters=back(selection.clusters),
+        labels=(restore_labels if is_tensor(selection.labels) else restore)(selection.labels),
+        clusters=restore(selection.clusters),
     )
 
 

@@ -49,12 +49,12 @@ def keep_counts(
         {'conv1': 1, 'conv2': 2}
     """
     share = _share(sparsity)
-    least, multiple = integer(min_keep, "min_keep", 1), integer(round_to, "round_to", 1)
+    minimum, multiple = integer(min_keep, "min_keep", 1), integer(round_to, "round_to", 1)
     magnitudes = _magnitudes(gammas)
     everything = np.sort(np.concatenate(list(magnitudes.values())))
     threshold = everything[_rank(share, everything.size) - 1]
     return {
-        layer: _keep(len(values), int((values <= threshold).sum()), least, multiple)
+        layer: _keep(len(values), int((values <= threshold).sum()), minimum, multiple)
         for layer, values in magnitudes.items()
     }
 
@@ -148,11 +148,11 @@ def uniform_counts(
         `{layer: channels to keep}` in the order given.
     """
     share = _share(sparsity)
-    least, multiple = integer(min_keep, "min_keep", 1), integer(round_to, "round_to", 1)
+    minimum, multiple = integer(min_keep, "min_keep", 1), integer(round_to, "round_to", 1)
     counts = {}
     for layer, size in sizes.items():
         O = integer(size, f"sizes[{layer!r}]", 1)
-        counts[layer] = _keep(O, _rank(share, O), least, multiple)
+        counts[layer] = _keep(O, _rank(share, O), minimum, multiple)
     return counts
 
 

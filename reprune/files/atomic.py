@@ -35,7 +35,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises `OSError` (`FileNotFoundError` for a missing folder, `IsADirectoryError`,
     `PermissionError`, no space left) and `ValueError` for a path that is no place for a file.
     """
-    name, before = _looked_at(path)
+    name, before = _inspect(path)
     if before is not None and not stat.S_ISREG(before.st_mode):
         with tempfile.TemporaryFile() as whole:
             yield whole
@@ -69,7 +69,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def check_place(path: str | os.PathLike[str]) -> None:
     """Raise the error that :func:`atomic_write` would, as far as it can be known beforehand."""
-    name, before = _looked_at(path)
+    name, before = _inspect(path)
     if before is None or stat.S_ISREG(before.st_mode):
         file, draft = _draft(Path(os.path.realpath(name)), 0o600)
         file.close()
@@ -86,7 +86,7 @@ def name_of(path: str | os.PathLike[str]) -> str:
     return name
 
 
-def _looked_at(path: str | os.PathLike[str]) -> tuple[str, os.stat_result | None]:
+def _inspect(path: str | os.PathLike[str]) -> tuple[str, os.stat_result | None]:
     """Check that `path` can be written; return its name and its status, None if it does not exist."""
     name = name_of(path)
     try:

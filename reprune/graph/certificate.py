@@ -72,7 +72,7 @@ def _certify(
     for group in groups:
         if kept[group.atoms].sum() < 2:
             wide[group.atoms[:2]] = True
-    wide = traced.filled(wide, least=2)
+    wide = traced.filled(wide, minimum=2)
     failure = _check_slice(model, example, traced, wide, follow=True)
     if failure is None and not np.array_equal(wide, kept):
         failure = _check_slice(model, example, traced, kept, follow=False)
@@ -86,15 +86,15 @@ def _check_slice(
 
     The trace has no values if the model's had none: code that reads a value would have failed there.
     """
-    stays = kept[traced.atoms.of]
-    labels = {key: line[stays[line]] for key, line in traced.labels.items()} if follow else {}
+    stays = kept[traced.atoms.atom_of]
+    labels = {key: ids[stays[ids]] for key, ids in traced.labels.items()} if follow else {}
     trace: Trace | None = None
     failed = ""
     try:
         with preserving(model, example) as preserved:
             small = sliced_copy(model, traced.slices(kept), traced.widths(kept), traced.shapes)
             device = device_of(model) if traced.shapes else None
-            trace = Trace(named_tensors(small), labels, preserved, traced.choices, device)
+            trace = Trace(named_tensors(small), labels, preserved, traced.guesses, device)
             how = run(small, without_values(example) if traced.shapes else example, trace, traced.twice)
             if _kind(how.problem) != _kind(traced.training_problem):
                 failed = f"the sliced model fails in training mode with {how.problem}"
@@ -121,32 +121,34 @@ def _kind(problem: str | None) -> str | None:
     return None if problem is None else problem.partition(":")[0]
 
 
-def _atoms(traced: TracedModel, lines: Sequence[Ints]) -> frozenset[int]:
-    return frozenset(atom for line in lines for atom in traced.atoms.of[line[line != FIXED]].tolist())
+def _atoms(traced: TracedModel, all_ids: Sequence[Ints]) -> frozenset[int]:
+    return frozenset(atom for ids in all_ids for atom in traced.atoms.atom_of[ids[ids != FIXED]].tolist())
 
 
 def _failure_at(trace: Trace, traced: TracedModel, reason: str) -> Fault:
     """Return where the model failed: at the activations of the operation that ran last."""
-    lines = [d for state in trace.at if state.flows for d in state.dims if isinstance(d, np.ndarray)]
-    return Fault(reason, _atoms(traced, lines), sum(bool(step.reads) for step in trace.steps))
+    all_ids = [
+        d for state in trace.at if state.is_activation for d in state.dims if isinstance(d, np.ndarray)
+    ]
+    return Fault(reason, _atoms(traced, all_ids), sum(bool(step.reads) for step in trace.steps))
 
 
 def _apart(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
     """Yield different atoms that unite in the slice, unless neither may be removed."""
-    of, free = traced.atoms.of, _may_leave(traced)
+    atom_of, free = traced.atoms.atom_of, _may_leave(traced)
     for step in trace.steps:
         for a, b in step.edges:
             real = (a != FIXED) & (b != FIXED)
-            x, y = of[a[real]], of[b[real]]
+            x, y = atom_of[a[real]], atom_of[b[real]]
             apart = (x != y) & (free[x] | free[y])
             if apart.any():
                 atoms = frozenset([*x[apart].tolist(), *y[apart].tolist()])
-                yield Fault(f"other channels meet in {step.operation} when some are gone", atoms)
+                yield Fault(f"different channels meet in {step.operation} once some are removed", atoms)
 
 
 def _new_pins(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
-    for line, why in trace.known.ledger.pins:
-        atoms = _atoms(traced, [line]) - traced.atoms.pinned.keys()
+    for ids, why in trace.known.constraints.pins:
+        atoms = _atoms(traced, [ids]) - traced.atoms.pinned.keys()
         if atoms:
             yield Fault(why, atoms)
 
@@ -183,7 +185,7 @@ def _partings(trace: Trace, traced: TracedModel, stays: AtomMask | None, complet
 def _left(edge: Edge, there: AtomMask | None) -> Edge:
     if there is None:
         return edge
-    a, b = (line[(line == FIXED) | there[line]] for line in edge)
+    a, b = (ids[(ids == FIXED) | there[ids]] for ids in edge)
     return a, b
 
 
@@ -196,19 +198,19 @@ class _Counterparts:
 
     def __init__(self, traced: TracedModel) -> None:
         self._all = not traced.data_dependent
-        self._free, self._of = _may_leave(traced), np.append(traced.atoms.of, fixed(1))
+        self._free, self._atom_of = _may_leave(traced), np.append(traced.atoms.atom_of, fixed(1))
         self._known: dict[int, bool] = {}
 
     def of_edge(self, edge: Edge) -> bool:
-        return self._all or any(self._is_free(line) for line in edge)
+        return self._all or any(self._is_free(ids) for ids in edge)
 
     def of_step(self, step: Step) -> bool:
         if self._all:
             return True
-        for line in step.touched:  # the same few lines in many steps
-            if id(line) not in self._known:
-                self._known[id(line)] = self._is_free(line)
-        return any(self._known[id(line)] for line in step.touched)
+        for ids in step.touched:  # the same few lines in many steps
+            if id(ids) not in self._known:
+                self._known[id(ids)] = self._is_free(ids)
+        return any(self._known[id(ids)] for ids in step.touched)
 
-    def _is_free(self, line: Ints) -> bool:
-        return bool(self._free[self._of[line]].any())
+    def _is_free(self, ids: Ints) -> bool:
+        return bool(self._free[self._atom_of[ids]].any())

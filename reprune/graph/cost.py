@@ -37,15 +37,15 @@ class Cost:
 
 def cost_of(terms: list[tuple[int, list[Ints]]], atoms: Atoms) -> Cost:
     """Return the cost, in atoms, of what a trace counted."""
-    of = np.append(atoms.of, fixed(1))
+    atom_of = np.append(atoms.atom_of, fixed(1))
     distinct: dict[
         bytes, Ints
     ] = {}  # equal dimensions are one object, and terms of equal dimensions one term
     total: dict[tuple[bytes, ...], int] = {}
     for amount, dims in terms:
-        lines = [of[labels] for labels in dims]
-        keys = tuple(line.tobytes() for line in lines)
-        distinct.update(zip(keys, lines, strict=True))
+        atoms_of_dims = [atom_of[labels] for labels in dims]
+        keys = tuple(atoms_along.tobytes() for atoms_along in atoms_of_dims)
+        distinct.update(zip(keys, atoms_of_dims, strict=True))
         total[keys] = total.get(keys, 0) + amount
     return Cost(tuple((amount, tuple(distinct[key] for key in keys)) for keys, amount in total.items()))
 

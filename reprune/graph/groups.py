@@ -80,7 +80,7 @@ def find_groups(
                 "single one, or computed by operations without a rule)"
             )
             continue
-        channels = atoms.of[found[name].channels]
+        channels = atoms.atom_of[found[name].channels]
         if others[channels].any():
             skipped[name] = "shares its channels with a convolution; layers='all' prunes them"
             continue
@@ -98,12 +98,12 @@ def find_groups(
         added = not atoms.added.isdisjoint(group_atoms.tolist())
         gammas = _gammas(scales, atoms.count, group_atoms)
         groups.append(ChannelGroup(members[0], producers, group_atoms, gammas, added))
-    return groups, skipped, {name: atoms.of[convolution.channels] for name, convolution in found.items()}
+    return groups, skipped, {name: atoms.atom_of[convolution.channels] for name, convolution in found.items()}
 
 
 def _called(trace: Trace, labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
     """Return {module name: convolution or Linear layer} in the order of the calls."""
-    owner = {int(line[0]): name for (name, _), line in labels.items()}
+    owner = {int(ids[0]): name for (name, _), ids in labels.items()}
     found: dict[str, Convolution] = {}
     for first, convolution in trace.known.convolutions.items():
         if first in owner:  # else its weight is a part of a tensor
@@ -123,7 +123,7 @@ def _convolved(model: nn.Module, called: Mapping[str, Convolution], atoms: Atoms
     mask = np.zeros(atoms.count, dtype=bool)
     for name, module in named_modules(model).items():
         if isinstance(module, nn.modules.conv._ConvNd) and name in called:
-            mask[atoms.of[called[name].channels]] = True
+            mask[atoms.atom_of[called[name].channels]] = True
     return mask
 
 
@@ -149,7 +149,7 @@ def _producer(name: str, convolution: Convolution, atoms: Atoms, group: Ints) ->
     kernel = output_first(convolution.kernel.detach(), convolution.transposed, convolution.groups)
     place = fixed(atoms.count)
     place[group] = np.arange(group.size)
-    where = place[atoms.of[convolution.channels]]  # which atom of the group each channel is
+    where = place[atoms.atom_of[convolution.channels]]  # which atom of the group each channel is
     rows = np.argsort(where, kind="stable")[np.count_nonzero(where == FIXED) :]
     sizes = np.bincount(where[rows], minlength=group.size)
     first = np.cumsum(sizes) - sizes
@@ -175,15 +175,15 @@ def _scales(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> dict[
         for name, module in named_modules(model).items()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
     ]
-    return {weight: atoms.of[labels[weight, 0]] for weight in weights if (weight, 0) in labels}
+    return {weight: atoms.atom_of[labels[weight, 0]] for weight in weights if (weight, 0) in labels}
 
 
 def _gammas(scales: Mapping[str, Ints], count: int, group: Ints) -> tuple[tuple[str, Ints, Ints], ...]:
     place = fixed(count)
     place[group] = np.arange(group.size)
     gammas = []
-    for weight, line in scales.items():
-        where = place[line]
+    for weight, ids in scales.items():
+        where = place[ids]
         positions = np.flatnonzero(where != FIXED)
         if positions.size:
             gammas.append((weight, positions, where[positions]))

@@ -63,7 +63,7 @@ class Constraints:
 class Atoms:
     """The solution of the constraints."""
 
-    of: Ints
+    atom_of: Ints
     """[labels] the atom of each label."""
     pinned: dict[int, str]
     """Atoms that must live, with the first reason."""
@@ -72,18 +72,18 @@ class Atoms:
 
     @property
     def count(self) -> int:
-        return int(self.of.max(initial=-1)) + 1
+        return int(self.atom_of.max(initial=-1)) + 1
 
 
-def solve(ledger: Constraints, count: int) -> Atoms:
+def solve(constraints: Constraints, count: int) -> Atoms:
     """Return the connected components of `count` labels under the constraints' edges."""
-    of = components(ledger.edges, count)
+    atom_of = components(constraints.edges, count)
     pinned: dict[int, str] = {}
-    for labels, why in ledger.pins:
-        for atom in np.unique(of[labels[labels != FIXED]]).tolist():
+    for labels, why in constraints.pins:
+        for atom in np.unique(atom_of[labels[labels != FIXED]]).tolist():
             pinned.setdefault(atom, why)
-    added = {atom for labels in ledger.meetings for atom in np.unique(of[labels]).tolist()}
-    return Atoms(of, pinned, added)
+    added = {atom for labels in constraints.meetings for atom in np.unique(atom_of[labels]).tolist()}
+    return Atoms(atom_of, pinned, added)
 
 
 TOGETHER = 2**16

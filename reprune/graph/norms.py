@@ -23,9 +23,9 @@ def norms_seen(model: nn.Module, known: Propagation) -> Iterator[dict[str, Ints]
     def look(name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if inputs and isinstance(inputs[0], Tensor):
-                line = known.state(inputs[0]).dims[_channel_dim(module, inputs[0])]
-                if isinstance(line, np.ndarray):
-                    seen.setdefault(name, line)
+                labels = known.state(inputs[0]).dims[_channel_dim(module, inputs[0])]
+                if isinstance(labels, np.ndarray):
+                    seen.setdefault(name, labels)
 
         return hook
 

@@ -29,7 +29,7 @@ def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Modul
         known.pin_state(state, WHY)
     names = {storage_of(x) for x in found}
     left = {where: state for where, state in memory.unread() if _is_result(state) and where not in names}
-    if left and any(state is not None and state.flows for state in states):
+    if left and any(state is not None and state.is_activation for state in states):
         hung = (*map(vars, model.modules()), *functions_of(model))
         for x in tensors_in(*hung, enter=lambda one: one is not known):
             left.pop(storage_of(x) or 0, None)
@@ -38,4 +38,4 @@ def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Modul
 
 
 def _is_result(state: State) -> bool:
-    return state.flows and bool(state.labelled())
+    return state.is_activation and bool(state.labelled())

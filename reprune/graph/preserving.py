@@ -68,7 +68,7 @@ class Preserved:
         same_kind = first["bit_generator"] == self._numpy["bit_generator"]
         self._first = first if same_kind else self._numpy
         objects = islice(held_by(*functions, enter=_may_change), MOST_HELD)
-        self._objects = [back for one in objects if (back := _snapshot(one)) is not None]
+        self._objects = [restore_one for one in objects if (restore_one := _snapshot(one)) is not None]
         self._storages: dict[int, tuple[Any, Any]] = {}
         self._drawn = 0
 
@@ -133,8 +133,8 @@ class Preserved:
             generator.set_state(state)
         random.setstate(self._python)
         np.random.set_state(self._numpy)  # noqa: NPY002
-        for back in self._objects:
-            back()
+        for restore_one in self._objects:
+            restore_one()
 
 
 class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -61,18 +61,18 @@ def is_movement(call: Call) -> bool:
     return bool(call.func.is_view) or call.name in _MOVEMENTS
 
 
-def no_rule(known: Propagation, call: Call, flows: bool) -> None:
+def no_rule(known: Propagation, call: Call, is_activation: bool) -> None:
     """Pin all channels: an unknown operation may do anything to them."""
     for x in call.tensors():
         known.pin(x, f"reaches {call.func}, which has no rule")
     for out in call.outputs():
-        known.set(out, [None] * out.dim(), flows)
+        known.set(out, [None] * out.dim(), is_activation)
 
 
-def blank(known: Propagation, call: Call, flows: bool) -> None:
+def blank(known: Propagation, call: Call, is_activation: bool) -> None:
     """Mark the output as a new tensor with the same value everywhere."""
     for out in call.outputs():
-        known.set(out, [FREE if size > 1 else None for size in out.shape], flows=False)
+        known.set(out, [FREE if size > 1 else None for size in out.shape], is_activation=False)
 
 
 RULES: dict[str, Rule] = {

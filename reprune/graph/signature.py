@@ -36,7 +36,7 @@ def signature(call: Call, known: Propagation) -> tuple[Any, ...] | None:
     constants = [
         x.item()
         for x in call.tensors()
-        if x.dim() == 0 and x.device.type == "cpu" and not known.state(x).flows
+        if x.dim() == 0 and x.device.type == "cpu" and not known.state(x).is_activation
     ]
     return (call.name, *call.scalars(), *constants)
 
@@ -53,5 +53,5 @@ def _changes_memory_format(call: Call, known: Propagation) -> bool:
     state = known.state(x)
     if not dense or len(state.dims) != x.dim():
         return False
-    lines = [state.labels(k) for k in range(x.dim())]
-    return all(line is None or line.size == size for line, size in zip(lines, x.shape, strict=True))
+    all_ids = [state.labels(k) for k in range(x.dim())]
+    return all(ids is None or ids.size == size for ids, size in zip(all_ids, x.shape, strict=True))

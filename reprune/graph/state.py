@@ -29,7 +29,7 @@ class State:
     """What is known of one tensor."""
 
     dims: tuple[Dim, ...]
-    flows: bool
+    is_activation: bool
     """It depends on the model's input: an activation, not a weight."""
 
     def labels(self, dim: int) -> Ints | None:

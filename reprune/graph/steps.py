@@ -84,12 +84,12 @@ def _other_edge(mine: list[Step], other: list[Step]) -> tuple[str, list[Ints]] |
     right = [edge for step in other for edge in step.edges]
     for (name, *pair), found in zip(left, right, strict=False):
         wrong = [
-            line[line != new] if line.shape == new.shape else line
-            for line, new in zip(pair, found, strict=True)
-            if not np.array_equal(line, new)
+            ids[ids != new] if ids.shape == new.shape else ids
+            for ids, new in zip(pair, found, strict=True)
+            if not np.array_equal(ids, new)
         ]
         if wrong:
-            return f"{name} takes channels by their number or by a fixed size (the certificate)", wrong
+            return f"the model hard-codes channel indices or counts at {name} (the certificate)", wrong
     return None
 
 
@@ -109,9 +109,9 @@ def _other_call(mine: list[Step], other: list[Step], ended: bool) -> tuple[Step 
 
 def _parting(stretch: int, mine: Step | None, other: Step | None) -> Parting:
     before, after = ("nothing" if s is None else str(s.what or s.operation) for s in (mine, other))
-    lines = [line for step in (mine, other) if step is not None for line in step.flowing]
+    all_ids = [ids for step in (mine, other) if step is not None for ids in step.flowing]
     return Parting(
         stretch,
         f"{CALLS}{before} becomes {after} (the certificate)",
-        lines,
+        all_ids,
     )

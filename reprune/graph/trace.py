@@ -50,7 +50,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows labels through a forward pass.
 
     `labels` are those of the model's tensors: fresh ones at first, and those that were kept when a sliced
-    model is traced again for its certificate, with the `choices` of the first trace. With a `device`, the
+    model is traced again for its certificate, with the `guesses` of the first trace. With a `device`, the
     one where the values are, a model on "meta" is traced without them.
     """
 
@@ -59,11 +59,11 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors: Mapping[str, Tensor],
         labels: Mapping[Key, Ints],
         preserved: Preserved,
-        choices: Sequence[int] = (),
+        guesses: Sequence[int] = (),
         device: torch.device | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.known = Propagation(tensors, labels, choices)
+        self.known = Propagation(tensors, labels, guesses)
         self.preserved = preserved
         self.without_values = None if device is None else WithoutValues(device, preserved)
         self.steps: list[Step] = []
@@ -96,20 +96,20 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return func.decompose(*args, **call.kwargs)
         self.reached, tensors = func, call.tensors()
         states = [self.known.state(x) for x in tensors]
-        flows = any(state.flows for state in states)
-        if flows:
+        is_activation = any(state.is_activation for state in states)
+        if is_activation:
             self.at = states
         if self.without_values is None:
             self.preserved.before(call, self.memory.made)
             call.out = func(*args, **call.kwargs)
         else:
             call.out = self.without_values(call, self.memory.made)
-        if torch.Tag.dynamic_output_shape in func.tags and any(state.flows for state in states[-1:]):
+        if torch.Tag.dynamic_output_shape in func.tags and any(state.is_activation for state in states[-1:]):
             self.data_dependent = True  # its last tensor, for a gather the last index, comes from the data
-        touched = [(dim, s.flows) for s in states for dim in s.dims if isinstance(dim, np.ndarray)]
-        what, united = signature(call, self.known), len(self.known.ledger.edges)
+        touched = [(dim, s.is_activation) for s in states for dim in s.dims if isinstance(dim, np.ndarray)]
+        what, united = signature(call, self.known), len(self.known.constraints.edges)
         try:
-            scale = rule(self.known, call, flows) or []
+            scale = rule(self.known, call, is_activation) or []
         except Exception as error:
             raise UntraceableError(
                 f"model: channels cannot be followed through {func}: its rule fails with "
@@ -121,12 +121,12 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 what=what,
                 reads=tuple(self._own[id(x)] for x in tensors if id(x) in self._own),
                 touched=[dim for dim, _ in touched],
-                flowing=[dim for dim, flows in touched if flows],
-                edges=self.known.ledger.edges[united:],
+                flowing=[dim for dim, is_activation in touched if is_activation],
+                edges=self.known.constraints.edges[united:],
             )
         )
         self.memory.note(call, self.known)
-        if flows:
+        if is_activation:
             self.at = states + [self.known.state(x) for x in call.outputs()]
         if self._watch is not None:
             self._watch.call(func, tensors, self._own.keys())
@@ -260,7 +260,7 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
     args, kwargs = fresh(example)
     for x in tensors_in(args, kwargs):
         if not trace.known.knows(x):
-            trace.known.set(x, [None] * x.dim(), flows=True)
+            trace.known.set(x, [None] * x.dim(), is_activation=True)
     trace.preserved.begin_pass()
     if (watch := current()) is not None:
         watch.begin_pass()

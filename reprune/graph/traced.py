@@ -38,7 +38,7 @@ class TracedModel:
     atoms: Atoms
     flops: Cost
     params: Cost
-    choices: list[int]
+    guesses: list[int]
     steps: list[Step]
     """What ran."""
     data_dependent: bool
@@ -52,27 +52,27 @@ class TracedModel:
     def slices(self, kept: npt.NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
         """Return {tensor: {dim: kept positions}} of the dimensions that shrink to `kept` [atoms]."""
         slices: dict[str, dict[int, Ints]] = {}
-        for (name, dim), line in self.labels.items():
-            stays = kept[self.atoms.of[line]]
+        for (name, dim), ids in self.labels.items():
+            stays = kept[self.atoms.atom_of[ids]]
             if not stays.all():
                 slices.setdefault(name, {})[dim] = np.flatnonzero(stays)
         return slices
 
     def widths(self, kept: npt.NDArray[np.bool_]) -> dict[str, int]:
         """Return {norm without tensors: channels left} when the atoms `kept` [atoms] stay."""
-        stays, of = np.append(kept, True), np.append(self.atoms.of, fixed(1))
-        return {name: int(stays[of[line]].sum()) for name, line in self.norms.items()}
+        stays, atom_of = np.append(kept, True), np.append(self.atoms.atom_of, fixed(1))
+        return {name: int(stays[atom_of[ids]].sum()) for name, ids in self.norms.items()}
 
-    def filled(self, kept: npt.NDArray[np.bool_], least: int = 1) -> npt.NDArray[np.bool_]:
-        """Return `kept` plus the first atoms needed for at least `least` positions per dimension.
+    def filled(self, kept: npt.NDArray[np.bool_], minimum: int = 1) -> npt.NDArray[np.bool_]:
+        """Return `kept` plus the first atoms needed for at least `minimum` positions per dimension.
 
         A group can have a layer that sees a part of its channels only, and none of these may be in `kept`.
         """
         kept = kept.copy()
-        for line in self.labels.values():
-            atoms = self.atoms.of[line]
+        for ids in self.labels.values():
+            atoms = self.atoms.atom_of[ids]
             for atom in atoms:
-                if np.count_nonzero(kept[atoms]) >= least:
+                if np.count_nonzero(kept[atoms]) >= minimum:
                     break
                 kept[atom] = True
         return kept
@@ -113,14 +113,14 @@ def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedMod
         if trace.data_dependent or how.problem is not None:
             raise NeedsValuesError
         _with_values(trace, labels, named_tensors(ran), tensors)
-    atoms = solve(trace.known.ledger, count)
+    atoms = solve(trace.known.constraints, count)
     traced = TracedModel(
         labels=labels,
         norms=norms,
         atoms=atoms,
         flops=cost_of(trace.costs, atoms),
         params=parameter_cost(model, labels, atoms),
-        choices=trace.known.choices,
+        guesses=trace.known.guesses,
         steps=trace.steps,
         data_dependent=trace.data_dependent,
         twice=how.twice,
@@ -139,7 +139,7 @@ def _with_values(
 
     Kernels that are computed from these need values.
     """
-    owner = {int(line[0]): name for (name, _), line in labels.items()}
+    owner = {int(ids[0]): name for (name, _), ids in labels.items()}
     for first, convolution in trace.known.convolutions.items():
         name = owner.get(first)
         if name is None:

@@ -22,7 +22,7 @@ _MARK = "_reprune_plan"
 
 def remember_plan(model: nn.Module, plan: PruningPlan, first: PruningPlan | None) -> None:
     """Record on every module that `plan`, after `first` if there was one, made `model`."""
-    text = (plan if first is None else plan.after(first)).to_json()
+    text = (plan if first is None else plan.composed_with(first)).to_json()
     cut = {id(tensor): name for name, tensor in named_tensors(model).items()}
     for name, module in named_modules(model).items():
         own = {**module._parameters, **module._buffers}

@@ -67,7 +67,7 @@ class PruningPlan:
     def _check_parts(self) -> None:
         check_parts(self.keep, self.channels, self.slices, self.shapes, self.coverage)
 
-    def after(self, first: PruningPlan) -> PruningPlan:
+    def composed_with(self, first: PruningPlan) -> PruningPlan:
         """Return this plan, made for a model that `first` had pruned, as one plan for the full model."""
         slices = {name: dict(dims) for name, dims in first.slices.items()}
         for name, dims in self.slices.items():
@@ -91,6 +91,8 @@ class PruningPlan:
             notes=tuple(dict.fromkeys((*first.notes, *self.notes))),
             fingerprint=first.fingerprint,
         )
+
+    after = composed_with  # its first name
 
     def to_json(self) -> str:
         """Return the plan as JSON text with a checksum; equal lists of positions are written once."""

@@ -120,10 +120,10 @@ def _share(value: Any) -> float:
     return float(value) if type(value) in (int, float) and 0 <= value <= 1 else _no("a share of 0 to 1")
 
 
-def _pair(key: str, raw: dict[str, Any], least: int) -> tuple[int, int]:
+def _pair(key: str, raw: dict[str, Any], minimum: int) -> tuple[int, int]:
     values = raw[key]
-    if not isinstance(values, list) or len(values) != 2 or not all(is_int(n, least) for n in values):
-        raise _WrongError(f"{key!r} should be two integers of at least {least}")
+    if not isinstance(values, list) or len(values) != 2 or not all(is_int(n, minimum) for n in values):
+        raise _WrongError(f"{key!r} should be two integers of at least {minimum}")
     return values[0], values[1]
 
 

@@ -19,7 +19,7 @@ from .snapshot_check import FORMAT, check
 def fingerprint(live: Live) -> str:
     """Return a digest of the full model's tensors and of how they are coupled."""
     digest = hashlib.sha256(repr(sorted(live.tracked.sizes.items())).encode())
-    digest.update(live.graph.traced.atoms.of.astype(np.int64).tobytes())
+    digest.update(live.graph.traced.atoms.atom_of.astype(np.int64).tobytes())
     for group in live.graph.groups:
         digest.update(group.name.encode() + group.atoms.astype(np.int64).tobytes())
     return digest.hexdigest()

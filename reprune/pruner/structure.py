@@ -41,15 +41,15 @@ class Structure:
         self._movable = movable = np.zeros(traced.atoms.count, dtype=bool)
         for group in full.groups:
             movable[group.atoms] = True
-        self._lines: dict[str, dict[int, Ints]] = {}
-        for (name, dim), line in traced.labels.items():
-            atoms = traced.atoms.of[line]
+        self._atoms_along: dict[str, dict[int, Ints]] = {}
+        for (name, dim), ids in traced.labels.items():
+            atoms = traced.atoms.atom_of[ids]
             if movable[atoms].any():
-                self._lines.setdefault(name, {})[dim] = atoms
+                self._atoms_along.setdefault(name, {})[dim] = atoms
 
     def spared(self, model: nn.Module) -> dict[str, set[int]]:
         """Return {tensor: dimensions} along which zeros do not take channels out of `model`."""
-        return spared_dims(model, self._lines)
+        return spared_dims(model, self._atoms_along)
 
     def alive_in(self, tensors: Mapping[str, Tensor], spared: Mapping[str, set[int]]) -> AtomMask:
         """Return the atoms that have anything but zeros in `tensors`, some of the full model's.
@@ -57,7 +57,7 @@ class Structure:
         Along the dimensions of `spared` there are others in any case.
         """
         alive = ~self._movable
-        for name, dims in self._lines.items():
+        for name, dims in self._atoms_along.items():
             if name in tensors:
                 there = (tensors[name] != 0).cpu().numpy()
                 for dim in dims.keys() - spared.get(name, set()):
@@ -69,7 +69,7 @@ class Structure:
         """Return {sliceable tensor: {dimension: positions present}} with the atoms `alive`."""
         return {
             name: {dim: np.flatnonzero(alive[atoms]) for dim, atoms in dims.items()}
-            for name, dims in self._lines.items()
+            for name, dims in self._atoms_along.items()
         }
 
     def check_zeros(self, model: nn.Module, zeros: Callable[[Layout], Layout]) -> None:
@@ -87,7 +87,7 @@ class Structure:
         The trace is made anew, with the values of today.
         """
         graph = self.graph.on(model, self._example)
-        same = np.array_equal(graph.traced.atoms.of, self.graph.traced.atoms.of)
+        same = np.array_equal(graph.traced.atoms.atom_of, self.graph.traced.atoms.atom_of)
         failure = graph.certify(kept) if same else None
         if failure is not None or not same:
             reason = "its channel dependencies differ" if failure is None else failure.reason
@@ -148,7 +148,7 @@ def _inputs(graph: ChannelGraph, producer: Producer) -> Ints:
     dim = 0 if producer.transposed else 1
     linear = isinstance(named_modules(graph.model)[producer.name], nn.Linear)
     for name, tensor in named_tensors(graph.model).items():
-        line = graph.traced.labels.get((name, dim))
-        if name.startswith(f"{producer.name}.") and tensor.dim() > (1 if linear else 2) and line is not None:
-            return graph.traced.atoms.of[line] if line.size == channels else np.full(channels, -1)
+        ids = graph.traced.labels.get((name, dim))
+        if name.startswith(f"{producer.name}.") and tensor.dim() > (1 if linear else 2) and ids is not None:
+            return graph.traced.atoms.atom_of[ids] if ids.size == channels else np.full(channels, -1)
     return np.full(channels, -1)

@@ -18,7 +18,7 @@ from ..modules.wrappers import eagerly, named_modules
 from ..optimizers.walk import walk
 from .store import Layout, Positions
 
-Lines = Mapping[str, Mapping[int, Ints]]
+AtomsAlong = Mapping[str, Mapping[int, Ints]]
 """{tensor: {dimension: the atom of each position}}."""
 
 
@@ -38,7 +38,7 @@ def zeroed(tensor: Tensor, where: Positions) -> Tensor:
     return out
 
 
-def spared_dims(model: nn.Module, lines: Lines) -> dict[str, set[int]]:
+def spared_dims(model: nn.Module, atoms_along: AtomsAlong) -> dict[str, set[int]]:
     """Return {tensor: dimensions not to be zeroed} for parametrized weights.
 
     With weight_norm a weight is `g v / |v|`: zeros in g take a channel out, in v they make NaN. So zeros
@@ -51,7 +51,7 @@ def spared_dims(model: nn.Module, lines: Lines) -> dict[str, set[int]]:
         if not isinstance(module, ParametrizationList):
             continue
         own = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{path}.")}
-        for side in _sides({name: lines[name] for name in own if name in lines}):
+        for side in _sides({name: atoms_along[name] for name in own if name in atoms_along}):
             for name, dim in _spared(module, path, own, side):
                 spared.setdefault(name, set()).add(dim)
     return spared
@@ -61,9 +61,9 @@ Side = dict[tuple[str, int], Ints]
 """{(tensor, dimension): atoms}, all of the same atoms."""
 
 
-def _sides(lines: Lines) -> list[Side]:
+def _sides(atoms_along: AtomsAlong) -> list[Side]:
     sides: dict[frozenset[int], Side] = {}
-    for name, dims in lines.items():
+    for name, dims in atoms_along.items():
         for dim, atoms in dims.items():
             sides.setdefault(frozenset(atoms.tolist()), {})[name, dim] = atoms
     return list(sides.values())

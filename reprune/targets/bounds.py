@@ -19,13 +19,13 @@ def check_bounds(round_to: Any, min_keep: Any, ignore: Any) -> tuple[int, MinKee
 
     Whether the names fit is checked against the graph later.
     """
-    least: MinKeep
+    minimum: MinKeep
     if isinstance(min_keep, Mapping):
         names = strings(list(min_keep), "min_keep", "names of layers")
-        least = {name: _count(min_keep[name], f"min_keep[{name!r}]") for name in names}
+        minimum = {name: _count(min_keep[name], f"min_keep[{name!r}]") for name in names}
     else:
-        least = _count(min_keep, "min_keep")
-    return _count(round_to, "round_to"), least, strings(ignore, "ignore", "a list of names or patterns")
+        minimum = _count(min_keep, "min_keep")
+    return _count(round_to, "round_to"), minimum, strings(ignore, "ignore", "a list of names or patterns")
 
 
 def _count(value: Any, name: str) -> int:
@@ -58,7 +58,7 @@ class Bounds:
     ) -> None:
         """Compute the bounds; `present` is each group's number of atoms present (default: all)."""
         self._round_to = round_to
-        self._least = _least(graph, min_keep)
+        self._min_keep_of = _min_keep_of(graph, min_keep)
         self._groups = {group.name: group for group in graph.groups}
         self._present = present
 
@@ -67,12 +67,12 @@ class Bounds:
         return {name: self._bounded(self._groups[name], keep) for name, keep in counts.items()}
 
     def _bounded(self, group: ChannelGroup, keep: int) -> int:
-        keep = _rounded(group, keep, self._least[group.name], self._round_to)
+        keep = _rounded(group, keep, self._min_keep_of[group.name], self._round_to)
         there = group.atoms.size if self._present is None else self._present[group.name]
         return _of_those_present(group, keep, there, self._round_to)
 
 
-def _least(graph: ChannelGraph, min_keep: MinKeep) -> dict[str, int]:
+def _min_keep_of(graph: ChannelGraph, min_keep: MinKeep) -> dict[str, int]:
     """Return {group: the fewest channels to keep}, the largest `min_keep` of its layers."""
     if not isinstance(min_keep, Mapping):
         return {group.name: min_keep for group in graph.groups}

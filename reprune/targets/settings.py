@@ -43,14 +43,14 @@ class Settings:
     def to_dict(self) -> dict[str, Any]:
         """Return what a plan records; what has no part in the result is left out."""
         what, value = self.target
-        least = dict(self.min_keep) if isinstance(self.min_keep, Mapping) else self.min_keep
+        minimum = dict(self.min_keep) if isinstance(self.min_keep, Mapping) else self.min_keep
         record = {
             what: value,
             "rule": self.rule,
             "scope": self.scope,
             "layers": self.layers,
             "round_to": self.round_to,
-            "min_keep": least,
+            "min_keep": minimum,
             "ignore": list(self.ignore),
             "seed": self.seed,
             "ties": self.ties,
