@@ -38,9 +38,12 @@ def draw(report: Report, path: Path, count: Callable[[float], str]) -> None:
         axes.set_title(TITLES[group], loc="left", fontsize=11, fontweight="bold", color=INK)
     panels[-1, 0].set_xlabel("kernels per second (logarithmic; more is better)", color=INK)
     figure.suptitle(
+        "Speed of clustering and selection", fontsize=14, fontweight="bold", color=INK, x=0.01, ha="left"
+    )
+    figure.supxlabel(
         f"{report.facts['processor']} · {report.facts['date']} · reprune {report.facts['reprune']}",
         fontsize=9,
-        color=INK,
+        color="#6b7280",
         x=0.01,
         ha="left",
     )

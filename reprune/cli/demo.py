@@ -47,7 +47,7 @@ def show_report(report: Report) -> None:
     """Print the tables of the demo."""
     tables.show(
         "Pruned while training",
-        ("epoch", "channels kept", "came back", "coverage", "FLOPs left", "with those back", "event"),
+        ("epoch", "channels kept", "regrown", "coverage", "FLOPs left", "after regrowth", "event time"),
         [
             (
                 str(event.epoch),

@@ -52,7 +52,7 @@ def draw(plan: PruningPlan, path: Path) -> None:
         left,
         top - 0.32 / height,
         f"{100 * flops_left / flops:.1f} % of the FLOPs and {100 * params_left / params:.1f} % of the "
-        "parameters are left",
+        "parameters remain",
         color=FAINT,
         fontsize=10.5,
         va="center",
@@ -71,7 +71,7 @@ def draw(plan: PruningPlan, path: Path) -> None:
     figure.text(
         left,
         0.25 / height,
-        "One cell per output channel, in the order of the layer. Convolutions into an addition stay whole.",
+        "One cell per output channel, in layer order. Convolutions into an addition are not pruned.",
         color=FAINT,
         fontsize=9,
         va="center",

@@ -14,20 +14,19 @@ class Event:
 
     epoch: int
     sparsity: float
-    """Share of the channels of the prunable layers that was dropped by the selection, before any came
-    back."""
+    """Fraction of the prunable layers' channels that the selection dropped, before regrowth."""
     kept: Mapping[str, int]
     """{layer: channels selected}."""
     regrown: Mapping[str, int]
-    """{layer: channels that came back}."""
+    """{layer: channels regrown}."""
     clusters: Mapping[str, int]
     """{layer: clusters of kernels, over all input channels}; no entry where a layer kept all it had."""
     coverage: float
     """Covered clusters / all clusters, over all layers; 1 where nothing was clustered."""
     flops: float
-    """Share of the full network's FLOPs that the selected channels need."""
+    """Fraction of the full network's FLOPs that the selected channels need."""
     flops_regrown: float
-    """The same with the channels that came back: what the training goes on with."""
+    """The same after regrowth: the FLOPs of the network that is trained until the next event."""
     seconds: float
     """Time that the event took."""
 
@@ -96,21 +95,30 @@ class History:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+        figure = Figure(figsize=(7, 4.4), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         epochs = [event.epoch for event in self._events]
         for label, values in (
-            ("coverage rate", [event.coverage for event in self._events]),
-            ("FLOPs selected", [event.flops for event in self._events]),
-            ("FLOPs with channels that came back", [event.flops_regrown for event in self._events]),
+            ("clusters covered", [event.coverage for event in self._events]),
+            ("FLOPs of the selected channels", [event.flops for event in self._events]),
+            ("FLOPs after regrowth", [event.flops_regrown for event in self._events]),
         ):
-            axes.plot(epochs, values, marker="o", markersize=3, label=label)
+            percent = [100 * value for value in values]
+            axes.plot(epochs, percent, marker="o", markersize=3, label=label)
         axes.locator_params(axis="x", integer=True)
+        axes.set_title("Coverage and FLOPs while pruning", loc="left", weight="bold")
         axes.set_xlabel("epoch")
-        axes.set_ylabel("share")
-        axes.set_ylim(0, 1.05)
+        axes.set_ylabel("% of the clusters, or of the full network's FLOPs")
+        axes.set_ylim(0, 105)
         axes.legend(frameon=False)
+        figure.supxlabel(
+            "One point per event. Regrown channels are trained until the next event; none at the last.",
+            x=0.02,
+            ha="left",
+            color="#6b7280",
+            fontsize=8,
+        )
         return figure
 
 
