@@ -36,12 +36,12 @@ def test_every_argument_has_a_line(name):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_it_has_an_example(name):
+def test_every_entry_has_an_example(name):
     assert re.search(r"^Examples:\n    \S", inspect.cleandoc(getattr(reprune, name).__doc__), re.M)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_its_examples_are_right(name):
+def test_examples_run(name):
     function = getattr(reprune, name)
     (test,) = doctest.DocTestFinder(recurse=False).find(function, name, globs={}) or [None]
     output = []

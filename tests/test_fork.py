@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
 @pytest.mark.parametrize("what", ["while_threads_cluster", "in_progress", "with_fresh_pools"])
-def test_children(what):
+def test_forked_children_inherit_no_lock(what):
     program = Path(__file__).with_name("forks.py")
     command = [sys.executable, "-P", "-W", "ignore", str(program), _core.__file__, what]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -109,7 +109,7 @@ class NoBoxes(Boxes):
         return torch.cat([second, first], 1)
 
 
-def test_nothing_found_on_the_example_inputs():
+def test_detectors_that_find_nothing_on_the_example_inputs():
     torch.manual_seed(0)
     graph = exact(randomize(NoBoxes().double()).eval(), X, seeds=range(2), layers="all")
     assert graph.channels.keys() == {"a", "b", "c"}
