@@ -27,7 +27,7 @@ def add(
         parents=[common],
         help="measure clustering, selection and coverage here, beside scipy, fastcluster, scikit-learn",
         description="Check and time every backend and the libraries that are installed, in the same run. "
-        "A wrong answer ends it with exit status 1 and no figure.",
+        "A wrong answer ends the command with exit status 1 and without figures.",
     )
     parser.add_argument(
         "groups", nargs="*", metavar="GROUP", help=f"some of {', '.join(bench.GROUPS)} (default: all)"
@@ -39,17 +39,17 @@ def add(
         help="linkage of the dendrograms (default: %(default)s)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=20.0, metavar="S", help="about what all may take (default: 20)"
+        "--seconds", type=float, default=20.0, metavar="S", help="approximate total time (default: 20)"
     )
     parser.add_argument(
         "--device",
         choices=DEVICES,
         default="cpu",
-        help="cuda: the GPU takes part too; an error where there is none (default: %(default)s)",
+        help="cuda: measure the GPU too; an error where there is none (default: %(default)s)",
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a bar chart (.png, .svg or .pdf)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page with all tables")
-    parser.add_argument("--quick", action="store_true", help="tiny shapes: a rehearsal, not a result")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes: a trial run, not a result")
     parser.set_defaults(run=run)
 
 

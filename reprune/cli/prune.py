@@ -55,7 +55,7 @@ def add(
         type=Path,
         required=True,
         metavar="FILE",
-        help="where the small network goes (/dev/null: nowhere, to see what would be done)",
+        help="file for the small network (/dev/null: none, for a dry run)",
     )
     parser.add_argument(
         "--weights",
@@ -64,33 +64,35 @@ def add(
         help="trained weights: safetensors, or what torch.save(state_dict) wrote",
     )
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--flops", metavar="F", help="part of the FLOPs that stays (default: 0.5)")
-    target.add_argument("--params", metavar="P", help="part of the parameters that stays")
+    target.add_argument("--flops", metavar="F", help="fraction of the FLOPs to keep (default: 0.5)")
+    target.add_argument("--params", metavar="P", help="fraction of the parameters to keep")
     target.add_argument(
         "--latency",
         metavar="L",
-        help="part of the time of a forward pass that stays, measured here (see --batch, --channels-last)",
+        help="fraction of the forward pass's time to keep, measured here (see --batch, --channels-last)",
     )
-    target.add_argument("--size-mb", metavar="MB", help="most megabytes of parameters and buffers")
-    target.add_argument("--sparsity", metavar="S", help="part of the channels that goes")
+    target.add_argument(
+        "--size-mb", metavar="MB", help="maximum size of parameters and buffers, in megabytes"
+    )
+    target.add_argument("--sparsity", metavar="S", help="fraction of the channels to remove")
     parser.add_argument(
         "--rule",
         choices=("auto", "bn", "uniform"),
         default="auto",
-        help="how many channels each layer loses: bn, by the gammas of BatchNorm; uniform, the same part "
-        "everywhere; auto (default), bn where gammas tell channels apart",
+        help="how many channels each layer loses: bn, by the gammas of BatchNorm; uniform, the same "
+        "fraction everywhere; auto (default), bn where gammas differ",
     )
     parser.add_argument(
         "--scope",
         choices=("internal", "all"),
         default="internal",
-        help="internal (default): channels that meet in no addition; all: those of residual streams too",
+        help="internal (default): channels that are in no addition; all: also those of residual streams",
     )
     parser.add_argument(
         "--layers",
         choices=("conv", "linear", "all"),
         default="conv",
-        help="whose channels may go: convolutions (default), Linear layers, or both",
+        help="which layers to prune: convolutions (default), Linear layers, or both",
     )
     parser.add_argument(
         "--round-to", type=_positive, default=1, metavar="N", help="keep multiples of N channels (default: 1)"
@@ -101,17 +103,21 @@ def add(
         action="append",
         default=[],
         metavar="N|LAYER=N",
-        help="channels that every layer keeps, or that of this name or pattern (default: 1); may be repeated",
+        help="minimum of channels, of all layers or of a name or pattern (default: 1); may be repeated",
     )
     parser.add_argument(
         "--ignore",
         action="append",
         default=[],
         metavar="LAYER",
-        help="a layer that is not pruned: its name, that of a module around it or a pattern; may be repeated",
+        help="layers not to prune: a name, the name of a module around them, or a pattern; may be repeated",
     )
     parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="for ties, and the weights of an untrained network"
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="seed of ties, and of the weights of an untrained network",
     )
     parser.add_argument(
         "--ties", choices=("random", "norm"), default="random", help="how ties between filters are broken"
@@ -121,14 +127,12 @@ def add(
         "--input-size",
         type=_size,
         metavar="C,H,W",
-        help="one input, without the batch (default: by the model's name, or 3,224,224)",
+        help="shape of one input, without the batch (default: by the model's name, or 3,224,224)",
     )
     parser.add_argument(
-        "--batch", type=_positive, default=1, metavar="N", help="inputs at once, for --latency (default: 1)"
+        "--batch", type=_positive, default=1, metavar="N", help="batch size of --latency (default: 1)"
     )
-    parser.add_argument(
-        "--channels-last", action="store_true", help="time the network in this memory format, for --latency"
-    )
+    parser.add_argument("--channels-last", action="store_true", help="memory format of --latency")
     parser.set_defaults(run=run)
 
 

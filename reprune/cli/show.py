@@ -17,7 +17,10 @@ def add(
 ) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
-        "show", parents=[common], help="what a pruned network's file holds", description=__doc__
+        "show",
+        parents=[common],
+        help="show what a pruned network's file holds",
+        description="Show what a pruned network's file holds.",
     )
     parser.add_argument(
         "file", metavar="FILE", type=Path, help="a file written by `reprune prune` or `reprune.save`"
