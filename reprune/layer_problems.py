@@ -43,7 +43,7 @@ class Chosen(NamedTuple):
     """[keep] positions in the group, ascending."""
     covered: int
     clusters: int
-    """Over all input channels; 0 and 0 where nothing was clustered."""
+    """Covered clusters and all clusters, over all input channels; both 0 where nothing was clustered."""
 
     @property
     def coverage(self) -> float | None:
@@ -52,7 +52,7 @@ class Chosen(NamedTuple):
 
 
 BATCH_BYTES = 2**24
-"""Copied kernels of layers that are selected together on the host."""
+"""Maximum bytes of copied kernels of layers that are selected together on the host."""
 
 
 def select_groups(

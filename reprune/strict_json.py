@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 SPACE = re.compile(r"[ \t\n\r]*")
 STRING = re.compile(r'(?:[^"\\\x00-\x1f]+|\\["\\/bfnrt]|(\\u[dD][89abAB][0-9a-fA-F]{2})|\\u[0-9a-fA-F]{4})*')
-"""What a string is made of; its group is the first half of a pair of escapes."""
+"""The pieces of a string; the group is the first half of a surrogate pair."""
 ESCAPES = len(r"\ud83d\ude00")  # the longest that stands for one character
 
 
@@ -103,7 +103,7 @@ class Pieces:
 
     def _take(self, sign: str) -> None:
         if self.next() != sign:
-            raise ValueError(f"expected {sign}, got {self.next() or 'the end'}")
+            raise ValueError(f"expected {sign}; got {self.next() or 'the end'}")
         self._at += 1
 
     def _more(self) -> bool:

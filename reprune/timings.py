@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 KNOWN = 0.05
-"""A median is to be trusted when it is known this well, as a share of itself (95 %)."""
+"""Relative error (95 %) up to which a median is to be trusted."""
 UNTRUSTED = "not to be trusted"
 
 

@@ -236,9 +236,9 @@ class Member:
     """A group in a scope."""
 
     root: nn.Module
-    """Its first layer."""
+    """The first layer of the group."""
     group: Group
     size: int
-    """Positions that stay or leave: channels, or those of each channel group."""
+    """Number of positions: channels, or those of each channel group."""
     ratio: float
-    """What part of the scope leaves."""
+    """Fraction of the scope to remove."""

@@ -26,13 +26,13 @@ class Row:
     problems_per_s: float
     kernels_per_s: float
     times: float
-    """How many times as long as the C++ core on one thread, by the same clock."""
+    """Time divided by that of the C++ core on one thread, by the same clock."""
     part: str
-    """Which part of the case was run, where it was scaled up from that; "" for all."""
+    """The part of the case that was run, if the time was scaled up from it; "" for all."""
     checked: str
     """How much of the answer was compared with an independent one before it was timed."""
     off: float
-    """How far the time may be off, as a share of it."""
+    """Relative error that the time may have."""
 
     @property
     def trusted(self) -> bool:
@@ -44,7 +44,7 @@ class Report:
     """Everything that a page or a table shows."""
 
     facts: dict[str, str]
-    """Machine, versions, backends."""
+    """Machine, versions and backends."""
     rows: list[Row]
     notes: list[str]
     settings: dict[str, Any]

@@ -32,11 +32,11 @@ class Settings:
     groups: Sequence[str] = GROUPS
     methods: Sequence[str] = ("ward",)
     seconds: float = 20.0
-    """About what all takes; where the checks and three rounds of a case take longer, it becomes more."""
+    """Approximate total time; it grows where the checks and three rounds of a case take longer."""
     quick: bool = False
-    """Tiny shapes: a rehearsal, not a result."""
+    """Whether shapes are tiny, for a trial run."""
     device: str = "cpu"
-    """"cuda": the GPU takes part, in ward, selection and coverage."""
+    """"cuda" measures the GPU too, in Ward linkage, selection and coverage."""
 
     def __post_init__(self) -> None:
         for what, given, known in (

@@ -29,7 +29,7 @@ class Seconds:
     """Wall-clock and processor time of one call."""
 
     cpu: float
-    """Of all threads of this process."""
+    """Processor time of all threads of this process."""
     wall: float
 
     def __mul__(self, factor: float) -> "Seconds":
@@ -41,7 +41,7 @@ class Seconds:
 
 NONE = Seconds(0.0, 0.0)
 Turn = Callable[[], Mapping[str, Seconds]]
-"""Runs something once and says, by contestant, how long a full answer takes by that."""
+"""Runs something once and returns the time of a full answer, by implementation."""
 
 
 def clocked(call: Callable[[], object]) -> Seconds:
@@ -59,7 +59,7 @@ class Timing:
     wall: float
     runs: int
     off: Seconds = field(default=NONE, compare=False)
-    """How far either may be off, as a share of it."""
+    """Relative error that either median may have."""
 
 
 def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:

@@ -12,9 +12,9 @@ from ..aliases import Floats
 from ..arguments import is_tensor
 
 MOST = 2**30
-"""Points, filters or channels, at most: they and what they merge to are numbered in 32 bits."""
+"""Maximum number of points, filters or channels: they and their merges are numbered in 32 bits."""
 MOST_IN_SPACE = 2**24
-"""The same for Ward's linkage of several coordinates, which numbers points in digits of a float32."""
+"""The same for Ward's linkage in several dimensions, which numbers points in the digits of a float32."""
 
 
 def shape_of(x: object) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ class Selection:
     """
 
     keep: Any
-    """int64 [keep]: the filters that stay, ascending."""
+    """int64 [keep]: the filters to keep, ascending."""
     order: Any
     """int64 [keep]: the same in the order they were picked."""
     gains: Any
@@ -54,7 +54,7 @@ class LayerProblem:
     """
 
     name: str
-    """Goes into the hash that breaks ties."""
+    """Part of the hash that breaks ties."""
     tables: tuple[Any, ...]
     """Each [I, O, d], float32 or float64, finite, any strides: I clustering problems of O points; O is
     common. Arrays of numpy, or tensors for the backend "triton"."""

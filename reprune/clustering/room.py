@@ -9,10 +9,10 @@ from pathlib import Path
 
 ROOT = Path("/")
 _UNCHECKED = 2**26
-"""Bytes that are taken without asking: to ask takes longer than the work."""
+"""Bytes that are allocated without a check, which would take longer than the work."""
 
 _NONE = 2**60
-"""What version 1 of control groups calls no limit is larger."""
+"""Version 1 of control groups reports "no limit" as a number above this."""
 
 
 def threads_within(needs: Sequence[int], what: str, instead: str) -> int:

@@ -13,7 +13,7 @@ from ..timings import KNOWN, off_by
 WARM_UP = 5
 FEWEST = 5
 SECONDS = 20.0
-"""No more runs than fit in here, but the fewest."""
+"""Time for the runs, unless the minimum number of runs takes longer."""
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import torch
 from ..aliases import Progress
 
 LIMIT = 300.0
-"""Seconds that all may take; then it ends with an error."""
+"""Seconds after which the demo ends with an error."""
 PLANNED = 0.5
-"""Part of these in which the steps of both trainings should fit."""
+"""Fraction of :data:`LIMIT` in which the steps of both trainings should fit."""
 STEPS, ENOUGH = 3, 5.0
-"""Timed steps, after one that is not; none more after so many seconds."""
+"""Number of timed steps, after an untimed one, and the seconds after which no more are timed."""
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ def check_alike(
         for k, (one, other) in enumerate(zip(old, new, strict=True)):
             if one != other:
                 raise ValueError(
-                    f"optimizer: in its group {number} parameter {k} is {one or 'of no name'}, in the one "
-                    f"given {other or 'of no name'}; build it with the same order"
+                    f"optimizer: in its group {number} parameter {k} is {one or 'unnamed'}, in the one "
+                    f"given {other or 'unnamed'}; build it with the same order"
                 )
     for name, kind in then["others"].items():
         if kind != now["others"][name]:
@@ -77,7 +77,7 @@ def check_tensors(
     mine, theirs = plain_state(model), content["model"]
     if mine.keys() != theirs.keys():
         name = min(mine.keys() ^ theirs.keys())
-        raise ValueError(f"model: it {'has' if name in theirs else 'lacks'} {name}, other than this one")
+        raise ValueError(f"model: it {'has' if name in theirs else 'lacks'} {name}, unlike this one")
     for name, old in mine.items():
         if not isinstance(old, Tensor):
             continue

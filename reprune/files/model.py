@@ -25,9 +25,9 @@ from .contents import contents
 from .tensor_file import TensorFile
 
 KEY = "reprune"
-"""Where the head stands in the metadata."""
+"""Key of the head in the metadata."""
 FORMAT = 1
-"""Version of the file's form."""
+"""Version of the file format."""
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:

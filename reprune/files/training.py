@@ -21,9 +21,9 @@ from .tensor_file import TensorFile
 from .undo import all_or_nothing
 
 KEY = "reprune_training"
-"""Where the head stands in the metadata."""
+"""Key of the head in the metadata."""
 FORMAT = 1
-"""Version of the file's form."""
+"""Version of the file format."""
 
 
 def save_training(

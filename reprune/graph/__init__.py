@@ -44,7 +44,7 @@ class ChannelGraph:
     traced: TracedModel
     groups: tuple[ChannelGroup, ...]
     skipped: dict[str, str]
-    """{layer: why all its channels stay}."""
+    """{layer: why it cannot be pruned}."""
     channels: dict[str, Any]
     """{layer: [O] the atom of each output channel}."""
 

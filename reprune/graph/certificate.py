@@ -32,9 +32,9 @@ class Fault:
 
     reason: str
     atoms: frozenset[int] = frozenset()
-    """Those that were at hand there."""
+    """Atoms in use where the runs differ."""
     place: int | None = None
-    """The stretch of steps, if it is known."""
+    """Index of the stretch of steps, if it is known."""
 
 
 @dataclass(frozen=True)

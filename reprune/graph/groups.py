@@ -41,11 +41,11 @@ class ChannelGroup:
     """The first producing layer."""
     producers: tuple[Producer, ...]
     atoms: Ints
-    """[A] those that may leave, in the order of the first producer's channels."""
+    """[A] the removable atoms, in the order of the first producer's channels."""
     gammas: tuple[tuple[str, Ints, Ints], ...]
-    """The BatchNorm weights behind it: (parameter, positions, which atom of the group each is)."""
+    """The weights of the BatchNorms behind it: (parameter, positions, atom of the group at each position)."""
     added: bool
-    """Channels of two layers meet in an addition in it."""
+    """Whether channels of two layers meet in an addition in it."""
 
 
 LAYERS = ("conv", "linear", "all")

@@ -14,7 +14,7 @@ import numpy as np
 from ..aliases import Ints
 
 LABEL = np.int32
-"""What labels and atoms are stored as; a model has several hundred thousand of them."""
+"""The dtype of labels and atoms; a model has several hundred thousand of them."""
 
 FIXED = -1
 """Label of a position that always exists: the zeros of a padding, a channel of the input image."""
@@ -66,7 +66,7 @@ class Atoms:
     atom_of: Ints
     """[labels] the atom of each label."""
     pinned: dict[int, str]
-    """Atoms that must live, with the first reason."""
+    """{atom that must be kept: the first reason}."""
     added: set[int]
     """Atoms in which channels of two layers meet in an addition."""
 
@@ -87,7 +87,7 @@ def solve(constraints: Constraints, count: int) -> Atoms:
 
 
 TOGETHER = 2**16
-"""Pairs of nodes that are looked at together, in :func:`components`: enough for numpy, little memory."""
+"""Pairs of nodes that :func:`components` processes at once: enough for numpy, little memory."""
 
 
 def components(edges: Sequence[tuple[Ints, Ints]], count: int) -> Ints:

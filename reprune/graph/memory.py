@@ -17,7 +17,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.made: dict[int, StorageWeakRef] = {}
-        """Those that operations made. The references keep their numbers from being used again."""
+        """Storages that operations allocated. The references keep their ids from being used again."""
         self._content: dict[int, State] = {}
         self._read: set[int] = set()
 

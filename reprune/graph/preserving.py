@@ -23,7 +23,7 @@ from ..modules.held import held_by, tensors_in
 from .state import Call, storage_of
 
 MOST_HELD = 10_000
-"""Of what hooks hold, this many objects are put back."""
+"""Maximum number of objects held by hooks that are restored."""
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ class Propagation:
         """Guesses that rules made, in order; a sliced model must repeat those of the full one."""
         self._given = iter(guesses)
         self.convolutions: dict[int, Convolution] = {}
-        """By the first label of the kernels' output dimension."""
+        """{first label of the kernels' output dimension: convolution}."""
         self._states: Any = WeakTensorKeyDictionary()
         self._bases: Any = WeakTensorKeyDictionary()
         self._viewed: Any = WeakTensorKeyDictionary()

@@ -18,7 +18,8 @@ from .rules_pointwise import pointwise
 from .state import FREE, Call
 
 Rule = Callable[[Propagation, Call, bool], "list[Ints] | None"]
-"""Sets the states of the outputs; returns the dimensions that the call's FLOPs are proportional to."""
+"""A function that sets the states of a call's outputs. It returns the dimensions that the FLOPs scale
+with."""
 
 FACTORIES = frozenset(
     (
@@ -108,7 +109,7 @@ RULES: dict[str, Rule] = {
 
 
 CUSTOM: dict[str, Rule] = {}
-"""Rules that users registered; these come first."""
+"""Rules that users registered; these take precedence."""
 
 
 def has_rule(call: Call) -> bool:

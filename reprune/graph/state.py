@@ -21,7 +21,7 @@ class Free(enum.Enum):
 
 FREE = Free.FREE
 Dim = Ints | Free | None
-"""The labels along one dimension; FREE; or None, where every position is fixed."""
+"""The labels along one dimension; FREE; or None if every position is fixed."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class State:
 
     dims: tuple[Dim, ...]
     is_activation: bool
-    """It depends on the model's input: an activation, not a weight."""
+    """Whether it depends on the model's input: an activation, not a weight."""
 
     def labels(self, dim: int) -> Ints | None:
         """Return the labels along `dim`, or None if it has none."""

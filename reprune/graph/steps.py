@@ -13,7 +13,7 @@ from ..aliases import Ints
 Edge = tuple[Ints, Ints]
 
 CALLS = "its calls depend on the number of channels: "
-"""Begins the reason where calls differ."""
+"""Prefix of the reason where calls differ."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Step:
 
     operation: str
     what: tuple[Any, ...] | None
-    """The operation and its scalars, which must stay the same when channels leave; None for a call that only
-    moves values."""
+    """The operation and its scalars, which must not change when channels are removed; None if it only moves
+    values."""
     reads: tuple[str, ...]
     """The model's own tensors among its arguments."""
     touched: list[Ints]
     """The labels of its arguments."""
     flowing: list[Ints]
-    """Those of activations among them."""
+    """The labels of the activations among its arguments."""
     edges: list[Edge]
-    """What united in it."""
+    """The positions that it united."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Parting:
     stretch: int
     reason: str
     labels: list[Ints]
-    """Those of the activations there."""
+    """The labels of the activations at that point."""
 
 
 def stretches(steps: Sequence[Step]) -> list[list[Step]]:

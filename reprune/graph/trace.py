@@ -67,7 +67,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.preserved = preserved
         self.without_values = None if device is None else WithoutValues(device, preserved)
         self.steps: list[Step] = []
-        """What ran: a sliced model must run the same."""
+        """The steps of the run; a sliced model must repeat them."""
         self.costs: list[tuple[int, list[Ints]]] = []
         """FLOPs of each counted operation, and the dimensions that they are proportional to."""
         self.data_dependent = False
@@ -75,7 +75,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.reached: Any = None
         """The operation that ran last."""
         self.at: list[State] = []
-        """What is known of the tensors of the last call on activations; of its outputs too, once it ran."""
+        """States of the tensors of the last call on activations, including its outputs once it has run."""
         self.memory = Memory()
         self._rules: dict[Any, Rule] = {}
         self._own = {id(x): name for name, x in tensors.items()}
@@ -247,9 +247,9 @@ class Ran:
     """How a run ended."""
 
     twice: bool
-    """There were two passes in evaluation mode."""
+    """Whether there were two passes in evaluation mode."""
     problem: str | None = None
-    """Why the pass in training mode could not be made."""
+    """Why the pass in training mode failed."""
 
 
 def _where(trace: Trace) -> str:

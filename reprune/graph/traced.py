@@ -34,20 +34,20 @@ class TracedModel:
     labels: Mapping[Key, Ints]
     """The index map: {(tensor, dim): the label of each position}."""
     norms: Mapping[str, Ints]
-    """{norm without tensors: the labels of the channels that it is given}."""
+    """{norm without tensors: the labels of its input channels}."""
     atoms: Atoms
     flops: Cost
     params: Cost
     guesses: list[int]
     steps: list[Step]
-    """What ran."""
+    """The steps of the run."""
     data_dependent: bool
     twice: bool
-    """A pass changes the next one, so that there were two in evaluation mode."""
+    """Whether a pass changes the next one, so that two were made in evaluation mode."""
     training_problem: str | None
     """Why the model could not be traced in training mode too."""
     shapes: bool = False
-    """The model was traced on the device "meta", without values."""
+    """Whether the model was traced on the device "meta", without values."""
 
     def slices(self, kept: npt.NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
         """Return {tensor: {dim: kept positions}} of the dimensions that shrink to `kept` [atoms]."""
@@ -79,8 +79,7 @@ class TracedModel:
 
 
 LARGE_BYTES = 2**25
-"""Of tensors and example inputs: from here on a pass without values costs less time and memory than one with
-them."""
+"""Size of tensors and example inputs above which a pass without values is cheaper than one with them."""
 
 
 def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..aliases import Progress
 
 PASSES = 4
-"""Of a model that needs no second certificate: the trace and the certificate, in evaluation and training."""
+"""Passes of a model that needs one certificate: trace and certificate, in evaluation and training mode."""
 
 
 class Watch:

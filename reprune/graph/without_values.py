@@ -14,7 +14,7 @@ from .preserving import Preserved, written_by
 from .state import Call, storage_of
 
 _FILLED = {"zeros": 0, "ones": 1, "full": None, "empty": None}
-"""Names of operations that make a constant tensor, with `new_` before or `_like` behind too."""
+"""Names of operations that make a constant tensor, also with the prefix `new_` or the suffix `_like`."""
 
 
 class NeedsValuesError(Exception):

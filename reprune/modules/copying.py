@@ -45,7 +45,7 @@ class _Copies:
         self._memo: dict[Any, Any] = memo
         self._share = share
         self._alive: list[Any] = []
-        """What the ids of the memo belong to."""
+        """The objects whose ids the memo holds."""
 
     def copied_model(self, model: nn.Module) -> nn.Module:
         """Copy `model` so that its modules refer to each other as before, weak references too."""

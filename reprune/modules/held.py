@@ -24,10 +24,10 @@ from torch import Tensor, nn
 ATOMS = frozenset(
     (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device, torch.Size)
 )
-"""Types that hold nothing."""
+"""Types that hold no other objects."""
 
 _NOT_ITS_OWN = (type, ModuleType, CodeType, nn.Module)
-"""What an object refers to and does not own: classes, and the network itself."""
+"""What an object refers to but does not own: classes, and the network itself."""
 
 _SUSPENDED = {GeneratorType: "gi_frame", CoroutineType: "cr_frame", AsyncGeneratorType: "ag_frame"}
 

@@ -26,7 +26,7 @@ def check_apart(tensors: Mapping[str, Tensor], names: Collection[str], what: str
                 if {name, other} & set(names) and bool((mine & theirs).any()):
                     raise ValueError(
                         f"model: {other} and {name} share memory without being one tensor, and {what} would "
-                        "part them; register one tensor under both names, or give each its own (.clone())"
+                        "separate them; register one tensor under both names, or give each its own (.clone())"
                     )
             taken[name] = mine
 

@@ -18,7 +18,7 @@ from .sizes import set_widths, sync_layer_sizes
 from .wrappers import named_modules, named_parameters, plain_names
 
 Slices = Mapping[str, Mapping[int, Ints]]
-"""{parameter or buffer: {dimension: sorted kept positions}}; what is not named stays whole."""
+"""{parameter or buffer: {dimension: sorted kept positions}}; everything else is not sliced."""
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

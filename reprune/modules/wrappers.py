@@ -20,10 +20,10 @@ WRAPPERS = {
     "ModelEmaV2": "module",  # timm
     "ModelEmaV3": "module",
 }
-"""{class: where it holds what it wraps}; subclasses and namesakes of other packages do alike."""
+"""{class: attribute that holds the wrapped module}; subclasses and namesakes of other packages count too."""
 
 AVERAGES = {"AveragedModel", "ModelEmaV2", "ModelEmaV3"}
-"""Those whose module is not the one that was given, but a copy with averaged values."""
+"""Wrappers whose module is a copy with averaged values, not the module that was given."""
 
 
 def inside(module: nn.Module) -> str | None:
@@ -53,7 +53,7 @@ def changeable(model: nn.Module) -> nn.Module:
     inner, around = unwrap(model)
     if "DistributedDataParallel" in around:
         raise ValueError(
-            "model: expected one that is not yet in DistributedDataParallel, which would go on with the "
+            "model: expected one that is not yet in DistributedDataParallel, which would keep the "
             "parameters that it was made for; change the module inside (model.module) and wrap it again"
         )
     return inner

@@ -53,8 +53,8 @@ def check_references(keeper: Keeper, parameters: Parameters) -> None:
             raise ValueError(
                 "optimizer: expected one that keeps parameters in its param_groups only; got "
                 f"{found.path}, which {f'refers to {name}' if name else 'has the size of all of them'}: it "
-                "would go on with parameters that are not in the model any more.  Prune first and make the "
-                "optimizer afterwards, or use another"
+                "would continue to update parameters that are no longer in the model. Prune first and make "
+                "the optimizer afterwards, or use another"
             )
 
 

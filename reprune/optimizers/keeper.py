@@ -16,7 +16,7 @@ Parameters = Mapping[str, Tensor]
 States = MutableMapping[Tensor, Any]
 """{parameter: {kind: value}}, as `optimizer.state`."""
 Carried = list[tuple[States, dict[Tensor, Any]]]
-"""[(states of an optimizer, {parameter: what it is to have there})]."""
+"""[(states of an optimizer, {parameter: its new state there})]."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Entry:
     """A state that has one number for each of a parameter's."""
 
     name: str
-    """The parameter."""
+    """Name of the parameter."""
     kind: str
     value: Tensor
     states: States
-    """Where it is kept."""
+    """The dictionary that holds it."""
 
     @property
     def key(self) -> str:
@@ -47,7 +47,7 @@ class Keeper:
             raise TypeError(f"optimizer: expected a torch.optim.Optimizer; got {type(optimizer).__name__}")
         found = list(walk(optimizer, type(optimizer).__name__))
         self.tensors: list[Found] = [f for f in found if isinstance(f.value, Tensor)]
-        """All that is kept but the parameters in the groups."""
+        """All tensors that are kept, except for the parameters in the groups."""
         self.parts = [f.value for f in found if not isinstance(f.value, Tensor)]
         """The optimizers, the outermost first."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 DEPTH = 8
-"""How many steps from the start a reference is looked for."""
+"""Maximum number of steps from the start to a reference."""
 _ENDS = (str, bytes, int, float, complex, type, ModuleType, nn.Module, np.ndarray, torch.Generator)
 
 
@@ -24,7 +24,7 @@ class Found:
     path: str
     value: Any
     in_state: bool
-    """It is part of an optimizer's state."""
+    """Whether it is part of an optimizer's state."""
 
 
 def is_optimizer(value: Any) -> bool:

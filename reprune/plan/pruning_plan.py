@@ -25,7 +25,7 @@ class PruningPlan:
     """
 
     keep: Mapping[str, Ints]
-    """{convolution: sorted kept output channels} for every convolution that a decision was made about."""
+    """{convolution: sorted kept output channels} for every convolution that was decided about."""
     channels: Mapping[str, int]
     """{convolution: number of output channels before}, in the order in which the model runs them."""
     skipped: Mapping[str, str]
@@ -39,12 +39,11 @@ class PruningPlan:
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     """{parameter or buffer that is sliced: its shape before}."""
     widths: Mapping[str, int] = field(default_factory=dict, repr=False)
-    """{norm that neither learns nor counts: the channels that it is given}: such have no tensors to tell
-    by."""
+    """{norm without tensors: number of its input channels}, which no tensor tells."""
     coverage: Mapping[str, float] = field(default_factory=dict, repr=False)
-    """{convolution: share of its kernel clusters that the kept filters cover}."""
+    """{convolution: fraction of its kernel clusters that the kept filters cover}."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """The target and the choices that it was made with."""
+    """The target and the other settings."""
     notes: tuple[str, ...] = ()
     """What the user should know, such as a pass in training mode that could not be traced."""
 

@@ -25,10 +25,10 @@ class GroupDecision:
     kept: Ints
     """Atoms that were selected."""
     regrown: Ints
-    """Atoms that come back."""
+    """Atoms that are regrown."""
     covered: int
     clusters: int
-    """Over all input channels; 0 and 0 if the group kept what it had."""
+    """Over all input channels; both 0 if the group kept all it had."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class FullWeights:
     """The full-size values on which decisions are based."""
 
     tensors: Mapping[str, Tensor]
-    """Full-size parameters; what is not there has its most recent values."""
+    """Full-size parameters; absent channels have their most recent values."""
     kernel: Callable[[Producer], Tensor]
     """[O, I, ...] full-size kernels of a convolution."""
     inputs: Mapping[str, Ints]
-    """{convolution: [I] the atom of each input channel; -1: always there}."""
+    """{convolution: [I] the atom of each input channel; -1: always present}."""
 
 
 def decide(

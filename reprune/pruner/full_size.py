@@ -37,10 +37,10 @@ class FullSize:
         plain = plain_names(live.model)
         here = {plain(name) for name in saved}
         self._unsaved = {name: tensors[name].detach().clone() for name in live.layout() if name not in here}
-        """What can be cut and is in no state: buffers that are not persistent."""
+        """Sliceable tensors that are in no state: buffers that are not persistent."""
         self._spared = live.structure.spared(live.model)
         self.grow = False
-        """A module that loads becomes whole: its optimizer, which loads too, does so."""
+        """Whether a module that loads becomes full-size; its optimizer, which loads too, does then."""
 
     def attach(self, module: nn.Module) -> None:
         """Install the hooks on `module` in place of any other `FullSize`."""

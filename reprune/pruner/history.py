@@ -20,7 +20,7 @@ class Event:
     regrown: Mapping[str, int]
     """{layer: channels regrown}."""
     clusters: Mapping[str, int]
-    """{layer: clusters of kernels, over all input channels}; no entry where a layer kept all it had."""
+    """{layer: clusters of kernels over all input channels}; layers that kept all they had are left out."""
     coverage: float
     """Covered clusters / all clusters, over all layers; 1 where nothing was clustered."""
     flops: float
@@ -32,7 +32,7 @@ class Event:
 
 
 LAYERS = ("kept", "regrown", "clusters")
-"""The fields with a number for each layer; the others are one number."""
+"""The fields with one number per layer; the others are single numbers."""
 
 
 class History:

@@ -48,12 +48,12 @@ class Live:
         self.tracked, self.structure = tracked, structure
         self.settings, self.schedule = settings, schedule
         self.asked, self.mode = asked, mode
-        """The mode that the user named, and that of now: a mask ends in tensors that are smaller."""
+        """The mode that the user named, and the current one: mask mode ends with smaller tensors."""
         self.first = first
-        """The plan that the model was made by before, if it was."""
+        """The plan that had made the model before, or None."""
         self.compiled = compiled
         self.alive: AtomMask = self.graph.everything()
-        """[atoms] which are there."""
+        """[atoms] which are present."""
         self.coverage = {group.name: 1.0 for group in self.graph.groups}
         self.store = Store()
         self.hold: Callable[[], None] = _nothing
@@ -65,7 +65,7 @@ class Live:
         self.check()
         layout = self.layout()
         self.odd = {key: said for key, said in not_finite(tracked).items() if key[1] not in layout}
-        """What was not finite from the start, and is never cut."""
+        """Tensors that were not finite at the start and are never sliced."""
         self.follow_optimizer()
 
     @property

@@ -20,9 +20,9 @@ class Mode(Protocol):
     """A way to enforce a layout."""
 
     small: bool
-    """Tensors have the size of the channels that are there."""
+    """Whether tensors have the size of the present channels."""
     every: bool
-    """Every state of the optimizer has to be one that can be cut."""
+    """Whether every state of the optimizer has to be sliceable."""
 
     @classmethod
     def of(cls, structure: Structure, model: nn.Module) -> Mode:

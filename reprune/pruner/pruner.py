@@ -154,7 +154,7 @@ class Pruner:
         self.live = Live(
             tracked, structure, settings, schedule, mode, way, plan_of(inner), CompiledCode(model)
         )
-        """What is pruned, as it stands: for the modules of reprune alone."""
+        """The training that is being pruned; internal to reprune."""
 
     @property
     def model(self) -> nn.Module:

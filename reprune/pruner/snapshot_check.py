@@ -16,7 +16,7 @@ from .history import History
 from .live import Live
 
 FORMAT = 1
-"""Version of the state's form."""
+"""Version of the state's format."""
 KEYS = ("model", "mode", "settings", "copies", "epoch", "finished", "alive", "coverage", "history", "store")
 
 

@@ -11,9 +11,9 @@ from ..aliases import Ints
 from ..modules.slicing import slice_tensor
 
 Positions = Mapping[int, Ints]
-"""{dimension: sorted positions} of one tensor; what is not named is whole."""
+"""{dimension: sorted positions} of one tensor; other dimensions are complete."""
 Layout = Mapping[str, Positions]
-"""{tensor: {dimension: positions that are there}}."""
+"""{tensor: {dimension: positions that are present}}."""
 
 
 class Store:

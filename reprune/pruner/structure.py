@@ -93,7 +93,7 @@ class Structure:
             reason = "its channel dependencies differ" if failure is None else failure.reason
             raise ValueError(
                 "model: with the channels that the last event keeps it would not be the network that was "
-                f"traced at the start: {reason}; nothing was changed, and the training can go on as it is"
+                f"traced at the start: {reason}; nothing was changed, and the training can continue as it is"
             )
 
     def source(self, model: nn.Module, full: Mapping[str, Tensor]) -> FullWeights:

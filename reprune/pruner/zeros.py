@@ -58,7 +58,7 @@ def spared_dims(model: nn.Module, atoms_along: AtomsAlong) -> dict[str, set[int]
 
 
 Side = dict[tuple[str, int], Ints]
-"""{(tensor, dimension): atoms}, all of the same atoms."""
+"""{(tensor, dimension): atoms} with the same atoms everywhere."""
 
 
 def _sides(atoms_along: AtomsAlong) -> list[Side]:

@@ -17,13 +17,13 @@ from ..timings import KNOWN, UNTRUSTED, off, off_by
 
 WARM_UP = 1
 FEWEST, MOST = 5, 50
-"""Runs of each network."""
+"""Minimum and maximum number of runs of each network."""
 SURE = 0.01
-"""Enough runs when the median is known this well (95 %)."""
+"""Relative error of the median (95 %) at which no more runs are made."""
 SECONDS = 15.0
-"""No more runs than fit in here, but the fewest."""
+"""Time for the runs, unless the minimum number of runs takes longer."""
 PATIENCE = 60.0
-"""The fewest must fit in here."""
+"""Time in which the minimum number of runs has to fit."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from .latency import within_latency
 from .settings import Settings
 
 TIED = 0.01
-"""Of all channels: so many equal BatchNorm scales are worth a note."""
+"""Fraction of all channels with equal BatchNorm scales that is worth a note."""
 BOUNDS = "with these layers, scope, ignore, min_keep and round_to the smallest network"
 
 

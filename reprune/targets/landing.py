@@ -11,9 +11,9 @@ from .settings import Settings
 from .target import Target
 
 FAR = 0.05
-"""Of the channels, or of the full network's cost: a difference worth a note."""
+"""Difference worth a note, as a fraction of the channels or of the full network's cost."""
 EMPTIED = 0.1
-"""Of a layer's channels: a layer that keeps fewer, as few as it may, is worth a note."""
+"""A layer that keeps a smaller fraction of its channels, and as few as allowed, is worth a note."""
 
 
 def landing_notes(graph: ChannelGraph, settings: Settings, kept: AtomMask) -> list[str]:

@@ -15,13 +15,13 @@ from .budget import Budget
 from .clock import Ratio, compare
 
 NEAR = 0.02
-"""A network is taken at once when its time is this close to the target, of which it is a share."""
+"""Relative difference from the target at which a network is accepted at once."""
 LANDED = 0.05
-"""What is near enough in the end; a network further below the target comes with a note that says so."""
+"""Relative difference accepted in the end; a network further below the target gets a note."""
 MOST = 16
-"""Networks that are timed."""
+"""Maximum number of networks that are timed."""
 SECONDS = 120.0
-"""No other network is timed after this."""
+"""Time after which no other network is timed."""
 
 
 def within_latency(
@@ -71,9 +71,9 @@ class Bracket:
 
     target: float
     bottom: float
-    """The share of the smallest network."""
+    """The fraction of FLOPs of the smallest network."""
     slow: tuple[float, float] = (1.0, 1.0)
-    """(share of FLOPs, time)."""
+    """(fraction of FLOPs, time)."""
     fast: tuple[float, float] | None = None
 
     def next(self) -> float | None:

@@ -9,7 +9,7 @@ from typing import Any
 from ..arguments import integer, number, shown, strings
 
 Target = tuple[str, Any]
-"""(what, how much): ("flops", 0.5)."""
+"""(name, value), such as ("flops", 0.5)."""
 
 
 def target_of(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..problem import LayerProblem, Selection
 
 Report = Callable[[int], None]
-"""`report(done)`: so many layers."""
+"""`report(done)`, called with the number of layers done."""
 
 
 class Backend(Protocol):
