@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 MOST_FILTERS = 4096
-"""Filters of a layer, at most; the backend "cpp" has no such limit."""
+"""Maximum number of filters of a layer; the backend "cpp" has no such limit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class CoverProblem:
     labels: Tensor
     """int32 [I, O], contiguous: the cluster of kernel (i, j), from 0 to `clusters` - 1."""
     clusters: int
-    """In no channel more than this; at most O."""
+    """Upper bound on the clusters of any channel; at most O."""
     keep: int
     """1 <= keep <= O <= :data:`MOST_FILTERS`."""
     key: int

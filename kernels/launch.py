@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 SCRATCH = 256 << 20
-"""Bytes of state of the problems of one launch, at most, unless a single problem needs more."""
+"""Maximum bytes of state in one launch, unless a single problem needs more."""
 
 HALF_RATE = {(8, 0), (9, 0), (10, 0)}
 """Compute capabilities that add float64 at half the rate of float32."""

@@ -22,11 +22,11 @@ class LayerClusters:
     """Clusters of one layer, its tables one after the other."""
 
     labels: Tensor
-    """int32 [sum of I, O], contiguous: from 0, by first appearance."""
+    """int32 [sum of I, O], contiguous: clusters numbered from 0 by first appearance."""
     clusters: Tensor
-    """int32 [sum of I]: how many."""
+    """int32 [sum of I]: the number of clusters."""
     heights: Tensor
-    """float64 [tables]: the cut of each."""
+    """float64 [tables]: the cut height of each."""
 
 
 def cluster_layers(
