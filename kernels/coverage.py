@@ -1,6 +1,6 @@
 """Cover the clusters of many layers on the GPU that holds their labels: host of csrc/gpu/coverage.cu.
 
-On the CPU the same program runs on a stand-in for blocks of threads; that is for tests, and slow.
+On the CPU the same program runs on a stand-in for blocks of threads, which is slow and for tests only.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ def max_coverage(
 ) -> list[Tensor]:
     """Return the picked filters in order and their gains, int64 [2, keep] for every problem.
 
-    Two launches on the current stream, and no synchronisation. All results are slices of one tensor.
+    It makes two launches on the current stream and does not synchronise. All results are slices of one
+    tensor.
 
     Args:
         core: `reprune._core`.
         problems: on one device.
-        threads, order_seed: on the CPU only: threads of the stand-in, a power of two from 32 on, and in
-            which order they run between two barriers.
+        threads, order_seed: on the CPU only: number of threads of the stand-in, a power of two from 32 on,
+            and the seed of their order between two barriers.
     """
     if not problems:
         return []

@@ -23,9 +23,9 @@ def power_below(x):
 def place_points(problem, reals, n, DOUBLE: tl.constexpr, D: tl.constexpr, C: tl.constexpr):
     """Write points [n, D], centred and scaled by a power of two, to rows 0 .. D-1 of `reals`.
 
-    No square overflows or vanishes in float32 then, whatever the points' size and common offset. `problem`
-    int64: address of the points, and how many numbers lie from one to the next and from one coordinate to the
-    next. Returns the factor, float64, that undoes the power.
+    After that no square overflows or underflows in float32, whatever the points' magnitude and common offset.
+    `problem` int64: address of the points, and how many numbers lie from one to the next and from one
+    coordinate to the next. Returns the factor, float64, that undoes the power.
     """
     source = tl.load(problem).to(tl.pointer_type(tl.float64 if DOUBLE else tl.float32))
     next_point = tl.load(problem + 1)

@@ -35,8 +35,8 @@ def cluster_layers(
     """Cluster layers (tables [I, O, d], keep), 1 <= keep <= O <= 4096; arguments are not checked.
 
     The cut of a table is the largest height at which any of its problems makes its `O - keep`-th merge
-    (REPrune, Eq. 5); minus infinity for `keep == O`, where every kernel is its own cluster. Started on
-    the current stream and not waited for. `precision` as in :func:`reprune.kernels.linkage.link`.
+    (REPrune, Eq. 5); minus infinity for `keep == O`, where every kernel is its own cluster. It runs on the
+    current stream and is not waited for. `precision` as in :func:`reprune.kernels.linkage.link`.
     """
     tables = [table for own, _ in layers for table in own]
     if not tables:

@@ -6,10 +6,10 @@ condensed distances, in the C++ core; every other name, argument and error is sc
 which takes linear time, most of it for checking its argument; so is "single" on condensed distances.
 
 The result is scipy's: the same merges in the same order, heights to rounding (1e-15 of the largest). Where
-rounding could decide, because two merges cost as good as the same, the order is whatever scipy's own rounding
-says, so the core notes such ties and leaves the whole problem to scipy. A threshold that equals a height but
-for rounding may therefore cut on its other side, as with scipy's own heights on another machine;
-:func:`fclusterdata`, which knows the threshold, leaves that to scipy too.
+two merges cost the same up to rounding, scipy's order depends on its own rounding, so the core detects such
+ties and leaves the problem to scipy. A threshold that equals a height up to rounding may therefore cut on its
+other side, as with scipy's own heights on another machine; :func:`fclusterdata`, which knows the threshold,
+leaves that to scipy too.
 """
 
 from __future__ import annotations

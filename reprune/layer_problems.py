@@ -22,7 +22,7 @@ from .targets import Select, Settings
 def require_finite(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return `scales` as float32 or float64 on the host; raise `ValueError` if a kernel is not finite.
 
-    One copy from each device brings all, before anything of the selection runs there.
+    They are fetched by one copy from each device, before the selection starts there.
     """
     # NaN passes through minima and maxima, which take no memory
     finite = [torch.isfinite(torch.stack(torch.aminmax(kernel))).all() for kernel in kernels.values()]
@@ -145,7 +145,7 @@ def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
 
     `kernel` [O, I, ...], `rows` [A, w] the output channels of each atom (-1: it has none here).
 
-    On the host, but for the backend "triton", which takes them where they are.
+    They are on the host, except for the backend "triton", which takes them where they are.
     """
     kernel = kernel.flatten(2)
     if kernel.dtype not in (torch.float32, torch.float64):

@@ -29,12 +29,12 @@ class REPrune(Callback):
     `example_input_array` unless given. On several devices use `mode="mask"`. `callback.pruner` has
     the history and the plan.
 
-    An event comes after the last batch of its epoch and before the validation, so what is validated is what
-    is saved and trained on. After the last epoch the module is small.
+    An event happens after the last batch of its epoch and before the validation, so the validated network is
+    the one that is saved and trained on. After the last epoch the module is small.
 
     From the start of `fit` the module's `state_dict()` is at full size, whatever the size of its tensors,
-    with zeros for channels that are gone. So any checkpoint loads into a module as it is built, which then
-    computes what was validated, and into one that was pruned, which takes the sizes of the network in it
+    with zeros for channels that are gone. So any checkpoint loads into a freshly built module, which then
+    computes what was validated, and into a pruned one, which takes the sizes of the network in the checkpoint
     (`trainer.test(ckpt_path="best")`). `trainer.fit(module, ckpt_path=...)` resumes bit-exactly.
 
     A second `fit` of the same module continues where the first ended. Copies of the module that other

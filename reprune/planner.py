@@ -66,7 +66,7 @@ def make_plan(
 ) -> PruningPlan:
     """Decide which channels of `model` to keep, by REPrune (Park et al., AAAI 2024).
 
-    Nothing is changed: :func:`apply` carries the plan out, :func:`prune` does both on a copy. Exactly one of
+    Nothing is changed: :func:`apply` applies the plan, :func:`prune` does both on a copy. Exactly one of
     `sparsity`, `flops`, `params`, `latency`, `size_mb` and `keep` is the target.
 
     Args:
@@ -87,7 +87,7 @@ def make_plan(
         rule: How the count of each layer is found: `"bn"` by the BatchNorm scales of all layers (Eq. 8-9),
             `"uniform"` by the same fraction of each.
         scope: `"internal"` prunes groups of channels that meet in no addition, `"all"` residual streams too.
-        layers: Whose output channels are decided about: `"conv"`, convolutions (the paper); `"linear"`,
+        layers: Which layers' output channels can be pruned: `"conv"`, convolutions (the paper); `"linear"`,
             Linear layers, such as the hidden dimension of a transformer's feed-forward blocks, where a kernel
             is one number; `"all"`, both. A group with several producing layers is selected as one.
         round_to: Layers keep a multiple of this many channels, or all.
@@ -100,7 +100,7 @@ def make_plan(
         backend: Backend that runs the clustering: `"auto"`, `"reference"`, `"cpp"` or `"triton"`.
         select: Another criterion in the place of REPrune's: a function that is given each group of channels
             as a `LayerProblem` (`name`; `tables`, numpy arrays `[I, O, d]`; `keep`) and returns the `keep`
-            channels of 0..O-1 that stay. Nothing is clustered then.
+            channels of 0..O-1 to keep. Nothing is clustered then.
         progress: A function that is called as `progress(stage, done, total)`, with the stage "trace",
             "measure" (for `latency`), "select" or "certify".
 

@@ -25,11 +25,11 @@ class AgglomerativeClustering(cluster.AgglomerativeClustering):  # type: ignore[
 
     It has the same parameters, attributes, errors and results.
 
-    The C++ core builds the tree for `linkage` "ward", "complete" and "average" with `metric="euclidean"`
-    and no connectivity. The rest is handed on to scikit-learn: connectivity, other metrics,
-    precomputed distances, callables, and `linkage="single"`, where the order within a row of `children_`
-    follows scikit-learn's way through the minimum spanning tree. So are, as :mod:`reprune.hierarchy` tells,
-    trees in which rounding decides, and thresholds as near to a height.
+    The C++ core builds the tree for `linkage` "ward", "complete" and "average" with `metric="euclidean"` and
+    no connectivity. Everything else is left to scikit-learn: connectivity, other metrics, precomputed
+    distances, callables, and `linkage="single"`, where the order within a row of `children_` depends on how
+    scikit-learn walks through the minimum spanning tree. So are trees in which rounding decides, and
+    thresholds that close to a height (see :mod:`reprune.hierarchy`).
     """
 
     def _fit(self, X: Any) -> AgglomerativeClustering:

@@ -20,7 +20,7 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
     """Prune `model` in place as `plan` says.
 
     Parameters that lose channels are replaced by new, smaller ones with the same values and gradients. The
-    optimizer's state (momentum, moments) is sliced with the weights, so that training goes on.
+    optimizer's state (momentum, moments) is sliced with the weights, so that training continues.
 
     Args:
         plan: A plan that :func:`make_plan` made for this model.

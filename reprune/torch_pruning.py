@@ -41,15 +41,15 @@ class REPruneImportance(Importance):  # type: ignore[misc]
 
     The pruner decides how many channels a group keeps, and REPrune's clusters depend on that number, so the
     importance has to know its pruner. Scores are in (0, 1], all different within what the pruner ranks
-    together, and those that REPrune keeps are above all others: they are in the order picked, the others in
-    that of their L2 norms.
+    together, and those of the channels that REPrune keeps are above all others. Kept channels are ordered as
+    they were picked, the others by their L2 norms.
 
     With `global_pruning=True` the scores of all groups together are ranks of their BatchNorm scales, in
     each group given to the channels by their order, so the pruner finds the counts of Eq. 8-9; each group
     keeps at least one. `pruning_ratio_dict`, `round_to`, several steps and channel groups are followed.
 
     Args:
-        seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`; a group goes by the
+        seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`; a group has the
             name of its first layer in the model.
         backend: the backend that runs the clustering, see :mod:`reprune.clustering.backends`.
 
@@ -78,7 +78,7 @@ class REPruneImportance(Importance):  # type: ignore[misc]
     def __call__(self, group: Group) -> Tensor | None:
         """Return the scores, float32 [channels of the group's first layer], on the CPU.
 
-        A group without weights has None.
+        It is None for a group without weights.
         """
         if self._pruner is None:
             raise ValueError("importance: call attach(pruner) before the pruner's first step")

@@ -64,7 +64,7 @@ def doubt(row: Row) -> str:
 def side_by_side(rows: list[Row], duration: Write) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return head and lines of a table with a line per case and a column per implementation.
 
-    The last column says how many times as long as ours the best of the others takes.
+    The last column is the time of the best other implementation divided by ours.
     """
     names = list(dict.fromkeys(row.who for row in rows))
     lines = []

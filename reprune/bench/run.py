@@ -58,8 +58,8 @@ def run(settings: Settings, progress: Progress) -> Report:
     """Check and time everything; report through `progress(stage, done, total)`.
 
     Raises:
-        WrongAnswer: an answer is wrong; then there are no figures at all.
-        BackendUnavailable: the C++ core, with which everything is compared, is not there, or the GPU.
+        WrongAnswer: an answer is wrong; no figures are returned then.
+        BackendUnavailable: the C++ core, with which everything is compared, or the GPU is missing.
     """
     start = time.perf_counter()
     beside = [note for note in [company()] if note]

@@ -18,8 +18,8 @@ LARGE_ARRAY = 24_000_000  # bytes; glibc raises its thresholds up to 32 MiB
 def settle_memory() -> None:
     """Allocate and free a large array, after which the C library keeps freed memory.
 
-    Without that every call that needs a megabyte pays for page faults, which after the import of torch is a
-    third of the time of scipy's linkage of 512 points, and not a property of clustering.
+    Otherwise every call that needs a megabyte pays for page faults. After the import of torch these take a
+    third of the time of scipy's linkage of 512 points, and they are no property of clustering.
     """
     np.ones(LARGE_ARRAY // 8)
 
@@ -65,7 +65,7 @@ class Timing:
 def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:
     """Run all `turns` interleaved, round by round, until `seconds` are over.
 
-    There are three rounds at least, however long they take.
+    At least three rounds are run, however long they take.
     """
     end = time.perf_counter() + seconds
     found: dict[str, list[Seconds]] = {}

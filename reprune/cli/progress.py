@@ -24,7 +24,7 @@ WORDS = {
 class Stages:
     """Shows the stages it is told: `stages(stage, done, total)`, the signature of every `progress=`.
 
-    A stage begins when it is first told (`total=0` while its length is unknown) and ends those before.
+    A stage begins with its first call (`total=0` while its length is unknown), which ends the previous ones.
     """
 
     def __init__(self) -> None:

@@ -52,8 +52,8 @@ def max_coverage(
     """Pick `keep` filters one by one, each covering the most uncovered clusters (REPrune, Eq. 6-7).
 
     The gain of filter i is the number of channels j whose cluster `labels[i, j]` no picked filter covers.
-    Greedy coverage reaches at least 1 - 1/e of the best coverage there is. Once all is covered, gains are 0
-    and the tie rule goes on.
+    Greedy coverage reaches at least 1 - 1/e of the best coverage there is. Once all clusters are covered,
+    gains are 0 and the tie rule alone decides.
 
     Args:
         labels: `[O, I]` integers >= 0: the cluster of kernel (i, j) within channel j; numpy or torch.
@@ -71,7 +71,7 @@ def max_coverage(
 
     Raises:
         ValueError, TypeError: wrong shape or dtype, a negative label, `keep` outside 1..O, unknown
-        `ties`, more than 2^30 filters or channels, or 4,096 filters with backend "triton".
+            `ties`, more than 2^30 filters or channels, or 4,096 filters with backend "triton".
         BackendUnavailable: the backend cannot run here.
 
     Examples:

@@ -19,11 +19,11 @@ def threads_within(needs: Sequence[int], what: str, instead: str) -> int:
     """Return how many threads may work at once.
 
     Args:
-        needs: the bytes that each of the threads holds at a time, the largest first.
-        what: what takes them, after the name of the argument, and `instead`, what to do: for the error.
+        needs: the bytes that each thread holds at a time, the largest first.
+        what: the argument and what needs the memory, for the error; `instead` is its advice.
 
     Raises:
-        MemoryError: there is too little for one.
+        MemoryError: the memory does not suffice for one.
     """
     if sum(needs) <= _UNCHECKED:
         return len(needs)
@@ -41,8 +41,8 @@ def threads_within(needs: Sequence[int], what: str, instead: str) -> int:
 def available() -> int | None:
     """Return the bytes this process can still allocate, or None where the system does not tell.
 
-    That is the least of what the machine has, what each control group around the process (a container, a
-    batch job) has left, and what the process's own limit leaves.
+    It is the smallest of: the machine's free memory, what each control group around the process (a container,
+    a batch job) has left, and what the process's own limit leaves.
     """
     return min((*_machine(), *_groups(), *_limit()), default=None)
 

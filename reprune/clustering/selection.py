@@ -29,12 +29,11 @@ def select_filters(
 ) -> Selection:
     """Select the filters of one layer by REPrune's criterion.
 
-    The kernels `weight[:, j]` of every input channel j are clustered by Ward linkage. All channels are cut
-    at one height, the largest at which any of them makes its `O - keep`-th merge (Eq. 5), so that each ends
-    with at most `keep` clusters. Then `keep` filters are picked greedily to cover the most clusters
-    (Eq. 6-7). Any finite weights are clustered right, by the rule and with the heights of :func:`linkage`:
-    every backend but "triton", which breaks ties between merges otherwise, gives the same selection to the
-    last bit.
+    The kernels `weight[:, j]` of every input channel j are clustered by Ward linkage. All channels are cut at
+    one height, the largest at which any of them makes its `O - keep`-th merge (Eq. 5), so that each ends with
+    at most `keep` clusters. Then `keep` filters are picked greedily to cover the most clusters (Eq. 6-7). Any
+    finite weights are clustered right, by the rule and with the heights of :func:`linkage`: every backend
+    except "triton", which breaks ties between merges differently, gives the same selection to the last bit.
 
     Args:
         weight: `[O, I, ...]`, the weight of a convolution or linear layer; numpy or torch, any real dtype

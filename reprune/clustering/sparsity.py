@@ -30,9 +30,8 @@ def keep_counts(
     Args:
         gammas: `{layer: gamma [O]}`; the absolute value is taken. numpy or torch.
         sparsity: share of all channels to lose, in (0, 1). For `sparsity = count / total` in floating
-            point, exactly `count` gammas lie at or below the threshold (more only where gammas tie with
-            it: this is the paper's rule to the letter, and all that tie go, which :func:`make_plan` does not
-            do).
+            point, exactly `count` gammas lie at or below the threshold (more only where gammas tie with it:
+            this is the paper's rule to the letter, which removes all of them; :func:`make_plan` does not).
         min_keep: no layer keeps fewer (a layer of fewer channels keeps all).
         round_to: what is kept is rounded up to a multiple of this, at most to O.
 
@@ -40,8 +39,8 @@ def keep_counts(
         `{layer: channels to keep}` in the order given.
 
     Raises:
-        ValueError: `sparsity` outside (0, 1); no gammas; NaN; all gammas equal, where no threshold tells
-            channels apart.
+        ValueError: `sparsity` outside (0, 1); no gammas; NaN; all gammas equal, where no threshold separates
+            channels.
 
     Examples:
         >>> import numpy as np, reprune
@@ -62,9 +61,9 @@ def keep_counts(
 class Ranking:
     r"""All channels in the order in which they are removed as the sparsity grows.
 
-    That is the order of \|gamma\|, and where all differ the counts are those of :func:`keep_counts`. Equal
-    ones say nothing about each other, so of these the layers lose the same share: the i-th of the t in a
-    layer leaves at `(i + 1/2) / t`. So never more leave than the sparsity asks for, however many tie.
+    They are sorted by \|gamma\|, and where all differ the counts are those of :func:`keep_counts`. Equal
+    gammas do not rank their channels, so every layer loses the same fraction of these: the i-th of the t in a
+    layer is removed at `(i + 1/2) / t`. Never more are removed than the sparsity asks for, however many tie.
     """
 
     def __init__(self, gammas: Mapping[str, Any], present: Mapping[str, int] | None = None) -> None:
@@ -166,8 +165,8 @@ def _share(sparsity: float) -> float:
 def _rank(share: float, n: int) -> int:
     """Return the smallest count with `count / n >= share` in floating point.
 
-    Division rounds correctly, so `share = c / m` compares equal to every count / n that is the same
-    fraction. The product `share * n` does not have that: it only tells where to begin.
+    Division rounds correctly, so `share = c / m` compares equal to every count / n that is the same fraction.
+    The product `share * n` lacks this property and only gives the starting point.
     """
     count = min(max(math.ceil(share * n), 1), n)
     while count > 1 and (count - 1) / n >= share:

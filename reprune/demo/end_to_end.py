@@ -32,7 +32,7 @@ REPEATS = {1: 200, 64: 60}  # batch size -> timed runs
 def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | None = None) -> Report:
     """Run the demo and write the networks, the plan and a picture of it to the folder `out`.
 
-    `quick` trains two epochs on half of the images, and times less: a rehearsal, not a result.
+    `quick` trains two epochs on half of the images, and times less: it is a trial run, not a result.
     `progress` is called with (stage, done, total).
 
     How much it trains and on how many threads depends on how long a few steps take here.

@@ -33,7 +33,7 @@ def latencies(
 ) -> list[Latency]:
     """Measure the forward pass of each model.
 
-    The models are interleaved run by run, so that whatever else the machine does meets all of them alike.
+    The models are interleaved run by run, so that other load on the machine affects all of them alike.
     """
     times: list[list[float]] = [[] for _ in models]
     with torch.inference_mode():

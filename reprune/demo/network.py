@@ -36,7 +36,7 @@ class Block(nn.Module):
 def build() -> nn.Sequential:
     """Return the full network, untrained: [B, 1, 28, 28] -> [B, 10].
 
-    Its pruned form comes back with `reprune.load("reprune-demo/small.safetensors", build())`.
+    The pruned network is loaded by `reprune.load("reprune-demo/small.safetensors", build())`.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["stem"] = nn.Sequential(

@@ -1,7 +1,6 @@
 """Choose how much the demo does, and on how many threads, from a few timed steps.
 
-On a machine whose cores are wanted by others, two threads that wait for each other can take many times as
-long as one.
+On a machine with busy cores, two threads that wait for each other can take many times as long as one.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class Pace:
 def fastest(step: Callable[[], object]) -> Iterator[tuple[Pace, str]]:
     """Time `step` with torch's threads and with one thread; use the faster inside the block.
 
-    With what is used comes what to say of it: nothing where all threads are.
+    It yields the pace and a note on the number of threads, "" where all are used.
     """
     before = torch.get_num_threads()
     try:

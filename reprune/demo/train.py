@@ -31,8 +31,8 @@ def fit(
 ) -> None:
     """Train in place for `epochs` passes with `peak` as the largest learning rate.
 
-    `after_epoch` is called at the end of each: the place for a pruner's `step`.
-    `progress` is called with (steps done, steps).
+    `after_epoch` is called at the end of each epoch, for a pruner's `step`. `progress` is called with (steps
+    done, steps).
     """
     generator = torch.Generator().manual_seed(seed)
     count = len(digits.train_images)

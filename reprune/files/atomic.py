@@ -27,13 +27,13 @@ PREFIX, SUFFIX = ".reprune-", ".tmp"
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Yield a file that replaces `path` when the block ends, on the disk by then.
 
-    After an error, or if the process is killed, `path` is as it was. A link stays and what it points to is
-    replaced; a file that is replaced hands on its mode and owner, a new one gets its mode by the umask. A
-    FIFO and a character device (`/dev/null`) are written to, at the end. What killed writers left in the
-    folder is removed.
+    After an error, or if the process is killed, `path` is unchanged. A link is kept and its target is
+    replaced. The new file takes mode and owner of the one it replaces, or its mode from the umask. FIFOs and
+    character devices (`/dev/null`) are written to at the end. Drafts of killed writers in the folder are
+    removed.
 
-    Raises `OSError` (`FileNotFoundError` for a missing folder, `IsADirectoryError`,
-    `PermissionError`, no space left) and `ValueError` for a path that is no place for a file.
+    Raises `OSError` (`FileNotFoundError` for a missing folder, `IsADirectoryError`, `PermissionError`, no
+    space left) and `ValueError` for a path where no file can be written.
     """
     name, before = _inspect(path)
     if before is not None and not stat.S_ISREG(before.st_mode):

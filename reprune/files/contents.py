@@ -15,7 +15,7 @@ from ..modules.wrappers import plain_names, unwrap
 def contents(model: nn.Module) -> dict[str, Tensor]:
     """Return the state of the network inside all wrappers, by plain names; tied tensors appear once.
 
-    `ValueError` that names what is in the state and cannot be written and put back.
+    Raises a `ValueError` that names what in the state cannot be written or restored.
     """
     model = unwrap(model)[0]
     plain = plain_names(model)

@@ -79,8 +79,8 @@ def write(path: str | os.PathLike[str], key: str, head: Any, tensors: Mapping[st
 def opened(path: str | os.PathLike[str], key: str, writer: str) -> Iterator[TensorFile]:
     """Open the file at `path` and check its head.
 
-    Raises `FileNotFoundError`, and `ValueError` if it is not whole or no file that `writer` wrote, here
-    and where its tensors are read.
+    Raises `FileNotFoundError`, and `ValueError` if it is incomplete or not written by `writer`; the latter
+    also where its tensors are read.
     """
     name = name_of(path)
     try:
@@ -168,7 +168,7 @@ class TensorFile:
     def check(self) -> None:
         """Raise an error unless the content has the checksum that the file gives, if it gives one.
 
-        What was not read until now is read for that.  What is read later must be the same.
+        Everything that was not read yet is read for that. What is read later must be the same.
         """
         if self._sum is None:
             return

@@ -22,8 +22,8 @@ def all_or_nothing(pruner: Pruner, optimizer: Any, others: Mapping[str, Any]) ->
     These are the pruner, its model and copies and the optimizer; each of `others` gets back the state
     that its `state_dict()` returned before.
 
-    The block has to call what it is given before values of modules are written to: these are copied then,
-    those that are no longer there (smaller ones took their place) are not.
+    The block has to call the function that it gets before it overwrites values of modules: these are copied
+    at that time. Tensors that were replaced by smaller ones are not copied.
     """
     whole = [pruner.model, *pruner.copies, *(o for o in others.values() if isinstance(o, nn.Module))]
     modules = list({id(m): m for module in whole for m in module.modules()}.values())

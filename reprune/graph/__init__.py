@@ -94,11 +94,11 @@ def build_graph(
 ) -> ChannelGraph:
     """Find the channel groups of `model` by running it on `example_inputs`.
 
-    `layers`: those whose output channels are decided about, "conv", "linear" or "all".
+    `layers` says which layers' output channels can be pruned: "conv", "linear" or "all".
 
     Groups that the certificate rejects are skipped with its reason. `progress("trace", done, total)` is
-    called in between, as the passes come to the model's tensors. The model is left as it was; it may be on
-    the device "meta", where nothing is computed.
+    called whenever the passes reach tensors of the model. The model is left as it was; it may be on the
+    device "meta", where nothing is computed.
 
     Raises `ValueError` that names the operation where the model fails or cannot be followed, and
     `TimeoutError` after `time_limit` seconds.

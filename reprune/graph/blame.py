@@ -23,9 +23,9 @@ class NotRepeatableError(Exception):
 def find_guilty(groups: Sequence[ChannelGroup], kept: AtomMask, certify: Certify) -> dict[str, str]:
     """Return {group: why it cannot be pruned}; without these, the rest of `kept` [atoms] is right.
 
-    A fault shows the channels that were at hand where the slice ran otherwise. Where these are of one group,
-    it is to blame; of several, or if none of them was cut (the branch over there asked how wide a layer over
-    here is), parts of the groups are tried alone.
+    A fault shows the channels in use where the run of the slice differs. If these belong to one group, it is
+    guilty. If they belong to several, or none of them was sliced (a branch may depend on the width of a
+    distant layer), parts of the groups are tried alone.
 
     Raises :class:`NotRepeatableError` if the model fails unsliced, as then no group can be tried.
     """

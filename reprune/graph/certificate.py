@@ -1,8 +1,8 @@
 """Certify a slice: trace the sliced model again and require the same network.
 
-One trace cannot tell a constant size from a derived one. So the model is sliced and traced again with the
-labels that it kept: the same positions must unite, no new pin may appear, and the same operations
-must run with the same scalars.
+One trace cannot distinguish a constant size from a derived one. So the model is sliced and traced again with
+the labels that it kept: the same positions must unite, no new pin may appear, and the same operations must
+run with the same scalars.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def certify(
     A dimension of size 1 broadcasts and shows no labels, so where a single atom of a group is kept the
     labels are followed with two, and the slice itself is only run and compared call by call.
 
-    A slice that runs otherwise gets a second try: what the first left in caches outside of the model, by the
-    sizes of a slice, was there for the full model.
+    A slice that runs differently is tried twice: on the second try, caches outside of the model are filled
+    for the sizes of the slice, as they were for the full model.
     """
     failure = _certify(model, example, traced, groups, kept)
     if failure is not None and any(fault.place is not None for fault in failure.faults):
@@ -164,9 +164,9 @@ def _may_leave(traced: TracedModel) -> AtomMask:
 def _partings(trace: Trace, traced: TracedModel, stays: AtomMask | None, complete: bool) -> Iterator[Fault]:
     """Yield where the run of the slice differs.
 
-    That each edge joins an atom to itself is not enough: a roll by half of the channels exchanges two
-    members of an atom, and with other channels gone it may exchange none. So the edges must be those of the
-    full model without what left.
+    It does not suffice that each edge joins an atom to itself: a roll by half of the channels exchanges two
+    members of an atom, and in a slice it may exchange none. So the edges must be those of the full model
+    without the removed positions.
     """
 
     def shown(steps: list[Step], there: AtomMask | None) -> Iterator[Step]:

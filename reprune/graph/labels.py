@@ -1,7 +1,8 @@
 """Define labels and solve which of them are coupled, that is kept or removed together.
 
 A *label* is one position of one dimension of one parameter or buffer, an `int`. Tracing a model collects
-statements about labels; solving them gives *atoms*, the smallest sets of positions that can leave a network.
+statements about labels; solving them gives *atoms*, the smallest sets of positions that can be removed from a
+network.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ KEPT = "is left unused by the forward pass, so it may be an output"
 def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Module) -> None:
     """Pin the outputs of a pass of `model`.
 
-    The outputs are the tensors that `output` holds, at any depth. An object may hide them all the same (in
-    memory of its own, in a file): a result that no operation has read and that is still there, but not on
-    the model, is taken for an output too. Where nothing at all was found, so is one that is on the model.
+    The outputs are the tensors that `output` holds, at any depth. An object may still hide them (in its own
+    memory, in a file). So a result that no operation has read and that still exists outside of the model
+    counts as an output too; if no output was found at all, also one on the model.
     """
     found = tensors_in(output)
     states = [known.state(x) if known.knows(x) else memory.content(x) for x in found]

@@ -37,7 +37,7 @@ def preserving(model: nn.Module, *inputs: Any) -> Iterator[Preserved]:
     - autograd's and the backends' settings. Gradients are off in between, and so is inference mode, whose
       tensors could not be trained.
 
-    Attributes of modules are not put back: run a copy (:mod:`reprune.modules.copying`).
+    Attributes of modules are not restored: run a copy (:mod:`reprune.modules.copying`).
     """
     with torch.inference_mode(False), torch.no_grad():
         tensors = [*model.parameters(), *model.buffers(), *tensors_in(*inputs)]
@@ -86,7 +86,7 @@ class Preserved:
     def before(self, call: Call, new: Container[int]) -> None:
         """Save what `call` will write to, but for the `new` storages, and seed it if it draws.
 
-        Each draw is seeded by its number, so that it does not depend on the sizes of those before it, which
+        Each draw is seeded by its index, so that it does not depend on the sizes of earlier draws, which
         differ in a sliced network.
         """
         if _effects(call.func)[1]:

@@ -1,6 +1,6 @@
 """Map each ATen operation to the rule that follows labels through it.
 
-Views and elementwise operations are not listed, ATen itself says which they are. An operation without a rule
+Views and elementwise operations are not listed, since ATen itself marks them. An operation without a rule
 pins what reaches it; :func:`reprune.graph.register_rule` gives it one.
 """
 

@@ -41,8 +41,8 @@ def _grouped(
 ) -> Dim:
     """Keep or remove whole groups: input channels, rows of the kernels, output channels.
 
-    Few wide groups (fewer than each has channels, as many in as out) lose an equal number of channels each
-    instead: the same places in every group, of its input and of its output channels.
+    If there are fewer groups than channels per group, and as many input as output channels per group, every
+    group loses channels instead: the same positions in each, of its input and of its output channels.
     """
     rows, width = known.state(kernel).labels(0), kernel.shape[1]
     square = kernel.shape[0] == groups * width

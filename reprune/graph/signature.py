@@ -1,7 +1,7 @@
 """Describe what must stay the same in a call when channels are removed.
 
-One trace cannot tell a constant from a number made of a size (`C ** -0.5`, a branch on the width). A
-sliced model whose calls bear other scalars is not the model that was traced.
+One trace cannot distinguish a constant from a number computed from a size (`C ** -0.5`, a branch on the
+width). A sliced model whose calls have other scalars is not the model that was traced.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ class Parting:
 def stretches(steps: Sequence[Step]) -> list[list[Step]]:
     """Split `steps` before each that reads tensors of the model.
 
-    Both runs read the same, so where they part in one stretch, they can still be compared in all others.
+    Both runs read the same tensors, so where they differ in one stretch, they can still be compared in all
+    others.
     """
     found: list[list[Step]] = [[]]
     for step in steps:

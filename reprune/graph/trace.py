@@ -195,8 +195,8 @@ def _batch_norm(
 ) -> Tensor:
     """Run :func:`torch.nn.functional.batch_norm`, on empty tensors by the operation of all others.
 
-    PyTorch normalises an empty tensor by other operations, which take the numbers of the first channel:
-    whether a detector finds nothing in the example must not matter.
+    PyTorch normalises an empty tensor by other operations, which index the first channel. A detector that
+    finds nothing in the example must be traced like any other.
     """
     if training or input.numel():
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
@@ -210,8 +210,8 @@ def run(
 
     Auxiliary heads run in training mode only; both passes form one trace.
 
-    What the first pass leaves on the model can make the next another one: it fills a cache, initialises a
-    layer, counts. Then there is a second pass in evaluation mode (and with `twice` in any case).
+    The first pass can change the next one: it fills a cache, initialises a layer or counts. Then a second
+    pass in evaluation mode follows (and with `twice` in any case).
     """
     model.eval()
     before, written = _attributes(model), trace.preserved.written

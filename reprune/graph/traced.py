@@ -66,7 +66,7 @@ class TracedModel:
     def filled(self, kept: npt.NDArray[np.bool_], minimum: int = 1) -> npt.NDArray[np.bool_]:
         """Return `kept` plus the first atoms needed for at least `minimum` positions per dimension.
 
-        A group can have a layer that sees a part of its channels only, and none of these may be in `kept`.
+        A layer may see only a part of a group's channels, and possibly none of these is in `kept`.
         """
         kept = kept.copy()
         for ids in self.labels.values():
@@ -136,7 +136,7 @@ def _with_values(
 
     Raises `NeedsValuesError` for kernels that are computed from these.
 
-    Kernels that are computed from these need values.
+    The kernels of computed weights are not among the tensors themselves.
     """
     owner = {int(ids[0]): name for (name, _), ids in labels.items()}
     for first, convolution in trace.known.convolutions.items():

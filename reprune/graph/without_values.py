@@ -24,9 +24,9 @@ class NeedsValuesError(Exception):
 class WithoutValues:
     """Computes operations of a model whose weights and inputs are on the device "meta".
 
-    What depends on neither, such as a grid or a mask, is computed on `device`: code may keep such tensors for
-    later passes, and those of the user's are real. A tensor on `device` that is written to without values
-    has none from then on.
+    What depends on neither, such as a grid or a mask, is computed on `device`, because code may keep such
+    tensors for later passes. A tensor on `device` loses its values when a tensor without values is written to
+    it.
     """
 
     def __init__(self, device: torch.device, preserved: Preserved) -> None:

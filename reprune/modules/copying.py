@@ -27,8 +27,9 @@ def shared_copy(model: nn.Module, new: Mapping[Tensor, Tensor]) -> nn.Module:
 def whole_copy(model: nn.Module) -> nn.Module:
     """Copy `model` with tensors of its own.
 
-    It is that of :func:`copy.deepcopy`, which fails where something on a module cannot be copied. Here that
-    is shared (a lock, a file, a stream), and a tensor with a history, such as a loss, is copied without it.
+    It equals that of :func:`copy.deepcopy`, which fails if something on a module cannot be copied. Here such
+    objects (a lock, a file, a stream) are shared, and a tensor with an autograd history, such as a loss, is
+    copied without it.
     """
     return _Copies({}, share=False).copied_model(model)
 

@@ -38,7 +38,7 @@ def held_by(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> Ite
     Containers, attributes, slots, closures, suspended generators and weak references are followed to
     any depth.
 
-    Left out are classes, Python modules, neural networks, and what `enter` says no to.
+    Classes, Python modules, neural networks and what `enter` rejects are left out.
     """
     seen: set[int] = set()
     alive: list[Any] = []  # an id is that of one object only as long as it lives

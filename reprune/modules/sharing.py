@@ -11,8 +11,8 @@ from torch import Tensor
 def check_apart(tensors: Mapping[str, Tensor], names: Collection[str], what: str) -> None:
     """Raise `ValueError` if one of `tensors` in `names` shares memory with a different tensor.
 
-    `what` would not know how to keep them in one. Tensors that are one object under several names are tied,
-    which is no sharing in this sense; neither are different parts of one storage.
+    `what`, the action that is about to happen, would separate them. Tensors that are one object under several
+    names are tied, which is allowed, as are different parts of one storage.
     """
     storages: dict[int, dict[int, str]] = {}
     for name, tensor in tensors.items():

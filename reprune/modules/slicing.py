@@ -1,7 +1,7 @@
 """Slice a model: keep some positions of some dimensions of its parameters and buffers.
 
-The one place that changes shapes. Everything is cut before anything is replaced, so an error leaves the
-model as it was.
+This is the only module that changes shapes. Everything is sliced before anything is replaced, so an error
+leaves the model as it was.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def slice_model(model: nn.Module, slices: Slices) -> dict[Tensor, Tensor]:
 def replacement(old: Tensor, value: Tensor, moved: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Return the parameter or buffer that takes the place of `old`, with another value.
 
-    Gradient, and attributes that a training loop has left on a parameter and that have its shape, are
-    `moved`; without that there is no gradient.
+    `moved` slices the gradient, and attributes of the parameter's shape that a training loop has set on it;
+    without it the gradient is dropped.
     """
     if not isinstance(old, nn.Parameter):
         return value

@@ -15,7 +15,7 @@ from .walk import walk
 def check_parameters(parameters: Parameters) -> None:
     """Raise `ValueError` if something attached to `parameters` cannot move to another tensor.
 
-    That are hooks, and attributes which refer to parameters, to optimizers, or to tensors of another shape.
+    These are hooks, and attributes that refer to parameters, to optimizers, or to tensors of another shape.
     """
     for name, parameter in parameters.items():
         for kind, hooks in (

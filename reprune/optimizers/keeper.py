@@ -39,7 +39,7 @@ class Entry:
 class Keeper:
     """`optimizer` and those inside it (SAM, Lookahead, wrappers), seen at one moment.
 
-    Raises `TypeError` if it is no optimizer.
+    Raises `TypeError` if `optimizer` is not one.
     """
 
     def __init__(self, optimizer: Any) -> None:
@@ -68,7 +68,7 @@ class Keeper:
     def entries(self, parameters: Parameters) -> list[Entry]:
         """Return the states of `parameters` that have their shape, and not by chance.
 
-        Raises `ValueError` if two optimizers keep one of the same name.
+        Raises `ValueError` if two optimizers keep a state of the same name.
         """
         found: dict[str, Entry] = {}
         for states in self.states():
@@ -120,7 +120,7 @@ class Keeper:
     def after_each_step(self, call: Callable[[], None]) -> Callable[[], None]:
         """Call `call` after each step of every optimizer; return a function that ends that.
 
-        Raises `TypeError` where no optimizer can tell of its steps.
+        Raises `TypeError` if no optimizer has hooks for its steps.
         """
         able = {
             id(p._optimizer_step_post_hooks): p
@@ -149,7 +149,8 @@ def fits(value: Any, parameter: Tensor) -> bool:
 def odd_kinds(states: States) -> set[str]:
     """Return the kinds of state whose shape differs from their parameter's somewhere.
 
-    Where such a one has the parameter's shape it is by chance, like the [n, n] factors of an [n, n] weight.
+    Elsewhere such a state may have its parameter's shape by chance, like the [n, n] factors of an [n, n]
+    weight.
     """
     return {
         kind

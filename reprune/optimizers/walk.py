@@ -38,8 +38,8 @@ def is_optimizer(value: Any) -> bool:
 def walk(start: Any, path: str) -> Iterator[Found]:
     """Yield tensors, by every path, and optimizers that `start` refers to, itself included, nearest first.
 
-    Followed are attributes, keys, values and items; not modules, functions and the inside of tensors. Left
-    out are the parameters in an optimizer's groups and the keys of its state, which is where they belong.
+    It follows attributes, keys, values and items, but not modules, functions and the inside of tensors. The
+    parameters in an optimizer's groups and the keys of its state are left out, since they belong there.
     """
     seen: dict[int, Any] = {}  # holds the objects, so that no id is used twice
     queue = deque([(Found(path, start, False), 0)])

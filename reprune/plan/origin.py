@@ -1,7 +1,7 @@
 """Remember, in every module, the plan that pruned it and its own name in that plan.
 
-So a file can be written of whatever network a pruned module is a part of by then, and of a part alone. What
-is remembered is text, and goes along with copies and pickles, which need no reprune.
+So a file can be written of any network that a pruned module has become a part of, and of a part alone. The
+record is text, which copies and pickles carry and which needs no reprune to be read.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def plan_of(model: nn.Module) -> PruningPlan | None:
 
     It is composed of the plans of its parts, and of the model's part of a larger network's plan.
 
-    `ValueError` if a tensor is no longer of the size that its plan gave it.
+    Raises `ValueError` if a tensor no longer has the size that its plan gave it.
     """
     places: dict[str, list[_Place]] = {}
     for name, module in named_modules(model).items():

@@ -20,8 +20,8 @@ FORMAT = 1
 class PruningPlan:
     """Which channels of a model are kept.
 
-    `print(plan)` shows a table; :func:`reprune.apply` carries it out; :meth:`to_json` and
-    :meth:`from_json` store it.
+    `print(plan)` shows a table; :func:`reprune.apply` applies it; :meth:`to_json` and :meth:`from_json` store
+    it.
     """
 
     keep: Mapping[str, Ints]

@@ -38,7 +38,7 @@ def written(content: dict[str, Any]) -> str:
 def fields_of(text: str, version: int) -> dict[str, Any]:
     """Return the typed fields of the plan in `text`, without checking that they fit each other.
 
-    Raises `TypeError` if `text` is none, `ValueError` for whatever else is wrong.
+    Raises `TypeError` if `text` is no string, `ValueError` for anything else that is wrong.
     """
     if not isinstance(text, str):
         raise TypeError(f"text: expected the JSON of a pruning plan; got a {type(text).__name__}")

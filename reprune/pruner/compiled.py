@@ -1,7 +1,8 @@
 """Drop code that torch.compile made for shapes which an event has changed.
 
 Every event makes the model compile anew, and at `recompile_limit` (8) versions of a function dynamo gives up
-and runs it uncompiled for good. So what an event has made stale is dropped, and events do not count.
+and runs it uncompiled for good. So code that an event has made stale is dropped, and events do not count
+towards the limit.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from ..modules.wrappers import inside
 class CompiledCode:
     """The compiled versions of all functions of the process, looked up once per event.
 
-    A version does not tell which model it is of. A function that has more versions than at the last event
-    compiled again in between, so it is one that events change: its versions are dropped. At the first look
-    that is not known yet, and only those are dropped of which another round would come up to the limit.
+    A version does not show which model it belongs to. A function with more versions than at the last event
+    was compiled again in between, so events change it, and its versions are dropped. At the first event this
+    is not known yet, and only functions that would reach the limit by the next are dropped.
     """
 
     def __init__(self, model: nn.Module) -> None:

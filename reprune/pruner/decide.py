@@ -48,8 +48,8 @@ def decide(
 ) -> dict[str, GroupDecision]:
     """Return {group: what is kept of the atoms `alive`, and what is regrown}.
 
-    `share` of each group's atoms come back. With several processes each works on some of the groups, and all
-    return the same, or raise.
+    A fraction `share` of each group's atoms is regrown. With several processes each works on some of the
+    groups, and all return the same or raise.
     """
     everyone = shared(lambda: _own_part(graph, source, alive, settings, event, share))
     found = {name: result for part in everyone for name, result in part.items()}
@@ -91,9 +91,9 @@ def _own_part(
 def cost(group: ChannelGroup, source: FullWeights, alive: AtomMask, keep: int) -> float:
     """Return about how many ns one thread takes to cluster `group` and cover its clusters.
 
-    In ratios it is what counts. Kernels of one number are sorted, so their cost is linear in the filters n;
-    in d numbers there is a part in n d and one in n^2 d. Fitted to the layers of ResNet-50 with half of the
-    filters kept, which gives 2, 3 and 4 processes measured shares within 12 % of each other.
+    Only ratios matter. Kernels of one number are sorted, so their cost is linear in the number of filters n;
+    for d numbers there is a term in n d and one in n^2 d. The constants are fitted to the layers of ResNet-50
+    with half of the filters kept, where 2, 3 and 4 processes get measured loads within 12 % of each other.
     """
     n = int(alive[group.atoms].sum())
     if keep == n:

@@ -1,9 +1,9 @@
 """Share the layers of one network among torch.distributed processes, which agree or all raise.
 
-Each event is a few meetings at which every process tells what it has and whether it failed. A process that
-fails comes to the meeting all the same, so no one waits for it, and all hear why. One that is killed
-or never comes is noticed by the backend: gloo sees a closed connection at once, and otherwise the
-`timeout` given to `torch.distributed.init_process_group` ends the wait.
+An event makes a few collective calls, in which every process reports its results and whether it failed. A
+process that fails still takes part, so that no process waits for it and all learn the reason. A process that
+was killed or never takes part is noticed by the backend: gloo sees a closed connection at once, and otherwise
+the `timeout` given to `torch.distributed.init_process_group` ends the wait.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def owners(costs: Sequence[float], size: int) -> list[int]:
 def gathered(mine: Any) -> list[Any]:
     """Return what every process passed, in the order of their ranks; [mine] if there is one.
 
-    Raises `RuntimeError` if the backend finds that another will not come.
+    Raises `RuntimeError` if the backend finds that another process will not take part.
     """
     import torch.distributed as dist
 
@@ -63,8 +63,8 @@ def gathered(mine: Any) -> list[Any]:
 def shared(work: Callable[[], T]) -> list[T]:
     """Return what `work` returned on every process, in the order of their ranks.
 
-    If it raises on one, it raises on all: there the error itself, elsewhere a `RuntimeError` that names
-    that process and its error.
+    If it raises on one process, it raises on all: there the error itself, elsewhere a `RuntimeError` that
+    names that process and its error.
     """
     done: list[T] = []
     error: Exception | None = None

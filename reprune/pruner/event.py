@@ -21,8 +21,8 @@ from .live import Live
 def run_event(live: Live, epoch: int, final: bool) -> None:
     """Run the event after `epoch` (REPrune, Algorithm 2); a `final` one regrows nothing.
 
-    Raises `ValueError` on all processes if one finds NaN, something changed, or another state than the
-    others; then nothing is changed.
+    Raises `ValueError` on all processes if one of them finds NaN, an outside change, or another state than
+    the others have; nothing is changed then.
     """
     start = time.perf_counter()
     check_alike(shared(lambda: _ready(live, epoch, final)))

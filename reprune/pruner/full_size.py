@@ -1,7 +1,7 @@
 """Convert the state of a pruned module to and from full size, with zeros for removed channels.
 
-A module of full size that loads it computes the same, and a smaller one takes the sizes that it tells of. So
-checkpoints fit both a module as it is built and one that was pruned, whenever they were written.
+A full-size module that loads such a state computes the same, and a smaller one takes the sizes that the zeros
+imply. So checkpoints fit both a freshly built and a pruned module, whenever they were written.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .zeros import missing
 class FullSize:
     """Makes `state_dict()` of modules full-size, and `load_state_dict()` accept it.
 
-    The modules are the model of `live`, its copies and copies of these; `live` is at full size now.
-    Anything that is not at full size is loaded as ever, and a state of the module's own tensors
-    (`keep_vars=True`) is left as it is.
+    The modules are the model of `live`, its copies and copies of these; `live` is at full size now. States
+    that are not at full size are loaded as usual, and a state of the module's own tensors (`keep_vars=True`)
+    is left as it is.
     """
 
     def __init__(self, live: Live) -> None:
@@ -129,7 +129,8 @@ class FullSize:
 def scattered(part: Tensor, size: tuple[int, ...], where: Positions, spared: Collection[int] = ()) -> Tensor:
     """Return a tensor of `size` with `part` at the positions `where` and zeros elsewhere.
 
-    Ones along the dimensions `spared`, where zeros would give NaN: other tensors take these channels out.
+    Along the dimensions `spared`, where zeros would give NaN, it is filled with ones: other tensors remove
+    these channels.
     """
     full = in_format_of(part, part.new_zeros(size))
     for dim, gone in missing(size, {dim: kept for dim, kept in where.items() if dim in spared}):

@@ -31,7 +31,7 @@ from .tracked import Tracked
 class Live:
     """What :class:`reprune.Pruner` works on, and what its state is saved from and loaded into.
 
-    Attributes are for the modules of this package alone.
+    Its attributes are internal to this package.
     """
 
     def __init__(

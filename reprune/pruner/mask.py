@@ -22,7 +22,8 @@ from .zeros import missing, zeroed
 class MaskMode:
     """Tensors keep their size; every position of a removed channel is zero.
 
-    Along the dimensions of `spared` {tensor: dimensions} a tensor keeps its values: others are zero for it.
+    Along the dimensions in `spared` {tensor: dimensions} a tensor keeps its values; zeros in other tensors
+    remove the channels.
     """
 
     small = False

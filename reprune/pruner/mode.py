@@ -1,6 +1,6 @@
 """Define what the two modes have in common: how the current channels are enforced.
 
-Both are given the store, which has every value; they differ only in what stands in the model.
+Both get the store, which has every value; they differ only in what the model holds.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from .tracked import Tracked
 class ShrinkMode:
     """Tensors hold the channels that are present and nothing else.
 
-    With `restart` the optimizer's state is not cut: it starts anew.
+    With `restart` the optimizer's state is not sliced but starts anew.
     """
 
     small = True

@@ -45,8 +45,8 @@ def save(live: Live) -> dict[str, Any]:
 def load(live: Live, saved: Mapping[str, Any], own: bool = False) -> None:
     """Restore `live`, its model and optimizer to the structure of `saved`.
 
-    With `own` nobody else has the tensors of `saved`, and all values of model, copies and optimizer are
-    loaded after this: then they are those of `saved` until then, and little is copied.
+    `own` says that the tensors of `saved` are not used elsewhere and that all values of model, copies and
+    optimizer are loaded after this. Until then they share the tensors of `saved`, so that little is copied.
     """
     check_saved(live, saved)
     alive = saved["alive"].cpu().numpy().copy()

@@ -54,7 +54,7 @@ class Structure:
     def alive_in(self, tensors: Mapping[str, Tensor], spared: Mapping[str, set[int]]) -> AtomMask:
         """Return the atoms that have anything but zeros in `tensors`, some of the full model's.
 
-        Along the dimensions of `spared` there are others in any case.
+        Along the dimensions in `spared`, values never are all zero and are not looked at.
         """
         alive = ~self._movable
         for name, dims in self._atoms_along.items():
@@ -84,7 +84,7 @@ class Structure:
     def certify(self, model: nn.Module, kept: AtomMask) -> None:
         """Raise `ValueError` unless `model`, at full size, is the same network with the atoms `kept` alone.
 
-        The trace is made anew, with the values of today.
+        The model is traced anew, with its current values.
         """
         graph = self.graph.on(model, self._example)
         same = np.array_equal(graph.traced.atoms.atom_of, self.graph.traced.atoms.atom_of)

@@ -57,7 +57,7 @@ class Tracked:
     def states(self, names: Iterable[str], every: bool) -> list[Entry]:
         """Return the optimizer's states of `names` that have one number for each of theirs.
 
-        Without `every`, only those in which a zero is zero: not the codes of 8-bit states.
+        Without `every`, it returns only states that represent zero by 0, unlike the codes of 8-bit states.
         """
         entries = Keeper(self.optimizer).entries(self.parameters(names))
         return [e for e in entries if every or e.value.is_floating_point() or e.value.is_complex()]

@@ -54,7 +54,7 @@ class Budget:
     def _filled(self, counts: Counts, larger: Counts, share: float) -> Counts:
         """Enlarge as many groups of `counts`, in order, to their size in `larger` as fit.
 
-        Groups of one size step together, and what one step of all of them leaves over can be a
+        Groups of one size change their counts together, and a step of all of them can miss the budget by a
         few per cent.
         """
         for name, count in larger.items():

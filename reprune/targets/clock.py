@@ -47,11 +47,11 @@ class Ratio:
 def compare(small: nn.Module, full: nn.Module, example: Example) -> Ratio:
     """Measure the time of `small` divided by that of `full`, in evaluation mode.
 
-    Both are interleaved run by run, so that whatever else the machine does meets both alike, and each run is
-    compared with its neighbour. On the CPU with one thread the clock is that of the thread, which stands
-    still while other programs have the core; else it is that of the wall, and waits for the device.
+    Both are interleaved run by run, so that other load on the machine affects both alike, and each run is
+    compared with its neighbour. On the CPU with one thread the clock is the thread's CPU time, which stops
+    while other programs use the core; otherwise it is the wall clock, after waiting for the device.
 
-    Raises TimeoutError if the fewest runs do not fit in the longest time there is for them.
+    Raises TimeoutError if the minimum number of runs does not fit in the maximum time.
     """
     args, kwargs = example
     now = _clock(full)

@@ -45,9 +45,9 @@ def counts_of(
 ) -> tuple[Counts, list[str]]:
     """Return each group's atoms to keep, by the full model's BatchNorm scales in `tensors`.
 
-    `present`: how many atoms of each group are there at all (default: all); none keeps more.
-    With them come notes: what was measured on the way, and how many scales tie.
-    Raises `ValueError`, with what can be had, for a target out of reach.
+    `present` is the number of atoms of each group that exist (default: all); no group keeps more. It also
+    returns notes: what was measured, and how many scales tie. Raises a `ValueError` that says what is
+    possible for a target out of reach.
     """
     bounds, rule = Bounds(graph, settings.round_to, settings.min_keep, present), settings.rule
     if rule == "bn":

@@ -33,11 +33,12 @@ def within_latency(
 ) -> tuple[Counts, str]:
     """Return the counts whose network takes `target` of the full time, and what was measured.
 
-    The search runs over the share of FLOPs (`budget`), which the time follows loosely, and closes in
-    between a network that was too slow and one that was too fast. Not which channels are cut matters here
-    but how many, so nothing is clustered.
+    The search varies the fraction of FLOPs (`budget`), on which the time depends loosely, between a network
+    that was too slow and one that was too fast. The time depends on how many channels are removed and not on
+    which, so nothing is clustered.
 
-    What comes out is timed once more, since of timings that scatter the nearest to the target was taken.
+    The result is timed once more, because it was chosen for its closeness to the target among timings that
+    scatter.
 
     Raises `ValueError` if the smallest network that the `bounds` allow still takes longer, and
     `TimeoutError` if there was no time to find one that does not.

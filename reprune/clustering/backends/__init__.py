@@ -6,8 +6,8 @@
 `triton` Triton and CUDA kernels on an NVIDIA GPU of compute capability 8.0 (A100) or newer
 =============  =============================================================================
 
-A named backend never falls back: it works or raises :class:`BackendUnavailable`. `"auto"` goes by the
-device of the data; `REPRUNE_BACKEND` names what `"auto"` means instead. Under Triton's interpreter
+A named backend never falls back: it works or raises :class:`BackendUnavailable`. `"auto"` depends on the
+device of the data, unless `REPRUNE_BACKEND` names the backend to use instead. Under Triton's interpreter
 (`TRITON_INTERPRET=1`) the backend `triton` runs without a GPU, on tensors of the CPU: slow, for tests.
 """
 
@@ -63,7 +63,7 @@ def core() -> ModuleType:
 def installed_version() -> str:
     """Return the version of the installed reprune distribution, which may be another one than this.
 
-    Raises ImportError where none is: then this is its source folder.
+    Raises ImportError if none is installed: then this is the source folder.
     """
     try:
         return distribution("reprune").version
@@ -133,7 +133,7 @@ def resolve(backend: str, device: str = "cpu") -> str:
 
     That is `backend`, or for `"auto"` the one for data on `device` ("cpu", "cuda", ...).
 
-    Raises ValueError for a name that is none, BackendUnavailable where it cannot run.
+    Raises ValueError for an unknown name, BackendUnavailable where the backend cannot run.
     """
     name = _known(backend, "backend")
     if name == "auto":

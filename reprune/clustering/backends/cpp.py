@@ -44,7 +44,7 @@ def link_condensed(
 
     They are in the order of scipy's `pdist`, C-contiguous and finite.
 
-    By the C++ core. Ward's method takes them for Euclidean. Trusts its arguments. `MemoryError` names the
+    Ward's method takes the distances to be Euclidean. Arguments are not checked. `MemoryError` names the
     argument `name`.
     """
     n = points_of(distances)
@@ -58,8 +58,8 @@ def link_if_unique(
 ) -> npt.NDArray[np.float64] | None:
     """Compute Z [n-1, 4] of points [n, d] or condensed distances, n >= 2, if it is unique.
 
-    None where another Z is as right but for rounding: there are two merges that cost as good as the same. By
-    the C++ core; trusts its arguments. `MemoryError` names the argument `name`.
+    It is None if two merges cost the same up to rounding, so that another Z is equally valid. Arguments are
+    not checked. `MemoryError` names the argument `name`.
     """
     index = reference.METHODS.index(method)
     if numbers.ndim == 2:

@@ -1,6 +1,6 @@
 """Define the interface of a backend, which each module in :data:`reprune.clustering.backends.MODULES` has.
 
-They trust their arguments but for what only they can tell: memory, and limits of their own.
+Of their arguments, backends check only what depends on the backend: memory and limits.
 """
 
 from __future__ import annotations

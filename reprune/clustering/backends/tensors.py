@@ -43,7 +43,7 @@ def to_float_tensor(x: object, name: str) -> torch.Tensor:
 
     float16, bfloat16 and float32 become float32; integers and float64 become float64.
 
-    It is not looked at whether all numbers are finite: that would wait for the GPU.
+    Whether all numbers are finite is not checked, because that would wait for the GPU.
     """
     import torch
 

@@ -36,7 +36,8 @@ def squared_norms(tables: Sequence[npt.NDArray[np.floating]]) -> npt.NDArray[np.
     """Return the squared L2 norm [O] of every filter, summed in order (table, channel, coordinate).
 
     The order is part of the tie rule: norms that differ in the last bit are not tied. Where a square would
-    overflow or vanish the largest number of all is brought to 2^480 first: norms times a power of two.
+    overflow or underflow, all numbers are scaled first, the largest to 2^480: the norms are then scaled by a
+    power of two.
     """
     sizes = np.concatenate([np.abs(table[table != 0]).ravel() for table in tables]).astype(np.float64)
     extreme = sizes.size > 0 and (sizes.max() >= 2.0**480 or sizes.min() < 2.0**-500)
