@@ -1,4 +1,4 @@
-// The one file that knows Python: it binds, and nothing else. Arguments are checked in Python; these functions trust.
+// The Python bindings, the only file that knows Python. Arguments are checked in Python and trusted here.
 #include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>

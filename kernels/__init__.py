@@ -1,4 +1,4 @@
-"""Triton kernels and their host sides; installed as `reprune.kernels`.
+"""Provide Triton kernels and their host sides, installed as `reprune.kernels`.
 
 linkage     Ward's linkage of many problems: the host side of ward
 ward        one problem per program: rounds that merge all pairs of mutual nearest neighbours

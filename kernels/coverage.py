@@ -1,6 +1,6 @@
-"""Maximum coverage of many layers, on the device of their label tables: host side of csrc/gpu/coverage.cu.
+"""Cover the clusters of many layers on the GPU that holds their labels: host of csrc/gpu/coverage.cu.
 
-On the CPU the same program runs on a stand-in for blocks of threads; that is for tests, and slow.
+On the CPU the same program runs on a stand-in for blocks of threads, which is slow and for tests only.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 MOST_FILTERS = 4096
-"""Filters of a layer, at most; the backend "cpp" has no such limit."""
+"""Maximum number of filters of a layer; the backend "cpp" has no such limit."""
 
 
 @dataclass(frozen=True, eq=False)
 class CoverProblem:
-    """One layer whose clusters are to be covered; trusts its arguments."""
+    """One layer whose clusters are to be covered; its fields are not checked."""
 
     labels: Tensor
     """int32 [I, O], contiguous: the cluster of kernel (i, j), from 0 to `clusters` - 1."""
     clusters: int
-    """In no channel more than this; at most O."""
+    """Upper bound on the clusters of any channel; at most O."""
     keep: int
     """1 <= keep <= O <= :data:`MOST_FILTERS`."""
     key: int
@@ -35,15 +35,16 @@ class CoverProblem:
 def max_coverage(
     core: ModuleType, problems: Sequence[CoverProblem], threads: int = 64, order_seed: int = 0
 ) -> list[Tensor]:
-    """Filters in the order picked and what each covered newly, int64 [2, keep] of every problem.
+    """Return the picked filters in order and their gains, int64 [2, keep] for every problem.
 
-    Two launches on the current stream, and no synchronisation. All results are slices of one tensor.
+    It makes two launches on the current stream and does not synchronise. All results are slices of one
+    tensor.
 
     Args:
         core: `reprune._core`.
         problems: on one device.
-        threads, order_seed: on the CPU only: threads of the stand-in, a power of two from 32 on, and in
-            which order they run between two barriers.
+        threads, order_seed: on the CPU only: number of threads of the stand-in, a power of two from 32 on,
+            and the seed of their order between two barriers.
     """
     if not problems:
         return []
@@ -83,7 +84,7 @@ def max_coverage(
 
 
 def squared_norms(core: ModuleType, tables: Sequence[Tensor]) -> Tensor:
-    """Squared L2 norms, float64 [O], of the filters of tables [I, O, d] (float32 or float64, any strides).
+    """Return the squared L2 norms, float64 [O], of the filters of tables [I, O, d].
 
     Added up in float64 in the order (table, channel, coordinate), bit for bit as the other backends do: norms
     that differ in the last bit are not tied.

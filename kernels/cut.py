@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
-"""The cut of layers: at which height, and the clusters of every problem below it."""
+"""Find the cut height of each layer and label the clusters of each of its problems below it."""
 
 import triton
 import triton.language as tl
@@ -7,7 +7,7 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize_on_alignment=range(3))  # type: ignore[untyped-decorator]
 def height_kernel(problems, tops, cuts, N: tl.constexpr):
-    """Raises the cut of a problem's layer to the height of its `merges`-th merge, if that is more than 0.
+    """Raise the cut of a problem's layer to the height of its `merges`-th merge, if that is larger.
 
     `problems` int64 [problems, 5]: points, where results begin, layer, merges, number. `tops` float64, as
     kernels/ward.py leaves it; `cuts` int64 [layers]: the bits of float64, zero before. The bits of numbers
@@ -31,7 +31,7 @@ def height_kernel(problems, tops, cuts, N: tl.constexpr):
 
 @triton.jit(do_not_specialize_on_alignment=range(6))  # type: ignore[untyped-decorator]
 def label_kernel(problems, up, tops, cuts, labels, clusters, N: tl.constexpr):
-    """Labels [n] of a problem's points below its layer's cut, numbered by first appearance, and how many.
+    """Write the labels [n] of a problem's points below its layer's cut, and the number of clusters.
 
     A point's cluster is known by its lowest point, which the links `up` lead to: a point that is not joined
     to a lower one below the cut. The number of such points before it is the cluster's label.

@@ -1,4 +1,4 @@
-"""How the kernels are launched: tiles, the size of chunks, small tables on their way to the device."""
+"""Choose tile sizes and chunk sizes, and copy small tables to the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 SCRATCH = 256 << 20
-"""Bytes of state of the problems of one launch, at most, unless a single problem needs more."""
+"""Maximum bytes of state in one launch, unless a single problem needs more."""
 
 HALF_RATE = {(8, 0), (9, 0), (10, 0)}
 """Compute capabilities that add float64 at half the rate of float32."""
@@ -29,7 +29,7 @@ def chip_of(device: torch.device) -> Chip:
 
 
 def ward_shape(d: int, dtype: torch.dtype, chip: Chip) -> dict[str, int]:
-    """Rows and columns of a scan's tile, columns being positions of a tile of the state; one warp a problem.
+    """Return the tile of a scan, rows by columns, and the number of warps per problem.
 
     With one warp no barrier waits and nothing is computed four times. 8 x 32 keeps the accumulators of a scan
     and the coordinates of eight rows in registers; in float64, for 5 to 9 coordinates, the compiler manages
@@ -43,13 +43,13 @@ def ward_shape(d: int, dtype: torch.dtype, chip: Chip) -> dict[str, int]:
 
 
 def cut_shape(n: int) -> dict[str, int]:
-    """The kernels of kernels/cut.py hold n points at once."""
+    """Return the launch parameters of the kernels in kernels/cut.py for n points."""
     N = max(32, 1 << (n - 1).bit_length())
     return {"N": N, "num_warps": 16 if N > 2048 else max(1, N // 512)}
 
 
 def state_dtype(precision: str, tables: Sequence[Tensor]) -> torch.dtype:
-    """The float type of the state for `precision` "auto", "float32" or "float64"."""
+    """Return the float type of the state for `precision` "auto", "float32" or "float64"."""
     if precision == "auto":
         device = tables[0].device
         if device.type == "cpu" or any(table.dtype == torch.float64 for table in tables):
@@ -62,16 +62,16 @@ def state_dtype(precision: str, tables: Sequence[Tensor]) -> torch.dtype:
 
 
 def on_device(values: Sequence[int] | npt.NDArray[Any], dtype: Any, device: torch.device) -> Tensor:
-    """A small table on `device`; from pinned memory, for other copies wait for what runs there."""
+    """Copy a small table to `device` through pinned memory, so that the copy waits for no kernel."""
     table = torch.from_numpy(np.asarray(values, dtype=dtype))
     return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
 
 
 def on(device: torch.device) -> AbstractContextManager[Any]:
-    """Launches inside go to `device`."""
+    """Make `device` the current device for launches inside the block."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def padded(n: int, columns: int) -> int:
-    """Positions of n points in whole tiles."""
+    """Return n rounded up to a whole number of tiles."""
     return -(-n // columns) * columns

@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
-"""Points of a problem brought to where Ward works on them: about their mean, scaled, in the state's type."""
+"""Normalize the points of a problem for Ward: centred on their mean, scaled, in the state's dtype."""
 
 import triton
 import triton.language as tl
@@ -9,8 +9,10 @@ FAR = tl.constexpr(1e9)  # of positions without a point; points are about 1 in s
 
 @triton.jit
 def power_below(x):
-    """2^-e and 2^e for float64 x >= 0 in [2^(e-1), 2^e), exactly; for x = 0 and at both ends of the numbers
-    some power that overflows nothing."""
+    """Return 2^-e and 2^e for float64 x >= 0 in [2^(e-1), 2^e), exactly.
+
+    For x = 0 and at both ends of the range of numbers, return some power that does not overflow.
+    """
     exponent = tl.minimum(tl.maximum(x.to(tl.int64, bitcast=True) >> 52, 1), 2044)
     down = ((2045 - exponent) << 52).to(tl.float64, bitcast=True)
     up = ((exponent + 1) << 52).to(tl.float64, bitcast=True)
@@ -19,11 +21,11 @@ def power_below(x):
 
 @triton.jit  # type: ignore[untyped-decorator]
 def place_points(problem, reals, n, DOUBLE: tl.constexpr, D: tl.constexpr, C: tl.constexpr):
-    """Copies points [n, D] less their mean, times a power of two, into rows 0 .. D-1 of `reals`.
+    """Write points [n, D], centred and scaled by a power of two, to rows 0 .. D-1 of `reals`.
 
-    No square overflows or vanishes in float32 then, whatever the points' size and common offset. `problem`
-    int64: address of the points, and how many numbers lie from one to the next and from one coordinate to the
-    next. Returns the factor, float64, that undoes the power.
+    After that no square overflows or underflows in float32, whatever the points' magnitude and common offset.
+    `problem` int64: address of the points, and how many numbers lie from one to the next and from one
+    coordinate to the next. Returns the factor, float64, that undoes the power.
     """
     source = tl.load(problem).to(tl.pointer_type(tl.float64 if DOUBLE else tl.float32))
     next_point = tl.load(problem + 1)

@@ -1,4 +1,4 @@
-"""Clusters of every channel of many layers at their common cut: linkage and cut on the device."""
+"""Cluster every channel of many layers at each layer's common cut: linkage and cut on the GPU."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ NEVER = -(1 << 52)
 
 @dataclass(frozen=True, eq=False)
 class LayerClusters:
-    """Clusters of one layer; its tables stand one after the other."""
+    """Clusters of one layer, its tables one after the other."""
 
     labels: Tensor
-    """int32 [sum of I, O], contiguous: from 0, by first appearance."""
+    """int32 [sum of I, O], contiguous: clusters numbered from 0 by first appearance."""
     clusters: Tensor
-    """int32 [sum of I]: how many."""
+    """int32 [sum of I]: the number of clusters."""
     heights: Tensor
-    """float64 [tables]: the cut of each."""
+    """float64 [tables]: the cut height of each."""
 
 
 def cluster_layers(
     layers: Sequence[tuple[Sequence[Tensor], int]], precision: str = "auto"
 ) -> list[LayerClusters]:
-    """Clusters of layers (tables [I, O, d], keep), 1 <= keep <= O <= 4096; trusts its arguments.
+    """Cluster layers (tables [I, O, d], keep), 1 <= keep <= O <= 4096; arguments are not checked.
 
     The cut of a table is the largest height at which any of its problems makes its `O - keep`-th merge
-    (REPrune, Eq. 5); minus infinity for `keep == O`, where every kernel is its own cluster. Started on
-    the current stream and not waited for. `precision` as in :func:`reprune.kernels.linkage.link`.
+    (REPrune, Eq. 5); minus infinity for `keep == O`, where every kernel is its own cluster. It runs on the
+    current stream and is not waited for. `precision` as in :func:`reprune.kernels.linkage.link`.
     """
     tables = [table for own, _ in layers for table in own]
     if not tables:

@@ -1,4 +1,4 @@
-"""Channel pruning by kernel clustering (REPrune), on an exact, batched clustering core."""
+"""Prune channels by kernel clustering (REPrune), on an exact, batched clustering library."""
 
 from .clustering.backends import BackendUnavailable, installed_version
 from .clustering.coverage import max_coverage

@@ -1,4 +1,4 @@
-"""`python -m reprune`, for where the script `reprune` is not on the path."""
+"""Run the command line as `python -m reprune`, where the script `reprune` is not on the path."""
 
 import sys
 

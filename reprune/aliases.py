@@ -1,4 +1,4 @@
-"""Names of types that many modules use."""
+"""Define the type aliases that many modules use."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 """float32 or float64."""
 Ints: TypeAlias = npt.NDArray[np.signedinteger[Any]]
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""`progress(stage, done, total)`, called as work goes on."""
+"""`progress(stage, done, total)`, called as the work advances."""
 Counts: TypeAlias = dict[str, int]
-"""{group of channels: how many stay}."""
+"""{group of channels: number of atoms to keep}."""

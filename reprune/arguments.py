@@ -1,4 +1,4 @@
-"""Arguments of public functions: checked, or refused by an error that names them."""
+"""Check the arguments of public functions and name them in errors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def at_most(count: int, most: int, name: str, what: str) -> None:
 
 
 def shown(x: object) -> str:
-    """`x` in one short line, for a message."""
+    """Return `x` as one short line for a message."""
     line = " ".join(repr(x).split())
     return line if len(line) <= 80 else f"{line[:77]}..."
 
 
 def integer(x: object, name: str, low: int, high: int | None = None) -> int:
-    """`x` as an int in [low, high]: any integer type, also an array or tensor of no dimension."""
+    """Return `x` as an int in [low, high]; accepts any integer type, also a 0-d array or tensor."""
     expected = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
     value = _index(x)
     if value is None:
@@ -38,7 +38,7 @@ def integer(x: object, name: str, low: int, high: int | None = None) -> int:
 
 
 def _index(x: object) -> int | None:
-    """An integer; None for what is none, a bool included."""
+    """Return `x` as an int, or None if it is not an integer; a bool is not one."""
     scalar = _scalar(x)
     if isinstance(scalar, (bool, np.bool_)) or not hasattr(scalar, "__index__"):
         return None
@@ -47,14 +47,17 @@ def _index(x: object) -> int | None:
 
 
 def _scalar(x: object) -> object:
-    """The value of an array or tensor of no dimension; anything else as it is, if it is a plain value."""
+    """Return the value of a 0-d array or tensor, and any other plain value unchanged."""
     if is_tensor(x) or isinstance(x, np.ndarray):
         return x.item() if x.ndim == 0 and str(getattr(x, "device", "")) != "meta" else None  # type: ignore[attr-defined]
     return x
 
 
 def number(x: object, name: str, expected: str) -> float:
-    """`x` as a float: any real type, also an array or tensor of no dimension; the rest is for the error."""
+    """Return `x` as a float; accepts any real type, also a 0-d array or tensor.
+
+    `expected` completes the error message.
+    """
     scalar = _scalar(x)
     if isinstance(scalar, (bool, np.bool_)) or not isinstance(scalar, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}: expected {expected}; got {shown(x)}")
@@ -71,14 +74,14 @@ def one_of(x: object, name: str, choices: Sequence[str]) -> None:
 
 
 def text(x: object, name: str) -> str:
-    """`x`, which must be a string."""
+    """Return `x` if it is a string, else raise `TypeError`."""
     if not isinstance(x, str):
         raise TypeError(f"{name}: expected a string; got {shown(x)}")
     return x
 
 
 def strings(x: Any, name: str, expected: str) -> tuple[str, ...]:
-    """The strings of any collection or iterator, those of a set in order."""
+    """Return the strings of any collection or iterator as a tuple, those of a set sorted."""
     try:
         found: tuple[Any, ...] | None = None if isinstance(x, (str, bytes)) else tuple(x)
     except TypeError:
@@ -89,7 +92,7 @@ def strings(x: Any, name: str, expected: str) -> tuple[str, ...]:
 
 
 def seed_of(x: object) -> int:
-    """`seed`: any integer; it counts modulo 2**64."""
+    """Return `seed` modulo 2**64; it may be any integer."""
     value = _index(x)
     if value is None:
         raise TypeError(f"seed: expected an integer; got {shown(x)}")
@@ -97,10 +100,10 @@ def seed_of(x: object) -> int:
 
 
 def similar(name: str, names: Collection[str]) -> list[str]:
-    """At most three of `names` that are like `name`, the most like first."""
+    """Return at most three of `names` that are like `name`, the most like first."""
     return difflib.get_close_matches(name, names, n=3)
 
 
 def nearest(name: str, names: Collection[str]) -> str:
-    """The three of `names` that are most like `name`, or the first three, for a message."""
+    """Return the three `names` most similar to `name`, or the first three, for a message."""
     return ", ".join(similar(name, names) or list(names)[:3])

@@ -1,4 +1,4 @@
-"""`scipy.cluster.hierarchy` with a faster `linkage`; needs scipy (`pip install "reprune[scipy]"`).
+"""Provide `scipy.cluster.hierarchy` with a faster `linkage`; needs scipy (`pip install "reprune[scipy]"`).
 
 Use it as scipy's: `from reprune import hierarchy`. :func:`linkage`, :func:`ward`, :func:`single`,
 :func:`complete`, :func:`average` and :func:`fclusterdata` cluster observations by Euclidean distance, and
@@ -6,10 +6,10 @@ condensed distances, in the C++ core; every other name, argument and error is sc
 which takes linear time, most of it for checking its argument; so is "single" on condensed distances.
 
 The result is scipy's: the same merges in the same order, heights to rounding (1e-15 of the largest). Where
-rounding could decide, because two merges cost as good as the same, the order is whatever scipy's own rounding
-says, so the core notes such ties and leaves the whole problem to scipy. A threshold that equals a height but
-for rounding may therefore cut on its other side, as with scipy's own heights on another machine;
-:func:`fclusterdata`, which knows the threshold, leaves that to scipy too.
+two merges cost the same up to rounding, scipy's order depends on its own rounding, so the core detects such
+ties and leaves the problem to scipy. A threshold that equals a height up to rounding may therefore cut on its
+other side, as with scipy's own heights on another machine; :func:`fclusterdata`, which knows the threshold,
+leaves that to scipy too.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def __dir__() -> list[str]:
 def linkage(
     y: Any, method: str = "single", metric: Any = "euclidean", optimal_ordering: bool = False
 ) -> Result:
-    """`scipy.cluster.hierarchy.linkage`, faster for four methods.
+    """Compute what `scipy.cluster.hierarchy.linkage` does, faster for four methods.
 
     Args:
         y: observations `[n, d]`, or condensed distances `[n (n-1) / 2]`.
@@ -74,22 +74,22 @@ def linkage(
 
 
 def single(y: Any) -> Result:
-    """:func:`linkage` by the smallest distance."""
+    """Call :func:`linkage` with the smallest distance between clusters."""
     return linkage(y, method="single", metric="euclidean")
 
 
 def complete(y: Any) -> Result:
-    """:func:`linkage` by the largest distance."""
+    """Call :func:`linkage` with the largest distance between clusters."""
     return linkage(y, method="complete", metric="euclidean")
 
 
 def average(y: Any) -> Result:
-    """:func:`linkage` by the mean distance."""
+    """Call :func:`linkage` with the mean distance between clusters."""
     return linkage(y, method="average", metric="euclidean")
 
 
 def ward(y: Any) -> Result:
-    """:func:`linkage` by the growth of the variance within clusters."""
+    """Call :func:`linkage` with the increase in variance within clusters."""
     return linkage(y, method="ward", metric="euclidean")
 
 
@@ -102,8 +102,10 @@ def fclusterdata(
     method: str = "single",
     R: Any = None,
 ) -> npt.NDArray[np.int32]:
-    """`scipy.cluster.hierarchy.fclusterdata`: :func:`linkage` of observations `[n, d]`, then
-    `fcluster`; labels `[n]` from 1, errors as scipy's."""
+    """Compute what `scipy.cluster.hierarchy.fclusterdata` does: :func:`linkage`, then `fcluster`.
+
+    The observations are `[n, d]`, the labels `[n]` from 1, and errors are scipy's.
+    """
     labels: npt.NDArray[np.int32]
     ours = metric == "euclidean" and R is None and isinstance(t, Real)
     Z = _euclidean(X, method, (2,)) if ours else None
@@ -118,13 +120,15 @@ def fclusterdata(
 
 
 def near(numbers: Result, threshold: float) -> bool:
-    """Is one of the numbers so near to the threshold that rounding may decide which is larger?"""
+    """Return whether a number is so near to the threshold that rounding may decide the comparison."""
     return bool((np.abs(numbers - threshold) <= _CLOSE * np.abs(threshold)).any())
 
 
 def _euclidean(y: Any, method: Any, dimensions: tuple[int, ...]) -> Result | None:
-    """Our dendrogram of `y`, or None where it might differ from what scipy says: the caller asks scipy
-    then, which also knows the right error."""
+    """Return our dendrogram of `y`, or None where scipy's might differ.
+
+    The caller then asks scipy, which also raises the right error.
+    """
     if method not in reference.METHODS or resolve("auto") != "cpp":
         return None
     given = _numbers(y)
@@ -146,8 +150,7 @@ def _are_distances(numbers: Result) -> bool:
 
 
 def _numbers(y: Any) -> Result | None:
-    """`y` as a float64 array, C-contiguous, not empty, moderate numbers only; None if it is anything
-    else."""
+    """Return `y` as a non-empty C-contiguous float64 array of moderate numbers, else None."""
     if isinstance(y, (np.ma.MaskedArray, np.matrix)) or is_tensor(y):
         return None  # scipy may refuse these, or answer in kind
     if not isinstance(y, (np.ndarray, list, tuple)) and not hasattr(y, "__array__"):

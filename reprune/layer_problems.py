@@ -1,4 +1,4 @@
-"""The kernels of a model's groups as tables to cluster, and what is chosen of each group."""
+"""Turn the kernels of a model's groups into problems to cluster, and select from each group."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .targets import Select, Settings
 
 
 def require_finite(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`scales`, float32 or float64 on the host; `ValueError` if a kernel is not finite.
+    """Return `scales` as float32 or float64 on the host; raise `ValueError` if a kernel is not finite.
 
-    One copy from each device brings all, before anything of the selection runs there.
+    They are fetched by one copy from each device, before the selection starts there.
     """
     # NaN passes through minima and maxima, which take no memory
     finite = [torch.isfinite(torch.stack(torch.aminmax(kernel))).all() for kernel in kernels.values()]
@@ -37,28 +37,28 @@ def require_finite(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) 
 
 
 class Chosen(NamedTuple):
-    """What is needed of a selection; its labels are as large as the weights of a Linear layer."""
+    """The part of a selection that is used; its labels would be as large as a Linear layer's weights."""
 
     keep: Ints
     """[keep] positions in the group, ascending."""
     covered: int
     clusters: int
-    """Over all input channels; 0 and 0 where nothing was clustered."""
+    """Covered clusters and all clusters, over all input channels; both 0 where nothing was clustered."""
 
     @property
     def coverage(self) -> float | None:
-        """Covered clusters / all clusters; None where nothing was clustered."""
+        """Covered clusters / all clusters, or None where nothing was clustered."""
         return self.covered / self.clusters if self.clusters else None
 
 
 BATCH_BYTES = 2**24
-"""Copied kernels of layers that are selected together on the host."""
+"""Maximum bytes of copied kernels of layers that are selected together on the host."""
 
 
 def select_groups(
     graph: ChannelGraph, counts: Counts, settings: Settings, progress: Progress | None
 ) -> list[Chosen]:
-    """Steps 2 and 3 for every group."""
+    """Run steps 2 and 3 for every group."""
     chosen: list[Chosen] = []
     for groups in _batches(graph, together=settings.backend == "triton"):
         before = len(chosen)
@@ -85,7 +85,7 @@ def choose(
     seed: int,
     progress: Callable[[int], None] | None = None,
 ) -> list[Chosen]:
-    """What stays of every problem, by REPrune or by the criterion of `settings`."""
+    """Select from every problem, by REPrune or by the criterion of `settings`."""
     if settings.select is not None:
         return list(_by_criterion(problems, settings.select, progress))
     found = select_layers(
@@ -114,7 +114,7 @@ def _by_criterion(
 
 
 def _batches(graph: ChannelGraph, together: bool) -> Iterator[list[ChannelGroup]]:
-    """The groups, as many at a time as need little memory, or all `together`."""
+    """Yield the groups, as many at a time as need little memory, or all if `together`."""
     batch: list[ChannelGroup] = []
     size = 0
     for group in graph.groups:
@@ -129,23 +129,23 @@ def _batches(graph: ChannelGraph, together: bool) -> Iterator[list[ChannelGroup]
 
 
 def _as_it_is(kernel: Tensor, rows: Ints) -> bool:
-    """The table of `rows` is the weight itself, not a copy."""
+    """Return whether the table of `rows` is the weight itself and not a copy."""
     native = kernel.device.type == "cpu" and kernel.dtype in (torch.float32, torch.float64)
     return native and rows.shape[1] == 1 and np.array_equal(rows[:, 0], np.arange(len(kernel)))
 
 
 def problem_tables(producers: Iterable[tuple[Tensor, Ints]], settings: Settings) -> tuple[Any, ...]:
-    """The tables of a group: of all its producers' kernels [O, I, ...], with the rows [A, w] of its atoms."""
+    """Return the tables of a group: all its producers' kernels [O, I, ...], with its atoms' rows [A, w]."""
     backend = "cpp" if settings.select is not None else settings.backend
     return tuple(table for kernel, rows in producers for table in tables_of(kernel, rows, backend))
 
 
 def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
-    """[I, A, d] for each of the w channels of an atom: I clustering problems of A kernels.
+    """Return [I, A, d] for each of an atom's w channels: I clustering problems of A kernels.
 
     `kernel` [O, I, ...], `rows` [A, w] the output channels of each atom (-1: it has none here).
 
-    On the host, but for the backend "triton", which takes them where they are.
+    They are on the host, except for the backend "triton", which takes them where they are.
     """
     kernel = kernel.flatten(2)
     if kernel.dtype not in (torch.float32, torch.float64):

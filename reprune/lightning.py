@@ -1,4 +1,4 @@
-"""Pruning while training under Lightning: a callback (`pip install "reprune[lightning]"`)."""
+"""Prune while training under Lightning, by a callback (`pip install "reprune[lightning]"`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from .targets import Select
 
 
 class REPrune(Callback):
-    """Prunes the LightningModule while the Trainer trains it::
+    """Prunes the LightningModule while the Trainer trains it.
+
+    An example of its use::
 
         trainer = Trainer(max_epochs=200, callbacks=[REPrune(sparsity=0.5, interval=2, until=150)])
         trainer.fit(module, data)
@@ -27,16 +29,16 @@ class REPrune(Callback):
     `example_input_array` unless given. On several devices use `mode="mask"`. `callback.pruner` has
     the history and the plan.
 
-    An event comes after the last batch of its epoch and before the validation, so what is validated is what
-    is saved and what goes on. After the last epoch the module is small.
+    An event happens after the last batch of its epoch and before the validation, so the validated network is
+    the one that is saved and trained on. After the last epoch the module is small.
 
     From the start of `fit` the module's `state_dict()` is at full size, whatever the size of its tensors,
-    with zeros for channels that are gone. So any checkpoint loads into a module as it is built, which then
-    computes what was validated, and into one that was pruned, which takes the sizes of the network in it
+    with zeros for channels that are gone. So any checkpoint loads into a freshly built module, which then
+    computes what was validated, and into a pruned one, which takes the sizes of the network in the checkpoint
     (`trainer.test(ckpt_path="best")`). `trainer.fit(module, ckpt_path=...)` resumes bit-exactly.
 
-    A second `fit` of the same module goes on where the first ended. Copies of the module that other
-    callbacks hold, such as those of `EMAWeightAveraging` and `StochasticWeightAveraging`, go along.
+    A second `fit` of the same module continues where the first ended. Copies of the module that other
+    callbacks hold, such as those of `EMAWeightAveraging` and `StochasticWeightAveraging`, are pruned too.
 
     The module needs one optimizer. Raises `ValueError` when training starts if it does not fit.
     """
@@ -74,12 +76,12 @@ class REPrune(Callback):
         """The pruner, once training has started."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """A checkpoint that is loaded now brings the whole training, at full size."""
+        """Let modules load a checkpoint at full size when fitting starts."""
         if self._full_size is not None:
             self._full_size.grow = stage == "fit"
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Build the pruner, at the point of a checkpoint if there is one, or go on with the one there is."""
+        """Build the pruner, at the point of a checkpoint if there is one, or continue the present one."""
         if len(trainer.optimizers) != 1:
             raise ValueError(f"module: expected one optimizer, it has {len(trainer.optimizers)}")
         copies = _averages(trainer)
@@ -126,12 +128,12 @@ class REPrune(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """An epoch is done, and not yet validated."""
+        """Note the end of an epoch before it is validated."""
         if trainer.is_last_batch:
             self._step(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """An epoch is done, if it had no last batch."""
+        """Note the end of an epoch that had no last batch."""
         self._step(trainer, pl_module)
 
     def _step(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -148,24 +150,24 @@ class REPrune(Callback):
                 self.pruner.finalize()
 
     def state_dict(self) -> dict[str, Any]:
-        """Goes into checkpoints."""
+        """Return the state that goes into checkpoints."""
         return {} if self.pruner is None else {"pruner": self.pruner.state_dict(), "offset": self._offset}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Comes out of a checkpoint, before training starts."""
+        """Keep the state from a checkpoint until training starts."""
         self._saved = state_dict or None
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Let the optimizer's state be of full size in the checkpoint, as Lightning restores it first."""
+        """Store the optimizer's state at full size, since Lightning restores it first."""
         if self.pruner is not None and checkpoint.get("optimizer_states"):
             states = checkpoint["optimizer_states"]
             checkpoint["optimizer_states"] = [full_size_state(self.pruner.live, states[0]), *states[1:]]
 
 
 def _averages(trainer: Any) -> list[nn.Module]:
-    """The averages of the module that other callbacks hold."""
+    """Return the averages of the module that other callbacks hold."""
     found = []
     for callback in trainer.callbacks:
         for value in vars(callback).values():
@@ -177,8 +179,11 @@ def _averages(trainer: Any) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def _without_trainer(module: LightningModule) -> Iterator[None]:
-    """A module is copied while it is traced, and its trainer must not be, nor what torch.compile made of its
-    methods, which would still run the module in the copy."""
+    """Detach the trainer and compiled methods from the module while it is traced.
+
+    The trace copies the module: a trainer must not be copied, and what torch.compile made of its
+    methods would still run the module itself.
+    """
     trainer, module.trainer = module.trainer, None
     names = ["_compiler_ctx", *(name.removeprefix("original_") for name in module._compiler_ctx or ())]
     compiled = {name: module.__dict__.pop(name) for name in names if name in module.__dict__}

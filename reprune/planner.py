@@ -1,4 +1,4 @@
-"""Planning a whole model: graph, counts (step 1), selection (steps 2 and 3), certificate."""
+"""Plan a whole model: graph, counts (step 1), selection (steps 2 and 3), certificate."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def make_plan(
     select: Select | None = None,
     progress: Progress | None = None,
 ) -> PruningPlan:
-    """Decides which channels of `model` to keep, by REPrune (Park et al., AAAI 2024).
+    """Decide which channels of `model` to keep, by REPrune (Park et al., AAAI 2024).
 
-    Nothing is changed: :func:`apply` carries the plan out, :func:`prune` does both on a copy. Exactly one of
+    Nothing is changed: :func:`apply` applies the plan, :func:`prune` does both on a copy. Exactly one of
     `sparsity`, `flops`, `params`, `latency`, `size_mb` and `keep` is the target.
 
     Args:
@@ -87,7 +87,7 @@ def make_plan(
         rule: How the count of each layer is found: `"bn"` by the BatchNorm scales of all layers (Eq. 8-9),
             `"uniform"` by the same fraction of each.
         scope: `"internal"` prunes groups of channels that meet in no addition, `"all"` residual streams too.
-        layers: Whose output channels are decided about: `"conv"`, convolutions (the paper); `"linear"`,
+        layers: Which layers' output channels can be pruned: `"conv"`, convolutions (the paper); `"linear"`,
             Linear layers, such as the hidden dimension of a transformer's feed-forward blocks, where a kernel
             is one number; `"all"`, both. A group with several producing layers is selected as one.
         round_to: Layers keep a multiple of this many channels, or all.
@@ -100,7 +100,7 @@ def make_plan(
         backend: Backend that runs the clustering: `"auto"`, `"reference"`, `"cpp"` or `"triton"`.
         select: Another criterion in the place of REPrune's: a function that is given each group of channels
             as a `LayerProblem` (`name`; `tables`, numpy arrays `[I, O, d]`; `keep`) and returns the `keep`
-            channels of 0..O-1 that stay. Nothing is clustered then.
+            channels of 0..O-1 to keep. Nothing is clustered then.
         progress: A function that is called as `progress(stage, done, total)`, with the stage "trace",
             "measure" (for `latency`), "select" or "certify".
 
@@ -224,7 +224,7 @@ def prune(
     select: Select | None = None,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, PruningPlan]:
-    """Makes a smaller copy of `model`.
+    """Return a smaller copy of `model`, and the plan.
 
     This is :func:`make_plan`, which describes the arguments and the errors, followed by :func:`apply` to a
     copy. `model` is left as it was, and the copy has none of the wrappers that were around it.
@@ -287,7 +287,7 @@ def plan_of_atoms(
     shapes: Mapping[str, tuple[int, ...]],
     settings: dict[str, Any],
 ) -> PruningPlan:
-    """The plan that keeps the atoms `kept` [atoms] of a model whose tensors had `shapes`.
+    """Return the plan that keeps `kept` [atoms] of a model whose tensors had `shapes`.
 
     `coverage` is that of each group that was clustered.
     """

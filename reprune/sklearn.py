@@ -1,4 +1,4 @@
-"""`AgglomerativeClustering` for scikit-learn; needs it (`pip install "reprune[sklearn]"`)."""
+"""Provide `AgglomerativeClustering` for scikit-learn (`pip install "reprune[sklearn]"`)."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _METHODS = ("ward", "complete", "average")
 
 
 class AgglomerativeClustering(cluster.AgglomerativeClustering):  # type: ignore[misc]
-    """`sklearn.cluster.AgglomerativeClustering` with a faster tree: all of its parameters, attributes and
-    errors, and equal results.
+    """`sklearn.cluster.AgglomerativeClustering` with a faster tree.
 
-    The C++ core builds the tree for `linkage` "ward", "complete" and "average" with `metric="euclidean"`
-    and no connectivity. The rest is handed on to scikit-learn: connectivity, other metrics,
-    precomputed distances, callables, and `linkage="single"`, where the order within a row of `children_`
-    follows scikit-learn's way through the minimum spanning tree. So are, as :mod:`reprune.hierarchy` tells,
-    trees in which rounding decides, and thresholds as near to a height.
+    It has the same parameters, attributes, errors and results.
+
+    The C++ core builds the tree for `linkage` "ward", "complete" and "average" with `metric="euclidean"` and
+    no connectivity. Everything else is left to scikit-learn: connectivity, other metrics, precomputed
+    distances, callables, and `linkage="single"`, where the order within a row of `children_` depends on how
+    scikit-learn walks through the minimum spanning tree. So are trees in which rounding decides, and
+    thresholds that close to a height (see :mod:`reprune.hierarchy`).
     """
 
     def _fit(self, X: Any) -> AgglomerativeClustering:
-        """What `fit` of scikit-learn calls when the parameters and `X [n, d]` are checked, each by
-        itself."""
+        """Fit after scikit-learn's `fit` has checked the parameters and `X [n, d]`, each by itself."""
         if not self._is_ours():
             super()._fit(X)
             return self

@@ -1,4 +1,4 @@
-"""JSON from files that may be damaged: one kind of error, no key twice, little memory."""
+"""Read JSON from files that may be damaged: one kind of error, no duplicate keys, little memory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, TypeGuard
 
 SPACE = re.compile(r"[ \t\n\r]*")
 STRING = re.compile(r'(?:[^"\\\x00-\x1f]+|\\["\\/bfnrt]|(\\u[dD][89abAB][0-9a-fA-F]{2})|\\u[0-9a-fA-F]{4})*')
-"""What a string is made of; its group is the first half of a pair of escapes."""
+"""The pieces of a string; the group is the first half of a surrogate pair."""
 ESCAPES = len(r"\ud83d\ude00")  # the longest that stands for one character
 
 
 def loads(text: str) -> Any:
-    """What `json.loads` returns; `ValueError` for whatever is wrong with `text`, a doubled key too."""
+    """Return what `json.loads` returns; raise `ValueError` for anything wrong, duplicate keys too."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except RecursionError:
@@ -28,24 +28,24 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def is_int(value: Any, least: int = 0) -> TypeGuard[int]:
-    """Is `value` an integer, no boolean, of at least `least`, and one that 63 bits hold?"""
-    return type(value) is int and least <= value < 2**63
+def is_int(value: Any, minimum: int = 0) -> TypeGuard[int]:
+    """Return whether `value` is an integer, no bool, at least `minimum` and within 63 bits."""
+    return type(value) is int and minimum <= value < 2**63
 
 
 def weight(text: bytes) -> int:
-    """Bytes of memory that what stands in `text`, a piece of JSON, takes at most when it is read, about."""
+    """Return about how many bytes the values in the JSON `text` need at most once parsed."""
     return 3 * len(text) + 64 * sum(map(text.count, (b",", b"[", b":"))) + 256 * text.count(b"{")
 
 
 class Pieces:
-    """JSON that is read in pieces, of which no more is held than what is returned."""
+    """JSON that is read in pieces, holding no more of it than is returned."""
 
     def __init__(self, pieces: Iterator[str]) -> None:
         self._pieces, self._text, self._at = pieces, "", 0
 
     def members(self, most: int) -> Iterator[str]:
-        """The keys of the object that starts here, of `most` bytes each; read its value after each."""
+        """Yield the keys, of `most` bytes each, of the object here; read its value after each."""
         self._take("{")
         seen: set[str] = set()
         while self.next() != "}":
@@ -60,7 +60,7 @@ class Pieces:
         self._take("}")
 
     def next(self) -> str:
-        """The next character that is no space; none at the end."""
+        """Return the next character that is no space, or "" at the end."""
         while True:
             match = SPACE.match(self._text, self._at)
             assert match is not None
@@ -69,7 +69,7 @@ class Pieces:
                 return self._text[self._at : self._at + 1]
 
     def flat(self, most: int) -> Any:
-        """The object that starts here, without another one in it, of at most `most` characters."""
+        """Return the object here, which holds no other object, of at most `most` characters."""
         while (end := self._text.find("}", self._at, self._at + most)) < 0:
             if len(self._text) - self._at >= most or not self._more():
                 raise ValueError("an object does not end")
@@ -77,8 +77,10 @@ class Pieces:
         return loads(text)
 
     def string(self, most: int) -> list[bytes]:
-        """The string that starts here, of at most `most` bytes, as pieces of UTF-8: whole it would be there
-        twice while it is put together."""
+        """Return the string here, of at most `most` bytes, as pieces of UTF-8.
+
+        Putting it together would need its memory twice.
+        """
         self._take('"')
         found: list[bytes] = []
         while True:
@@ -101,7 +103,7 @@ class Pieces:
 
     def _take(self, sign: str) -> None:
         if self.next() != sign:
-            raise ValueError(f"expected {sign}, got {self.next() or 'the end'}")
+            raise ValueError(f"expected {sign}; got {self.next() or 'the end'}")
         self._at += 1
 
     def _more(self) -> bool:

@@ -1,4 +1,4 @@
-"""Surgery: a plan is applied by slicing tensors, and the optimizer's state with them."""
+"""Apply a plan by slicing a model's tensors, and the optimizer's state with them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .plan import PruningPlan, plan_of, remember_plan
 
 @torch.inference_mode(False)
 def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Makes `model` smaller, in place, as `plan` says.
+    """Prune `model` in place as `plan` says.
 
     Parameters that lose channels are replaced by new, smaller ones with the same values and gradients. The
-    optimizer's state (momentum, moments) is sliced with the weights, so that training goes on.
+    optimizer's state (momentum, moments) is sliced with the weights, so that training continues.
 
     Args:
         plan: A plan that :func:`make_plan` made for this model.

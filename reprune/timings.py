@@ -1,4 +1,4 @@
-"""Whether timings are to be trusted: one measure and the same words wherever timings are shown."""
+"""Judge whether timings are to be trusted, with one measure and the same words everywhere."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 KNOWN = 0.05
-"""A median is to be trusted when it is known this well, as a share of itself (95 %)."""
+"""Relative error (95 %) up to which a median is to be trusted."""
 UNTRUSTED = "not to be trusted"
 
 
@@ -19,7 +19,7 @@ Rounds = list[tuple[float, ...]]
 def interleaved(
     calls: Sequence[Callable[[], object]], clock: Callable[[], float], enough: Callable[[Rounds], bool]
 ) -> Rounds:
-    """Runs all `calls` one after the other, round by round, until there are `enough` rounds.
+    """Run all `calls` one after the other, round by round, until there are `enough` rounds.
 
     So whatever else the machine does meets all of them alike.
     """
@@ -35,19 +35,18 @@ def interleaved(
 
 
 def off(low: float, median: float, high: float, runs: int) -> float:
-    """How far the median of so many runs may be off (95 %, were they normal), as a share of it; by the
-    quartiles."""
+    """Return the relative error of the median of `runs` timings (95 %, if normal), by the quartiles."""
     return 1.96 * 1.253 * (high - low) / 1.349 / runs**0.5 / median if median > 0 else 0.0
 
 
 def off_by(times: Sequence[float]) -> float:
-    """:func:`off`, of repeated timings."""
+    """Return :func:`off` of repeated timings."""
     low, median, high = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
     return off(low, median, high, len(times))
 
 
 def company() -> str:
-    """What to say of all timings that follow, because other programs run already; "" if none does."""
+    """Return a warning for all timings that follow if other programs are running, else ""."""
     if not hasattr(os, "getloadavg"):
         return ""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""REPrune's criterion for Torch-Pruning; needs it (`pip install "reprune[torch-pruning]"`)."""
+"""Provide REPrune's criterion for Torch-Pruning (`pip install "reprune[torch-pruning]"`)."""
 
 from __future__ import annotations
 
@@ -30,24 +30,26 @@ Group = Any
 
 
 class REPruneImportance(Importance):  # type: ignore[misc]
-    """Scores of the channels of Torch-Pruning's groups::
+    """Scores the channels of Torch-Pruning's groups.
+
+    An example of its use::
 
         importance = REPruneImportance()
         pruner = torch_pruning.pruner.BasePruner(model, images, importance, pruning_ratio=0.5)
         importance.attach(pruner)
         pruner.step()
 
-    How many channels a group keeps is for the pruner to say, and REPrune's clusters depend on it, so the
+    The pruner decides how many channels a group keeps, and REPrune's clusters depend on that number, so the
     importance has to know its pruner. Scores are in (0, 1], all different within what the pruner ranks
-    together, and those that REPrune keeps are above all others: they are in the order picked, the others in
-    that of their L2 norms.
+    together, and those of the channels that REPrune keeps are above all others. Kept channels are ordered as
+    they were picked, the others by their L2 norms.
 
     With `global_pruning=True` the scores of all groups together are ranks of their BatchNorm scales, in
     each group given to the channels by their order, so the pruner finds the counts of Eq. 8-9; each group
-    keeps one at least. `pruning_ratio_dict`, `round_to`, several steps and channel groups are followed.
+    keeps at least one. `pruning_ratio_dict`, `round_to`, several steps and channel groups are followed.
 
     Args:
-        seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`; a group goes by the
+        seed, ties: how ties between filters are broken, see :func:`reprune.max_coverage`; a group has the
             name of its first layer in the model.
         backend: the backend that runs the clustering, see :mod:`reprune.clustering.backends`.
 
@@ -62,7 +64,7 @@ class REPruneImportance(Importance):  # type: ignore[misc]
         self._pruner: Any = None
 
     def attach(self, pruner: Any) -> None:
-        """Score for `pruner`, a pruner of Torch-Pruning that has taken no step yet."""
+        """Attach to `pruner`, a pruner of Torch-Pruning that has made no step yet."""
         if getattr(pruner, "importance", None) is not self:
             raise ValueError("pruner: expected one that was made with this importance")
         if pruner.isomorphic:
@@ -74,7 +76,10 @@ class REPruneImportance(Importance):  # type: ignore[misc]
 
     @torch.no_grad()
     def __call__(self, group: Group) -> Tensor | None:
-        """float32 [channels of the group's first layer], on the CPU; None for a group without weights."""
+        """Return the scores, float32 [channels of the group's first layer], on the CPU.
+
+        It is None for a group without weights.
+        """
         if self._pruner is None:
             raise ValueError("importance: call attach(pruner) before the pruner's first step")
         if self._pruner.current_step != self._step:
@@ -94,7 +99,7 @@ class REPruneImportance(Importance):  # type: ignore[misc]
         return torch.from_numpy(np.tile(scores, self._pruner._get_channel_groups(group))).float()
 
     def _order(self, group: Group, keep: int) -> npt.NDArray[np.int64] | None:
-        """[A] positions in the group, best first."""
+        """Return positions [A] in the group, best first."""
         makers = list(self._makers(group))
         if not makers:
             return None
@@ -117,8 +122,10 @@ class REPruneImportance(Importance):  # type: ignore[misc]
         return np.concatenate([picked, rest[np.argsort(-norms[rest], kind="stable")]])
 
     def _makers(self, group: Group) -> Iterator[tuple[nn.Module, npt.NDArray[np.int64]]]:
-        """Each layer that makes the group's channels, and [A, w] its channels at each position, -1 where it
-        has none."""
+        """Yield each layer that produces the group's channels, with its channels [A, w] per position.
+
+        The channel is -1 where the layer has none.
+        """
         width = self._pruner._get_channel_groups(group)
         size = len(group[0].idxs) // width
         for item in group:
@@ -136,7 +143,7 @@ class REPruneImportance(Importance):  # type: ignore[misc]
             yield layer, rows
 
     def _counted(self) -> tuple[dict[nn.Module, Scores], dict[nn.Module, int]]:
-        """{first layer of a group: [A] the scores that its channels get}, {first layer: how many stay}."""
+        """Return {first layer: channel scores [A]} and {first layer: channels to keep} of the groups."""
         ranks: dict[nn.Module, Scores] = {}
         keep: dict[nn.Module, int] = {}
         for scope, members in self._scopes().items():
@@ -159,14 +166,14 @@ class REPruneImportance(Importance):  # type: ignore[misc]
         return ranks, keep
 
     def _rounded(self, member: Member, stay: int) -> int:
-        """As the pruner does: it looks at all channels of the layer, also where they come in groups."""
+        """Round as the pruner does: over all channels of the layer, even if they come in groups."""
         channels = int(self._pruner.DG.get_out_channels(member.root))
         left = channels - (member.size - stay)
         left -= left % int(self._pruner.round_to)
         return member.size - (channels - left)
 
     def _gammas(self, member: Member) -> Scores:
-        """[A] |gamma| at each position, averaged over the BatchNorms behind it (Eq. 8)."""
+        """Return |gamma| [A] at each position, averaged over the BatchNorms behind it (Eq. 8)."""
         total, count = np.zeros(member.size), np.zeros(member.size)
         for item in member.group:
             layer = item.dep.target.module
@@ -183,7 +190,7 @@ class REPruneImportance(Importance):  # type: ignore[misc]
         return total / count
 
     def _scopes(self) -> dict[Any, list[Member]]:
-        """The groups that the pruner ranks together."""
+        """Return the groups that the pruner ranks together."""
         pruner = self._pruner
         scopes: dict[Any, list[Member]] = {}
         for group in pruner.DG.get_all_groups(
@@ -202,7 +209,7 @@ class REPruneImportance(Importance):  # type: ignore[misc]
         return scopes
 
     def _own_scope(self, group: Group) -> tuple[Any, float] | None:
-        """The scope that pruning_ratio_dict makes for the group, and its ratio."""
+        """Return the scope that pruning_ratio_dict makes for the group, and its ratio."""
         pruner = self._pruner
         for item in group:
             dep = item.dep
@@ -216,7 +223,7 @@ class REPruneImportance(Importance):  # type: ignore[misc]
 
 
 def _kernel(layer: nn.Module) -> Tensor:
-    """[O, I, ...]"""
+    """Return the kernels of a layer, [O, I, ...]."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     if isinstance(layer, nn.modules.conv._ConvNd):
@@ -229,9 +236,9 @@ class Member:
     """A group in a scope."""
 
     root: nn.Module
-    """Its first layer."""
+    """The first layer of the group."""
     group: Group
     size: int
-    """Positions that stay or leave: channels, or those of each channel group."""
+    """Number of positions: channels, or those of each channel group."""
     ratio: float
-    """What part of the scope leaves."""
+    """Fraction of the scope to remove."""

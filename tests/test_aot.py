@@ -52,7 +52,7 @@ def test_amd_compiles():
 
 
 @needs_nvcc
-def test_the_table_and_what_it_leaves(tmp_path):
+def test_the_script_writes_its_table(tmp_path):
     out = tmp_path / "rows.json"
     words = ["--target", "sm_90", "--only", "cover random", "height n=64"]
     page = tmp_path / "page.md"

@@ -44,7 +44,7 @@ def run(code, **more):
     "ckpt-epoch12.tmp ckptabcdefgh.tmp mydata01.tmp ckpt.tmp .ckpt.tmp .reprune-mydata01.tmp .reprune-.tmp "
     ".reprune-00000000000000000000000000000000.tmp".split(),
 )
-def test_what_is_of_others_stays(tmp_path, monkeypatch, name):
+def test_files_of_others_are_not_removed(tmp_path, monkeypatch, name):
     """Folders and files whose names look like drafts, now or in earlier versions."""
     monkeypatch.chdir(tmp_path)
     for folder in (tmp_path / "a", tmp_path / "b"):
@@ -72,7 +72,7 @@ def test_no_place_for_a_file(tmp_path, monkeypatch, path):
 
 
 @pytest.mark.parametrize("path", [3, None, ["x"]])
-def test_a_path_is_a_path(path):
+def test_any_kind_of_path_is_accepted(path):
     with pytest.raises(TypeError, match="path: expected the name of a file; got"):
         reprune.save(network(), path)
 
@@ -170,7 +170,7 @@ def test_a_new_file_gets_its_mode_by_the_umask(tmp_path, umask):
 @pytest.mark.parametrize(
     "name", ["x" * 255, "ü" * 127, "[1]*?.tmp", "a\nb ' \"", "-o", "~", ".reprune-x.tmp", b"\xff\xfe", "a:b"]
 )
-def test_any_name_will_do(tmp_path, monkeypatch, name):
+def test_every_legal_file_name_works(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     for seed in (1, 2):
         reprune.save(network(seed), name)

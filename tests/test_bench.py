@@ -271,7 +271,7 @@ def test_nearly_equal_points_may_round() -> None:
         checking.same_tree(other, Z, "wrong")
 
 
-def test_heights_of_nothing_are_wrong() -> None:
+def test_heights_that_are_nan_are_wrong() -> None:
     Z = reprune.linkage(points())
     with pytest.raises(WrongAnswer, match="expected a dendrogram"):
         checking.same_tree(np.full_like(Z, np.nan), Z, "broken")

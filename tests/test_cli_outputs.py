@@ -62,7 +62,7 @@ def test_the_code_of_the_network_is_not_overwritten(folder, capsys):
     assert (folder / "toy_outputs.py").read_text() == before
 
 
-def test_a_page_and_a_picture_are_two_files(folder, capsys):
+def test_a_page_and_a_picture_cannot_share_a_file(folder, capsys):
     assert main(["bench", "--quick", "--markdown", "x.png", "--plot", str(folder / "x.png")]) == 2
     assert "is the file of --markdown, which would be overwritten" in capsys.readouterr().err
     assert not (folder / "x.png").exists()

@@ -74,7 +74,7 @@ def refused(name, folder, capsys, message=""):
     assert not (folder / "out").exists()
 
 
-def test_before_a_network_is_built(tmp_path, capsys, monkeypatch):
+def test_wrong_arguments_are_refused_before_a_network_is_built(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(models, "build", None)  # never called
     (tmp_path / "empty").touch()
     (tmp_path / "folder").mkdir()
@@ -97,7 +97,7 @@ def test_weights_as_training_scripts_leave_them(prefix, inside, tmp_path):
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_network_whose_names_begin_so(tmp_path):
+def test_names_that_begin_like_a_wrapper_prefix_are_kept(tmp_path):
     """Its own names are not shortened."""
     from reprune.cli import weights
 

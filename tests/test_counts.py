@@ -65,7 +65,7 @@ def wide(*shape):
         (lambda: reprune.cut(wide(2**30, 4), 1.0), "Z: expected at most 1,073,741,823 merges"),
     ],
 )
-def test_more_than_can_be_numbered(call, message):
+def test_sizes_beyond_the_limit_are_refused(call, message):
     assert arrays.MOST == 2**30  # without a limit the call would begin
     with pytest.raises(ValueError, match=message):
         call()

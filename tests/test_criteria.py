@@ -31,7 +31,7 @@ def largest(conv, count):
     return sorted(norms.argsort(descending=True)[:count].tolist())
 
 
-def test_a_plan_follows_it():
+def test_a_plan_keeps_the_channels_of_the_criterion():
     model, x = model_and_input()
     plan = reprune.make_plan(model, x, keep={"0": 5, "3": 4}, select=by_norm)
     assert plan.keep["0"].tolist() == largest(model[0], 5)
@@ -43,7 +43,7 @@ def test_a_plan_follows_it():
 
 
 @pytest.mark.parametrize("mode", ["shrink", "mask"])
-def test_a_training_follows_it(mode):
+def test_a_training_keeps_the_channels_of_the_criterion(mode):
     model, x = model_and_input()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     how = {"rule": "uniform", "sparsity": 0.5, "interval": 1, "until": 1, "mode": mode}
@@ -67,7 +67,7 @@ def test_what_it_returns_is_checked(wrong):
         reprune.make_plan(model, x, keep={"0": 5}, select=lambda problem: wrong)
 
 
-def test_it_is_asked_for_a_function():
+def test_a_criterion_must_be_a_function():
     model, x = model_and_input()
     with pytest.raises(TypeError, match="select: expected a function of a layer's problem or None; got 'l1'"):
         reprune.make_plan(model, x, keep={"0": 5}, select="l1")

@@ -97,7 +97,7 @@ def test_a_height_that_float64_does_not_hold_is_infinite(method, backend):
     assert reprune.cut(Z, np.inf, backend=backend).tolist() == [0, 0, 0]
 
 
-def test_a_cut_at_the_height_of_a_selection_is_the_selection():
+def test_cutting_at_the_height_of_a_selection_gives_its_labels():
     """Heights of one channel round to one another where they are near the smallest number."""
     for kind in ("subnormal", "numbers of any size", "huge"):
         weight = drawn.draw(kind, (12, 3, 2), 5)

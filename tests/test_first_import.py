@@ -89,7 +89,7 @@ def test_in_the_source_folder_that_hides_an_installed_copy(
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="has no -P")
-def test_what_that_says_to_do_works(checkout: Path, installed: Path, others: Path) -> None:
+def test_the_advice_of_the_message_works(checkout: Path, installed: Path, others: Path) -> None:
     assert python(CALL, checkout, installed, others, safe=True) == "(2, 4)"
 
 

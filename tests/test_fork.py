@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
 @pytest.mark.parametrize("what", ["while_threads_cluster", "in_progress", "with_fresh_pools"])
-def test_children(what):
+def test_forked_children_inherit_no_lock(what):
     ignored = {"PYTHONWARNINGS": "ignore"}
     done = run_module("tests.programs.forks", _core.__file__, what, variables=ignored, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -74,7 +74,7 @@ def test_a_pruned_network_takes_the_size_of_a_state(trained, tmp_path):
     assert torch.equal(reprune.load(tmp_path / "whole", build())(X), part(X))
 
 
-def test_what_is_left_alone(trained):
+def test_other_states_are_left_alone(trained):
     net = copy.deepcopy(trained[1])
     own = net.state_dict(keep_vars=True)
     assert own["3.weight"] is net[3].weight

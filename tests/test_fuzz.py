@@ -23,7 +23,7 @@ def rounds(stage, count):
     return [r for r in drawn if r.stage == stage and r.n > 3][:count]
 
 
-def test_some_thousand_problems(capfd):
+def test_thousands_of_random_problems_agree_with_the_oracles(capfd):
     code = fuzz.main(["--problems", "2000", "--seed", "2", "--largest", str(LARGEST)])
     printed = capfd.readouterr().out
     assert code == 0, printed

@@ -128,7 +128,7 @@ def test_tensors_in_and_out():
     assert torch.equal(gains, found.gains)
 
 
-def test_the_plan_of_the_cpu():
+def test_plans_equal_those_of_the_cpu():
     for how in ({}, {"ties": "norm"}, {"scope": "all"}, {"rule": "uniform", "round_to": 4}):
         expected = reprune.make_plan(small_resnet(), images(), sparsity=0.5, backend="cpp", **how)
         plan = reprune.make_plan(

@@ -190,7 +190,7 @@ FOOLING = [
 
 
 @pytest.mark.parametrize("toy", FOOLING)
-def test_fooled_by_none(toy):
+def test_certificate_rejects_adversarial_models(toy):
     """What depends on the number or the place of channels keeps them; the rest is still pruned."""
     torch.manual_seed(0)
     model = toy().double().eval()

@@ -108,7 +108,7 @@ class NoBoxes(Boxes):
         return torch.cat([second, first], 1)
 
 
-def test_nothing_found_on_the_example_inputs():
+def test_detectors_that_find_nothing_on_the_example_inputs():
     torch.manual_seed(0)
     graph = exact(randomize(NoBoxes().double()).eval(), X, seeds=range(2), layers="all")
     assert graph.channels.keys() == {"a", "b", "c"}
@@ -136,7 +136,7 @@ def both_ways(model, x, monkeypatch):
 
 def same(one, other):
     """The same groups of the same channels, with the same kernels."""
-    assert np.array_equal(one.traced.atoms.of, other.traced.atoms.of)
+    assert np.array_equal(one.traced.atoms.atom_of, other.traced.atoms.atom_of)
     assert one.traced.atoms.pinned == other.traced.atoms.pinned
     assert one.skipped == other.skipped
     assert one.traced.flops.full == other.traced.flops.full
@@ -212,9 +212,9 @@ class Custom(Toy):
         return squash(x, 2.0)
 
 
-def channelwise(known, call, flows):
+def channelwise(known, call, is_activation):
     """Written out: the output carries what the input carries."""
-    known.set(call.out, list(known.state(call["x"]).dims), flows)
+    known.set(call.out, list(known.state(call["x"]).dims), is_activation)
 
 
 @pytest.mark.parametrize("rule", ["relu", channelwise])
@@ -229,7 +229,7 @@ def test_rules_for_operations_of_ones_own(rule):
         CUSTOM.clear()
 
 
-def broken(known, call, flows):
+def broken(known, call, is_activation):
     raise IndexError("no such dimension")
 
 

@@ -71,7 +71,7 @@ def test_linkage_is_scipys(method, points):
     ],
     ids=["float64", "float32", "scaled", "strided", "fortran", "list", "offset", "tiny", "large"],
 )
-def test_the_core_does_it(method, change):
+def test_the_core_computes_the_tree(method, change):
     points = change(NORMAL)
     if isinstance(points, np.ndarray):
         before = points.copy()

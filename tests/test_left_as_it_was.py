@@ -326,7 +326,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_modes_around(mode):
+def test_pruning_works_inside_torch_modes(mode):
     """The same plan, and a small network and optimizer that go on learning."""
     model, x = Features(), images()
     usual = reprune.make_plan(model, x, sparsity=0.5, rule="uniform")

@@ -201,7 +201,7 @@ def test_checkpoints_and_pickles_of_the_trained_module(trained, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["shrink", "mask"])
-def test_fits_go_on(mode, tmp_path):
+def test_a_second_fit_continues_the_first(mode, tmp_path):
     def started():
         module, callback, seen = Module(), REPrune(**SETTINGS, mode=mode), Seen()
         keep = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
@@ -230,7 +230,7 @@ def test_fits_go_on(mode, tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["shrink", "mask"])
-def test_a_fit_that_was_stopped_goes_on_with_a_second(mode):
+def test_a_second_fit_continues_a_stopped_one(mode):
     class Stop(lightning.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
             trainer.should_stop = trainer.current_epoch == 1

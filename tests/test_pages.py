@@ -19,7 +19,9 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page,needs", [("prune.md", "torchvision"), ("cluster.md", "sklearn")])
-def test_python_runs(page: str, needs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_code_on_the_pages_runs(
+    page: str, needs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip(needs)
     monkeypatch.chdir(tmp_path)
     code = blocks(page, "python")

@@ -149,13 +149,13 @@ def test_fields(change):
     ],
     ids=range(11),
 )
-def test_texts(text):
+def test_texts_that_are_no_plan_are_refused(text):
     with pytest.raises(ValueError, match=r"^text: "):
         reprune.PruningPlan.from_json(text)
 
 
 @pytest.mark.parametrize("text", [None, 3, b"{}", {}])
-def test_a_text_is_a_text(text):
+def test_from_json_takes_only_strings(text):
     with pytest.raises(TypeError, match="text: expected the JSON of a pruning plan; got a"):
         reprune.PruningPlan.from_json(text)
 
@@ -312,7 +312,7 @@ def test_twice_pruned_by_examples_of_other_sizes(tmp_path):
     assert torch.equal(reprune.load(tmp_path / "x", small_resnet(seed=1))(X), twice(X))
 
 
-def test_another_head_after_pruning(tmp_path):
+def test_a_head_that_was_replaced_after_pruning_is_saved(tmp_path):
     """The file is one of the network with that head."""
 
     def with_head(model):

@@ -93,7 +93,7 @@ def values(model, optimizer):
 
 
 @pytest.mark.parametrize("network", ["resnet", "tokens", pytest.param("mobilenet", marks=pytest.mark.slow)])
-def test_twelve_events(network):
+def test_shrink_and_mask_agree_over_twelve_events(network):
     torch.manual_seed(0)
     make, how = NETWORKS[network]
     model = make()

@@ -71,7 +71,7 @@ def test_the_first_event_decides_as_make_plan_does(ties, least):
     assert pruner.history[0].coverage == pytest.approx(np.mean(list(plan.coverage.values())), abs=0.1)
 
 
-def test_every_half_keeps_a_channel():
+def test_every_half_of_a_shared_group_keeps_a_channel():
     """One convolution sees the first half of the channels, one the second; none may see nothing."""
 
     class Halves(nn.Module):

@@ -66,7 +66,7 @@ def test_errors_at_the_start():
         start(model=model, optimizer=other)
 
 
-def test_errors_on_the_way():
+def test_errors_during_training_change_nothing():
     model, optimizer, pruner = start()
     with pytest.raises(ValueError, match="finalize: no event came in 0 epochs"):
         pruner.finalize()

@@ -62,7 +62,7 @@ def test_a_killed_process_is_an_error_for_the_other(met):
     assert second == ""
 
 
-def test_alone():
+def test_one_process_runs_without_a_group():
     agreed, check_alike, shared = (
         getattr(reprune.pruner.distributed, n) for n in ("agreed", "check_alike", "shared")
     )

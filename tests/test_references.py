@@ -79,7 +79,7 @@ def test_hooks_on_parameters(kind):
     assert model[3].bias._backward_hooks or model[3].bias._post_accumulate_grad_hooks
 
 
-def test_a_hook_that_comes_later():
+def test_a_hook_registered_after_the_start_is_refused():
     model = network()
     optimizer = sgd(model)
     pruner = start(model, optimizer)

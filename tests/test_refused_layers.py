@@ -80,7 +80,7 @@ def test_only_what_is_at_fault_stays_whole(name, before):
     assert Chain.runs <= 2 * (4 + len(before))  # two passes each; no halves of halves
 
 
-def test_a_plan_of_the_others():
+def test_the_other_layers_are_pruned():
     plan = reprune.make_plan(Chain(ODD["group norm"], (0,)), INPUT, sparsity=0.5, rule="uniform")
     assert {name: len(kept) for name, kept in plan.keep.items()} == {f"blocks.{k}.0": 8 for k in range(6)}
     assert "native_group_norm" in plan.skipped["stem"]
@@ -111,7 +111,7 @@ class WidthOfAnother(nn.Module):
         return self.head(self.d(torch.cat([a, b * a.shape[1], c], 1)))
 
 
-def test_the_cause_is_found_where_it_does_not_show():
+def test_the_guilty_group_is_found_when_the_fault_shows_elsewhere():
     graph = build_graph(WidthOfAnother(), INPUT)
     assert graph.skipped.keys() == {"a", "head"}
     assert [group.name for group in graph.groups] == ["b", "c", "d"]
@@ -135,7 +135,7 @@ class TwoMeet(nn.Module):
 
 
 @pytest.mark.parametrize("wrong", ["a", "b"])
-def test_one_of_two_that_meet(wrong):
+def test_one_of_two_layers_that_meet_is_refused(wrong):
     graph = build_graph(TwoMeet(wrong), INPUT)
     assert graph.skipped == {
         wrong: "the sliced model fails with RuntimeError: too narrow",

@@ -101,7 +101,7 @@ def test_as_many_threads_as_there_is_memory_for(gigabytes, expected, free, threa
     assert threads == [expected, expected]
 
 
-def test_of_a_list_the_largest_count(free, threads):
+def test_memory_for_a_list_is_that_of_its_largest_problems(free, threads):
     free(GB)
     sizes = [100, 10_000, 3_000, 100, 2_000, 9_000]  # 0.8 + 0.65 GB for the largest two
     link_ragged([np.zeros((n, 1)) for n in sizes], "average")
@@ -111,7 +111,7 @@ def test_of_a_list_the_largest_count(free, threads):
     assert threads == [1, 6]
 
 
-def test_small_problems_do_not_ask(monkeypatch):
+def test_small_problems_do_not_query_memory(monkeypatch):
     monkeypatch.delattr(room, "available")
     assert len(reprune.linkage(np.zeros((2, 500, 3)), "average")) == 2
 

@@ -119,7 +119,7 @@ def test_every_entry_takes_the_network_inside_wrappers(wrap, tmp_path):
         assert torch.equal(into.eval()(X), small()(X))
 
 
-def test_of_an_average_the_averaged_values_are_saved(tmp_path):
+def test_averaged_models_are_saved_with_averaged_values(tmp_path):
     model = small()
     average = AveragedModel(compiled(model), avg_fn=lambda mean, new, count: (mean + new) / 2)
     for value in (1.0, 3.0):

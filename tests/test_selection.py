@@ -49,7 +49,7 @@ def assert_equal(one, other):
     seed=st.integers(0, 2**32 - 1),
     data=st.data(),
 )
-def test_one_layer(kind, O, I, side, seed, data):
+def test_a_layer_is_selected_as_by_the_reference(kind, O, I, side, seed, data):
     keep = data.draw(st.integers(1, O - 1))
     weight = oracles.draw_points(kind, O * I, int(np.prod(side)), seed).reshape(O, I, *side)
     table = weight.reshape(O, I, -1).transpose(1, 0, 2)
@@ -79,7 +79,7 @@ def test_layers_of_networks(shape, ties, dtype):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_tables_side_by_side(backend):
+def test_a_group_of_several_tables_is_selected_as_one(backend):
     rng = np.random.default_rng(3)
     tables = tuple(rng.normal(size=(I, 20, d)).astype(np.float32) for I, d in [(4, 9), (3, 1), (1, 25)])
     (sel,) = select_layers([LayerProblem("group", tables, 7)], backend=backend)

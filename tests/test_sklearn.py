@@ -70,7 +70,7 @@ def test_fit_is_scikit_learns(linkage, X, data):
     ],
     ids=str,
 )
-def test_our_trees(fits, linkage, parameters):
+def test_fits_use_the_core_where_it_can(fits, linkage, parameters):
     for X in (NORMAL, NORMAL.astype(np.float32), np.asfortranarray(NORMAL), NORMAL.tolist()):
         assert_equal(X, linkage=linkage, **parameters)
     assert fits == [linkage] * 4
@@ -86,7 +86,7 @@ def test_threshold_is_inclusive(fits, linkage):
 
 
 @pytest.mark.parametrize("linkage", oracles.METHODS)
-def test_ties(linkage):
+def test_clusters_of_tied_data_are_scikit_learns(linkage):
     integers = np.random.default_rng(1).integers(0, 4, size=(50, 2))
     assert_equal(integers, linkage=linkage, n_clusters=7)
     assert_equal(np.concatenate([NORMAL, NORMAL[:9]]), linkage=linkage, n_clusters=7)

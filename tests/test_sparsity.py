@@ -16,7 +16,7 @@ def test_the_count_is_exact_for_every_fraction():
             assert _rank(count / n, n) == count
 
 
-def test_the_product_would_not_be():
+def test_products_of_fractions_miscount():
     wrong = sum(np.ceil(c / n * n) != c for n in range(2, 512) for c in range(1, n))
     assert wrong > 1000  # why _rank compares quotients
 
@@ -64,7 +64,7 @@ def test_min_keep_and_rounding():
 
 
 @pytest.mark.parametrize("sparsity", [0, 1, -0.5, 1.5, float("nan"), float("inf")])
-def test_sparsity_outside(sparsity):
+def test_a_sparsity_out_of_range_is_refused(sparsity):
     for call in (
         lambda: keep_counts({"a": [1.0, 2.0]}, sparsity),
         lambda: uniform_counts({"a": 2}, sparsity),

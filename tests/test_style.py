@@ -14,7 +14,7 @@ SOURCES = {".py", ".pyi", ".cpp", ".hpp", ".cu"}
 @pytest.mark.parametrize(
     "command", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)], ids=" ".join
 )
-def test_tool_is_content(command: tuple[str, ...]) -> None:
+def test_tool_finds_nothing(command: tuple[str, ...]) -> None:
     run = subprocess.run([sys.executable, "-P", "-m", *command], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
 

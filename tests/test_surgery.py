@@ -160,7 +160,7 @@ def test_after_an_error_all_is_as_it_was():
             assert torch.equal(after[0][name][1], value)
 
 
-def test_a_plan_fits_once():
+def test_a_plan_can_be_applied_only_once():
     model = small_resnet()
     plan = reprune.make_plan(model, X, sparsity=0.5)
     reprune.apply(plan, model)

@@ -50,7 +50,7 @@ def test_tied_tensors_half_precision_and_scratch_buffers_count_as_in_a_file(tmp_
     assert 0.9e-6 * numbers < sum(t.nbytes for t in tensors) / 1e6 <= 1e-6 * numbers
 
 
-def test_what_one_step_of_all_layers_leaves_over_is_used():
+def test_budget_spends_rounding_remainder():
     """Layers of one size take coarse steps together; some of them stay larger, as many as fit."""
     torch.manual_seed(0)
     model = nn.Sequential(*(nn.Conv2d(3 if k == 0 else 16, 16, 3) for k in range(6)), nn.Conv2d(16, 2, 1))
@@ -132,7 +132,7 @@ def test_errors(arguments, message):
         reprune.make_plan(small_resnet(), X, **{"sparsity": 0.5} | arguments)
 
 
-def test_a_string_is_no_list():
+def test_a_string_is_refused_where_a_list_is_expected():
     with pytest.raises(TypeError, match=r"ignore: expected a list of names or patterns; got 'expand'"):
         reprune.make_plan(small_resnet(), X, sparsity=0.5, ignore="expand")
 
@@ -204,7 +204,7 @@ class Sleeper(nn.Module):
         time.sleep(1e-3 * (self.ms + (30 if self.calls % 7 == 0 else 0)))
 
 
-def test_the_clock(monkeypatch):
+def test_ratios_of_times_ignore_stalls(monkeypatch):
     """A ratio that stalls do not move, with its spread, and the networks as they were."""
     monkeypatch.setattr(clock, "_clock", lambda model: time.perf_counter)  # that of a thread does not sleep
     small, full = Sleeper(4.0), Sleeper(8.0).train()
@@ -226,7 +226,7 @@ def test_runs_go_on_until_the_median_is_known():
 
 
 @pytest.mark.parametrize("threads, expected", [(1, time.thread_time), (2, time.perf_counter)])
-def test_the_clock_of_one_thread_stands_still_for_other_programs(monkeypatch, threads, expected):
+def test_cpu_time_ignores_other_programs(monkeypatch, threads, expected):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert clock._clock(nn.Linear(1, 1)) is expected
 

@@ -28,7 +28,7 @@ def lost(gammas, sparsity, present=None):
 
 
 @given(seed=st.integers(0, 10**6), layers=st.integers(1, 5), sparsity=st.floats(0.01, 0.99))
-def test_where_all_differ_it_is_the_paper(seed, layers, sparsity):
+def test_without_ties_counts_are_those_of_the_paper(seed, layers, sparsity):
     rng = np.random.default_rng(seed)
     gammas = {str(k): rng.permutation(100)[: rng.integers(2, 30)] + k / 7 for k in range(layers)}
     kept = reprune.keep_counts(gammas, sparsity)
@@ -40,7 +40,7 @@ def test_where_all_differ_it_is_the_paper(seed, layers, sparsity):
     sizes=st.lists(st.integers(1, 40), min_size=2, max_size=6),
     count=st.integers(1, 100),
 )
-def test_never_more_than_asked(seed, sizes, count):
+def test_no_more_channels_are_removed_than_asked(seed, sizes, count):
     """Exactly as many leave; a larger |gamma| only after all that are smaller; of equal ones every layer
     loses the same share, to one channel."""
     rng = np.random.default_rng(seed)
@@ -115,7 +115,7 @@ def test_a_budget_is_met_though_scales_tie(target):
     assert any("BatchNorm scales are the same" in note for note in plan.notes)
 
 
-def test_a_little_is_a_little():
+def test_a_small_target_removes_few_channels():
     """A target of a tenth, with the zero-initialised scales of residual branches."""
     model = small_resnet()
     for block in model.blocks:

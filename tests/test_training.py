@@ -20,7 +20,7 @@ X = images(2)
 @pytest.mark.parametrize(
     "mode,kills", [("shrink", 2), pytest.param("mask", 2, marks=pytest.mark.slow), ("mask", 1)]
 )
-def test_killed_and_gone_on(mode, kills):
+def test_a_killed_training_resumes_bit_exactly(mode, kills):
     """Final plan and weights, EMA copies too, equal those of the training without interruption, to the
     bit."""
     variables = {"OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}

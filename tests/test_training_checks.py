@@ -123,7 +123,7 @@ class Failing(StepLR):
 @pytest.mark.parametrize(
     "mode, epochs, before", [("shrink", 2, 1), ("shrink", 4, 0), ("mask", 1, 0), ("mask", 4, 3)]
 )
-def test_an_error_on_the_way(tmp_path, monkeypatch, mode, epochs, before):
+def test_an_error_while_loading_changes_nothing(tmp_path, monkeypatch, mode, epochs, before):
     """Of the last object to be loaded; all others are put back, and the training can go on."""
 
     def start():

@@ -84,7 +84,7 @@ def trained(model, mode):
 
 @pytest.mark.parametrize("place", ["before", "behind"])
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_masked_is_as_small(name, place):
+def test_masked_and_small_networks_train_alike(name, place):
     """In training both modes are one network, also where channels come back."""
     both = (WEIGHTS[name], plain) if place == "before" else (plain, WEIGHTS[name])
     small, masked = network(*both), network(*both)

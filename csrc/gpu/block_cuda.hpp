@@ -1,4 +1,4 @@
-// A block of threads on the GPU, as coverage_layer.hpp speaks to it. block_host.hpp is the same on the CPU.
+// A block of threads on the GPU, with the interface that coverage_layer.hpp uses. block_host.hpp has the same on the CPU.
 #pragma once
 
 #include "gpu/coverage_layer.hpp"

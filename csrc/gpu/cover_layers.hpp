@@ -1,5 +1,5 @@
 // Maximum coverage of many layers whose label tables lie on the GPU, and what its tie rule needs. `stream` is a cudaStream_t; no
-// function waits for what it starts. Without CUDA (has_cuda is false) only the functions of the host are there.
+// function waits for what it starts. Without CUDA (has_cuda is false) only the functions of the host exist.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// What lets one source be compiled for the GPU and for the host.
+// Macros by which one source is compiled for the GPU and for the host.
 #pragma once
 
 #ifdef __CUDACC__

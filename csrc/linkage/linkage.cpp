@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <optional>
 #include <vector>
@@ -17,13 +16,12 @@
 #include "linkage/spanning.hpp"
 #include "linkage/square.hpp"
 #include "ward/ward.hpp"
+#include "runtime/numbers.hpp"
 
 namespace reprune {
 namespace {
 
-constexpr double infinity = std::numeric_limits<double>::infinity();
-
-// What the caller wants and what became of the points.
+// What the caller asked for, and how the points were scaled.
 struct Task {
     Ties ties;
     int exponent = 0;                    // as Scale has it
@@ -78,7 +76,7 @@ void measure(const std::vector<double>& rows, std::size_t n, std::size_t d, bool
     for (std::size_t a = 0; a < n; ++a) {
         double* row = square.row(a) + a + 1;
         const std::size_t above = n - a - 1;
-        hear(static_cast<std::int64_t>(above * (d + 8) * (wide ? 16 : 1)));  // the first touch of a page is slow
+        poll(static_cast<std::int64_t>(above * (d + 8) * (wide ? 16 : 1)));  // the first touch of a page is slow
         if (wide) {
             for (std::size_t b = a + 1; b < n; ++b) {
                 for (std::size_t k = 0; k < d; ++k) steps[k] = rows[a * d + k] - rows[b * d + k];
@@ -111,14 +109,14 @@ void linkage_condensed(const double* distances, std::int64_t points, Method meth
     Square square(n, method);
     double largest = 0;
     for (std::size_t i = 1, k = 0; i < n; ++i) {
-        hear(static_cast<std::int64_t>(i));
+        poll(static_cast<std::int64_t>(i));
         for (std::size_t end = k + i; k < end; ++k) largest = std::max(largest, std::abs(distances[k]));
     }
     int exponent = 0;  // squares must neither overflow nor vanish, nor small distances where there are none
     std::frexp(largest, &exponent);
     if (method != Method::ward) exponent -= 900;
     for (std::size_t i = 0; i < n; ++i) {
-        hear(static_cast<std::int64_t>(8 * n));
+        poll(static_cast<std::int64_t>(8 * n));
         for (std::size_t j = i + 1; j < n; ++j) square.row(i)[j] = std::ldexp(*distances++, -exponent);
     }
     Task task{ties, exponent, {}};

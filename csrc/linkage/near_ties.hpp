@@ -1,8 +1,8 @@
-// Merges that rounding decides: another right way to compute the same heights, such as scipy's, may take another pair.
+// Detects merges that rounding decides: another valid way to compute the same heights, such as scipy's, may take another pair.
 //
 // Two clusters merge when each is the other's nearest. If that holds with a margin, no later merge brings anything as near to
-// either (reducibility), so whoever computes heights to within half the margin makes the same merge, in whatever order he
-// works. The dendrogram is thus unique where every merge has the margin, and so are its rows where the heights have it too, once
+// either (reducibility), so every computation of heights to within half the margin makes the same merge, in any order.
+// The dendrogram is thus unique where every merge has the margin, and so are its rows where the heights have it too, once
 // sorted: it suffices to look at what else is near where two clusters merge, and at the heights.
 #pragma once
 

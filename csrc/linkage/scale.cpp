@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "runtime/call.hpp"
+#include "runtime/numbers.hpp"
 
 namespace reprune {
 namespace {
@@ -14,7 +14,7 @@ constexpr int narrow = 300;   // and so are exponents that differ by as much: sq
 constexpr int top = 900;      // exponent of the largest of wide numbers: all others stay, and products with sizes are finite
 
 Scale resize(double* rows, std::int64_t count) {
-    double largest = 0, least = std::numeric_limits<double>::infinity();
+    double largest = 0, least = infinity;
     for (std::int64_t i = 0; i < count; ++i) {
         const double x = std::abs(rows[i]);
         largest = std::max(largest, x);
@@ -32,11 +32,11 @@ Scale resize(double* rows, std::int64_t count) {
     return scale;
 }
 
-// Takes the offset of a coordinate away where all values lie within a factor of two: then that is exact (Sterbenz). Where
-// they do not, they are no smaller than half their differences.
+// Subtracts the offset of a coordinate where all values lie within a factor of two: then that is exact (Sterbenz). Otherwise
+// values are no smaller than half their differences.
 void centre(double* rows, std::int64_t n, std::int64_t d) {
     for (std::int64_t k = 0; k < d; ++k) {
-        hear(n);
+        poll(n);
         double low = rows[k], high = low;
         for (std::int64_t i = 1; i < n; ++i) {
             const double x = rows[i * d + k];
@@ -53,7 +53,7 @@ void centre(double* rows, std::int64_t n, std::int64_t d) {
 template <class Number>
 void copy(const Points& points, const Number* data, double* rows) {
     for (std::int64_t i = 0; i < points.n; ++i) {
-        if (i % 1024 == 0) hear(2048 * points.d);
+        if (i % 1024 == 0) poll(2048 * points.d);
         for (std::int64_t k = 0; k < points.d; ++k)
             *rows++ = static_cast<double>(data[i * points.stride_n + k * points.stride_d]);
     }

@@ -1,6 +1,5 @@
-// Points as float64 rows of one size and without a common offset: what every clustering here works on. Both changes are
-// exact, so nothing depends on them but that squares neither overflow nor vanish. reprune/clustering/reference/scale.py says the
-// same.
+// Copies points to float64 rows that are centred and scaled, as every clustering here needs them. Both changes are exact and
+// only keep squares from overflowing or vanishing. reprune/clustering/reference/scale.py does the same.
 #pragma once
 
 #include <cstdint>

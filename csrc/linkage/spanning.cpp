@@ -2,18 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <utility>
 
 #include "runtime/call.hpp"
 #include "ward/cost.hpp"
 #include "simd/loops.hpp"
+#include "runtime/numbers.hpp"
 
 namespace reprune {
 namespace {
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 struct Edge {
     std::int32_t a, b;
@@ -48,20 +46,20 @@ class Distances {
     Ticks tick_;
 };
 
-// Prim's algorithm; distances are computed as they are needed, and compared as squares where those are good for it.
+// Prim's algorithm. Distances are computed when they are needed, and compared as squares where these do not overflow.
 std::vector<Edge> Distances::tree() {
     std::vector<double> turned(n_ * d_);  // [d, n]
     for (std::size_t i = 0; i < n_; ++i)
         for (std::size_t k = 0; k < d_; ++k) turned[k * n_ + i] = rows_[i * d_ + k];
     // the points outside the tree stand first: distance to it and the nearest point in it
-    std::vector<double> nearest(n_, std::numeric_limits<double>::infinity()), distance(n_);
+    std::vector<double> nearest(n_, infinity), distance(n_);
     std::vector<std::int32_t> id(n_), to(n_, 0);
     std::iota(id.begin(), id.end(), 0);
     std::vector<Edge> edges;
     edges.reserve(n_);
     std::size_t next = n_ - 1;  // enters the tree
     for (std::size_t left = n_ - 1; left > 0; --left) {
-        hear(static_cast<std::int64_t>(left * (d_ + 4) * (wide_ ? 16 : 1)));
+        poll(static_cast<std::int64_t>(left * (d_ + 4) * (wide_ ? 16 : 1)));
         const std::int32_t entered = id[next];
         id[next] = id[left];  // the last point outside fills the hole
         nearest[next] = nearest[left];
@@ -130,12 +128,12 @@ void Levels::add(const Edge* begin, const Edge* end) {
         const auto place = [&](std::int32_t c) {
             return static_cast<std::int32_t>(std::lower_bound(clusters.begin(), clusters.end(), c) - clusters.begin());
         };
-        std::vector<std::int32_t> up(clusters.size());
-        std::iota(up.begin(), up.end(), 0);
-        for (const auto& [a, b] : ends) up[at(root(up, place(a)))] = root(up, place(b));
+        std::vector<std::int32_t> parent(clusters.size());
+        std::iota(parent.begin(), parent.end(), 0);
+        for (const auto& [a, b] : ends) parent[at(root(parent, place(a)))] = root(parent, place(b));
         std::vector<std::vector<std::int32_t>> parts(clusters.size());
         for (std::size_t c = 0; c < clusters.size(); ++c)
-            parts[at(root(up, static_cast<std::int32_t>(c)))].push_back(clusters[c]);
+            parts[at(root(parent, static_cast<std::int32_t>(c)))].push_back(clusters[c]);
         for (const auto& clusters_of : parts)
             if (!clusters_of.empty()) part(clusters_of, height);
         std::sort(found_.begin(), found_.end());
@@ -155,14 +153,14 @@ void Levels::part(const std::vector<std::int32_t>& clusters, double height) {
         found_.emplace_back(clusters[0], clusters[1]);
         return;
     }
-    std::vector<std::int32_t> up(clusters.size());
-    std::iota(up.begin(), up.end(), 0);
+    std::vector<std::int32_t> parent(clusters.size());
+    std::iota(parent.begin(), parent.end(), 0);
     for (std::int32_t j = 1; at(j) < clusters.size(); ++j) {
-        hear(4LL * j);
+        poll(4LL * j);
         for (std::int32_t i = 0; i < j; ++i) {
-            const std::int32_t r = root(up, i);
+            const std::int32_t r = root(parent, i);
             if (r == j || !touch(clusters[at(i)], clusters[at(j)], height)) continue;
-            up[at(r)] = j;
+            parent[at(r)] = j;
             found_.emplace_back(clusters[at(r)], clusters[at(j)]);
         }
     }

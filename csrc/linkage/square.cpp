@@ -11,7 +11,7 @@
 namespace reprune {
 namespace {
 
-// Heights a [n] of a cluster of na points with all, once it has taken in the one of nb points with heights b.
+// Updates the heights a [n] of a cluster of na points after it merged with one of nb points and heights b.
 REPRUNE_CLONES void combine(Method method, std::size_t n, double na, double nb, double between, const double* size,
                             double* __restrict a, const double* __restrict b) {
     if (method == Method::single) {
@@ -36,7 +36,7 @@ Square::Square(std::size_t n, Method method)
 void Square::mirror() {  // in tiles
     for (std::size_t i = 0; i < places_; ++i) row(i)[i] = 0;
     for (std::size_t a = 0; a < places_; a += 16) {
-        hear(static_cast<std::int64_t>(32 * (places_ - a)));
+        poll(static_cast<std::int64_t>(32 * (places_ - a)));
         for (std::size_t b = a; b < places_; b += 16)
             for (std::size_t j = b; j < std::min(b + 16, places_); ++j) {
                 double* to = row(j);
@@ -45,12 +45,12 @@ void Square::mirror() {  // in tiles
     }
 }
 
-void Square::look(std::size_t i, const double* gone, double* least, std::int32_t* nearest) {
+void Square::update_nearest(std::size_t i, const double* gone, double* least, std::int32_t* nearest) {
     const double* above = row(i) + i + 1;
     const std::size_t count = places_ - i - 1;
     least[i] = smallest_sum(above, gone + i + 1, count);
     const bool none = std::isinf(least[i]);
-    nearest[i] = none ? nobody_near : static_cast<std::int32_t>(i + 1 + first_sum(above, gone + i + 1, count, least[i]));
+    nearest[i] = none ? no_neighbour : static_cast<std::int32_t>(i + 1 + first_sum(above, gone + i + 1, count, least[i]));
 }
 
 void Square::offer(std::size_t b, const double* gone, double* least, std::int32_t* nearest) {
@@ -58,7 +58,7 @@ void Square::offer(std::size_t b, const double* gone, double* least, std::int32_
 }
 
 void Square::join(std::size_t a, std::size_t b, double height) {
-    hear(static_cast<std::int64_t>(4 * places_));
+    poll(static_cast<std::int64_t>(4 * places_));
     combine(method_, places_, size_[b], size_[a], height, size_.data(), row(b), row(a));
     size_[b] += size_[a];
     size_[a] = 0;
@@ -71,7 +71,7 @@ void Square::keep(const std::vector<std::size_t>& left) {
     places_ = left.size();
     for (std::size_t i = 0; i < places_; ++i) {
         const double* from = row(left[i]);
-        hear(static_cast<std::int64_t>(places_));
+        poll(static_cast<std::int64_t>(places_));
         for (std::size_t j = 0; j < places_; ++j) row(i)[j] = from[left[j]];
         size_[i] = size_[left[i]];
     }

@@ -1,4 +1,4 @@
-// Heights between all clusters in a matrix, for greedy.hpp: linkages that are known by Lance and Williams' formulas.
+// A matrix of the heights between all clusters, for greedy.hpp: linkages with a formula of Lance and Williams.
 #pragma once
 
 #include <cstddef>
@@ -19,7 +19,7 @@ class Square {
     double* row(std::size_t i) { return values_.data() + i * stride_; }
     void mirror();  // from the upper half to the lower
 
-    void look(std::size_t i, const double* gone, double* least, std::int32_t* nearest);
+    void update_nearest(std::size_t i, const double* gone, double* least, std::int32_t* nearest);
     void offer(std::size_t b, const double* gone, double* least, std::int32_t* nearest);
     void join(std::size_t a, std::size_t b, double height);
     void keep(const std::vector<std::size_t>& left);

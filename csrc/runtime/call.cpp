@@ -11,12 +11,12 @@
 namespace reprune {
 namespace {
 
-constexpr std::int64_t between = 1 << 20;  // of work, from one look to the next
+constexpr std::int64_t between = 1 << 20;  // of work, from one poll to the next
 
 std::atomic<unsigned> fork_count{0};
 
 #ifndef _WIN32
-// Nothing but the count changes: a handler that took locks before a fork would make it wait for whoever holds them.
+// The handler only counts: one that took locks before a fork would wait for the threads that hold them.
 [[maybe_unused]] const int counting = pthread_atfork(nullptr, nullptr, [] { ++fork_count; });
 #endif
 
@@ -40,7 +40,7 @@ Call::Call(std::function<void()> ask)
 void Call::run(const std::function<void()>& work) {
     try {
         work();
-    } catch (const Ended&) {
+    } catch (const CallEnded&) {
     } catch (...) {
         end(std::current_exception());
     }
@@ -58,8 +58,8 @@ void Call::end(std::exception_ptr why) noexcept {
 
 bool Call::orphaned() const { return forks_ != forks(); }
 
-void Call::look() const {
-    if (ended_.load(std::memory_order_relaxed) || orphaned()) throw Ended();
+void Call::throw_if_ended() const {
+    if (ended_.load(std::memory_order_relaxed) || orphaned()) throw CallEnded();
 }
 
 void Call::ask() noexcept {
@@ -72,12 +72,12 @@ void Call::ask() noexcept {
     due_ = std::chrono::steady_clock::now() + period;
 }
 
-void listen() {
+void poll_now() {
     listener.left = between;
     Call* const call = listener.call;
     if (call == nullptr) return;
     if (call->asks()) call->ask();
-    call->look();
+    call->throw_if_ended();
 }
 
 }  // namespace reprune

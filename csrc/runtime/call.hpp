@@ -1,5 +1,5 @@
-// A call of the core, and how it ends before its work is done: by the first exception of any of its threads, or because its
-// caller was asked to, as by Ctrl-C. Loops that can take long say hear() now and then.
+// A call of the core, which can end early: by the first exception of any of its threads, or because its caller was
+// interrupted, as by Ctrl-C. Long loops call poll() regularly.
 #pragma once
 
 #include <atomic>
@@ -17,12 +17,12 @@ class Call;
 struct Listener {  // a thread and the call it works for
     Call* call = nullptr;
     bool own = false;       // the call was made on this thread
-    int depth = 0;          // calls made on this thread that have not returned: what a call asks may make another
-    std::int64_t left = 0;  // work until it listens again
+    int depth = 0;          // calls made on this thread that have not returned: a call's `ask` may make another
+    std::int64_t left = 0;  // work until the next poll
 };
 inline thread_local Listener listener;
 
-struct Ended {};  // what hear() throws once the call has ended
+struct CallEnded {};  // what poll() throws once the call has ended
 
 class Call {
   public:
@@ -36,7 +36,7 @@ class Call {
 
     void run(const std::function<void()>& work);  // throws what ended the call first
     void end(std::exception_ptr why) noexcept;    // on any thread
-    void look() const;                            // throws Ended once the call has ended
+    void throw_if_ended() const;                  // throws CallEnded
 
     bool asks() const { return listener.own && ask_; }  // on this thread
     void ask() noexcept;                                // if it is time to; only where asks()
@@ -59,11 +59,12 @@ unsigned forks();
 // Is there memory for what is local to a thread? It comes when first touched, and where there is none glibc ends the process.
 bool room_for_locals();
 
-void listen();
+void poll_now();
 
-// Throws Ended once the call that this thread works for has ended. work: what was done since the last time, about 1 ns each.
-inline void hear(std::int64_t work) {
-    if ((listener.left -= work) < 0) listen();
+// Throws CallEnded once the call that this thread works for has ended. work: what was done since the last poll, about 1 ns
+// each.
+inline void poll(std::int64_t work) {
+    if ((listener.left -= work) < 0) poll_now();
 }
 
 // The same for loops of a few instructions, which say so every time.
@@ -72,7 +73,7 @@ class Ticks {
     void operator()() {
         if (--left_ > 0) return;
         left_ = many;
-        hear(2 * many);
+        poll(2 * many);
     }
 
   private:

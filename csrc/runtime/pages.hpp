@@ -1,5 +1,5 @@
-// Uninitialised memory for large tables, in huge pages where the system has them: a column of a matrix of n >= 1,000 lies on as
-// many pages, more than the processor keeps addresses of.
+// Uninitialised memory for large tables, in huge pages where the system has them: a column of a matrix of n >= 1,000 rows
+// touches as many pages, more than the TLB holds.
 #pragma once
 
 #include <cstddef>

@@ -30,14 +30,14 @@ struct Job {
             for (;;) {
                 const std::int64_t item = next.fetch_add(1);
                 if (item >= items) return;
-                hear(500);  // of which there may be millions
+                poll(500);  // of which there may be millions
                 body(item);
             }
-        } catch (const Ended&) {
+        } catch (const CallEnded&) {
         } catch (...) {
             call.end(std::current_exception());
         }
-        next.store(items);  // nobody takes another item
+        next.store(items);  // no thread takes another item
     }
 };
 
@@ -128,7 +128,7 @@ void parallel_for(std::int64_t items, int threads, const std::function<void(std:
     } else {
         job.run();
     }
-    job.call.look();
+    job.call.throw_if_ended();
 }
 
 }  // namespace reprune

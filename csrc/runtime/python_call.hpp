@@ -1,4 +1,4 @@
-// From Python into the core: without the GIL, hearing signals where Python does, and with Python's errors.
+// Calls from Python into the core: they release the GIL, listen to signals in the main thread, and raise Python's errors.
 #pragma once
 
 #include <pybind11/pybind11.h>

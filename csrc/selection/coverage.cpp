@@ -26,7 +26,7 @@ void greedy(Gains coverage, const LabelTable<Label>& table, std::int64_t keep, s
     // gain[i]: clusters that filter i would newly cover; -1 once picked
     std::vector<std::int32_t> gain(n, static_cast<std::int32_t>(table.channels));
     for (std::int64_t step = 0; step < keep; ++step) {
-        hear(table.filters * (table.channels / 32 + 1));
+        poll(table.filters * (table.channels / 32 + 1));
         const std::int32_t most = largest(gain.data(), n);
         const std::uint32_t step_key = tie_step(key, static_cast<std::uint32_t>(step));
         std::size_t best = n;

@@ -1,4 +1,4 @@
-// Maximum cluster coverage (Eq. 6-7): greedily the filters that cover the most clusters not covered yet.
+// Maximum cluster coverage (Eq. 6-7): greedily picks the filters that cover the most uncovered clusters.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// A dendrogram cut at a height: who is in which cluster.
+// Cuts a dendrogram at a height: the cluster of each point.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,6 @@
 // A label table as rows of bytes: what a pick newly covers is found by comparing its row with every other one. O(keep O I),
 // but 32 entries to an instruction, so better than Rings where few filters are kept.
-// Clusters of one filter matter to nobody else and share a label, so bytes suffice for most layers of up to 600 filters.
+// Clusters of one filter do not affect other filters and share a label, so bytes suffice for most layers of up to 600 filters.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +28,7 @@ class Matches {
         std::vector<std::uint8_t> byte(tile * clusters);
         for (std::size_t j0 = 0; j0 < channels_ && fits_; j0 += tile) {
             const std::size_t columns = std::min(tile, channels_ - j0);
-            hear(static_cast<std::int64_t>(8 * tile * n));
+            poll(static_cast<std::int64_t>(8 * tile * n));
             const Label* from = table.labels + static_cast<std::ptrdiff_t>(j0) * table.stride_j;
             for (std::size_t i = 0; i < n; ++i, from += table.stride_i)  // columns that lie far apart are read once
                 for (std::size_t c = 0; c < columns; ++c)

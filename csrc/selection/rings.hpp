@@ -24,7 +24,7 @@ class Rings {
         std::vector<Id> head(clusters), tail(clusters);
         for (std::size_t j = 0; j < width_; ++j) {
             const Label* labels = table.labels + static_cast<std::ptrdiff_t>(j) * table.stride_j;
-            hear(static_cast<std::int64_t>(8 * n));
+            poll(static_cast<std::int64_t>(8 * n));
             std::fill(head.begin(), head.end(), covered);
             for (std::size_t i = n; i-- > 0;) {
                 const auto label = static_cast<std::size_t>(labels[static_cast<std::ptrdiff_t>(i) * table.stride_i]);
@@ -52,7 +52,7 @@ class Rings {
                 i = next;
                 next = covered;
             }
-            hear(8 * members);
+            poll(8 * members);
         }
     }
 

@@ -20,14 +20,14 @@ void each_number(const LayerProblem& problem, F f) {  // (filter, number) in the
     for (const Batch& table : problem.tables)
         for (std::int64_t j = 0; j < table.b; ++j) {
             const Points points = table[j];
-            hear(2 * points.n * points.d);
+            poll(2 * points.n * points.d);
             for (std::int64_t k = 0; k < points.d; ++k)
                 for (std::int64_t i = 0; i < points.n; ++i) f(static_cast<std::size_t>(i), points.at(i, k));
         }
 }
 
-// Squared L2 norm of every filter, summed in float64 in this order: part of the tie rule. Where a square would overflow or vanish
-// the largest number of all is brought to 2^480 first.
+// Squared L2 norm of every filter, summed in float64 in this order: part of the tie rule. Where a square would overflow or vanish,
+// all numbers are scaled first, the largest to 2^480.
 std::vector<double> squared_norms(const LayerProblem& problem) {
     double largest = 0, least = 1;
     each_number(problem, [&](std::size_t, double x) {

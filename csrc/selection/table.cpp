@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -13,18 +12,16 @@
 #include "runtime/pool.hpp"
 #include "linkage/scale.hpp"
 #include "ward/ward.hpp"
+#include "runtime/numbers.hpp"
 
 namespace reprune {
 namespace {
 
 constexpr std::int64_t block = 16;  // channels of one cache line of float32
-constexpr double infinity = std::numeric_limits<double>::infinity();
 
 constexpr double later = -1;  // than the limit: no height
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-// A limit of heights as one of those that 2^exponent is to be taken times of: what rounds to it counts.
+// Converts a limit of heights to the scale before a multiplication by 2^exponent; heights that round to the limit are within.
 double inside(double limit, int exponent) {
     return exponent == 0 ? limit : std::ldexp(std::nextafter(limit, infinity), -exponent);
 }

@@ -1,4 +1,4 @@
-// What breaks ties: a counter-based hash of (seed, name, step, filter); reprune/clustering/reference/ties.py defines it.
+// Breaks ties by a counter-based hash of (seed, name, step, filter); reprune/clustering/reference/ties.py defines it.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Compiles a function for several instruction sets; the loader takes the best. Only for loops whose results do not depend on
+// Compiles a function for several instruction sets; the loader selects the best. Only for loops whose results do not depend on
 // the width of vectors. Not under the thread sanitizer: the loader would call what takes the best, instrumented as it is, before
 // the sanitizer has started.
 #pragma once

@@ -6,11 +6,11 @@
 
 #include "simd/clones.hpp"
 #include "ward/cost.hpp"
+#include "runtime/numbers.hpp"
 
 namespace reprune {
 namespace {
 
-constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double least_key = std::numeric_limits<double>::min();  // so that a height of 0 is as low as 0
 
 }  // namespace
@@ -95,7 +95,7 @@ REPRUNE_CLONES void add_steps(double x, double nx, const double* __restrict y, c
     }
 }
 
-// Division in float32 is fast, and who is worth a division in float64 can be told from it.
+// Division in float32 is fast, and it shows which entries need a division in float64.
 REPRUNE_CLONES void ward_keys(double nx, const double* __restrict size, const double* __restrict gone, std::size_t n,
                               double* __restrict squares) {
     for (std::size_t b = 0; b < n; ++b) {

@@ -1,4 +1,4 @@
-// Loops over rows of float64 that are worth vectors; the same operations in any width, so the same results.
+// Vectorised loops over rows of float64: the same operations at any width, so the same results.
 #pragma once
 
 #include <cstddef>

@@ -1,11 +1,11 @@
 // One query cluster against all live clusters of a channel: the inner loop of Ward's clustering, by instruction set.
 //
-// Clusters stand in blocks of 16 lanes of 4 bytes. A block of the fixed-point form is
+// Clusters are stored in blocks of 16 lanes of 4 bytes. A block of the fixed-point form is
 //     [pairs][16] of two int16 coordinates, [16] int32 squared norm, [16] float 1/size        64 * (pairs + 2) bytes
 // and one of the floating-point form
 //     [d][16] float coordinates, [16] float 1/size                                           64 * (d + 1) bytes
-// Keys are approximate Ward costs ||a - b||^2 / (1/|A| + 1/|B|); the caller knows how far they can be off and decides what
-// is close in float64, so that every instruction set gives the same clusters.
+// Keys are approximate Ward costs ||a - b||^2 / (1/|A| + 1/|B|); the caller bounds their error and decides close
+// cases in float64, so that every instruction set gives the same clusters.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ struct FloatQuery {
 };
 
 struct Least {
-    float key;            // the smallest; its low bits may be lost to the number of its lane
+    float key;            // the smallest; its low bits may hold the number of its lane
     float second;         // the next, not smaller
     std::int32_t index;   // lane of the smallest
 };

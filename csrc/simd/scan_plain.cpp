@@ -1,4 +1,4 @@
-// The scan in plain C++, for machines that scan_x86.cpp does not know; also the reading version of it.
+// The scan in plain C++, for machines other than x86-64, and as the readable version.
 #include <algorithm>
 #include <atomic>
 #include <cstring>

@@ -1,5 +1,5 @@
-// The scan for x86-64. Functions carry their instruction set as an attribute, so nothing else in the library is compiled
-// for a machine that may not be there.
+// The scan for x86-64. Functions carry their instruction set as an attribute, so the rest of the library does not
+// need it.
 #include "simd/scan.hpp"
 
 #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)

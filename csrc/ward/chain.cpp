@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "runtime/call.hpp"
+#include "runtime/numbers.hpp"
 
 namespace reprune {
 namespace {
@@ -13,9 +13,6 @@ namespace {
 constexpr std::int32_t nowhere = 1 << 30;  // squared distance of an empty lane, and of a cluster to itself
 constexpr float far = 1e15F;               // coordinate of an empty lane; others are of order one
 constexpr float rounding = Clusters::rounding;
-constexpr double infinity = std::numeric_limits<double>::infinity();
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 }  // namespace
 
@@ -41,7 +38,7 @@ void Chain::enter(std::int32_t slot, std::int32_t id) {
         const std::int32_t* words = c.fixed(id);
         for (std::int32_t p = 0; p < c.pairs; ++p) std::memcpy(block + 64 * p, words + p, 4);
         std::memcpy(block + 64 * c.pairs, &c.norm[at(id)], 4);
-        std::memcpy(block + 64 * (c.pairs + 1), &c.share[at(id)], 4);
+        std::memcpy(block + 64 * (c.pairs + 1), &c.inverse_size[at(id)], 4);
     } else {
         const double* total = c.total(id);
         const double unit = c.float_scale / c.size[at(id)];
@@ -50,7 +47,7 @@ void Chain::enter(std::int32_t slot, std::int32_t id) {
             const auto x = static_cast<float>(total[k] * unit);
             std::memcpy(block + 64 * k, &x, 4);
         }
-        std::memcpy(block + 64 * c.d, &c.share[at(id)], 4);
+        std::memcpy(block + 64 * c.d, &c.inverse_size[at(id)], 4);
     }
 }
 
@@ -79,8 +76,8 @@ void Chain::remove(std::int32_t id) {  // the last cluster fills the hole
 Least Chain::scan(float* keys) const {
     const Clusters& c = *clusters_;
     const std::int32_t count = (count_ + lanes - 1) / lanes;
-    if (fixed_) return scan_->fixed(blocks_, count, c.pairs, {c.fixed(tip_), c.norm[at(tip_)], c.share[at(tip_)]}, keys);
-    return scan_->floating(blocks_, count, c.d, {query_.data(), c.share[at(tip_)]}, keys);
+    if (fixed_) return scan_->fixed(blocks_, count, c.pairs, {c.fixed(tip_), c.norm[at(tip_)], c.inverse_size[at(tip_)]}, keys);
+    return scan_->floating(blocks_, count, c.d, {query_.data(), c.inverse_size[at(tip_)]}, keys);
 }
 
 void Chain::hide() {
@@ -97,16 +94,16 @@ void Chain::hide() {
 void Chain::restore() {
     if (fixed_) {
         std::memcpy(own_ + 64 * clusters_->pairs, &clusters_->norm[at(tip_)], 4);
-        std::memcpy(own_ + 64 * (clusters_->pairs + 1), &clusters_->share[at(tip_)], 4);
+        std::memcpy(own_ + 64 * (clusters_->pairs + 1), &clusters_->inverse_size[at(tip_)], 4);
     } else {
         std::memcpy(own_, &first_, 4);
     }
 }
 
-void Chain::look() {
+void Chain::scan_tip() {
     if (fixed_ && scans_ >= 64 && candidates_ > 4 * scans_) {  // fixed point is too coarse for these points
         fixed_ = false;
-        units();
+        update_error_bounds();
         pack();
     }
     if (path_.empty()) path_.push_back(id_[at(count_ - 1)]);
@@ -126,7 +123,7 @@ void Chain::look() {
         }
         first_ = query_[0];
         // coordinates are rounded relative to the larger cluster's norm, at most ||a|| plus the distance
-        slack_now_ = 2.2F * rounding * std::sqrt(norm / c.share[at(tip_)]) + 1e-18F;
+        slack_now_ = 2.2F * rounding * std::sqrt(norm / c.inverse_size[at(tip_)]) + 1e-18F;
     }
     hide();
     least_ = scan(nullptr);
@@ -189,7 +186,7 @@ bool Chain::decide() {
     return count_ > 1;
 }
 
-void Chain::units() {  // of the keys' roots
+void Chain::update_error_bounds() {  // of the keys' roots
     int bits = 2;  // of a key that may be taken for the lane's number
     while ((count_ >> (bits - 2)) != 0) ++bits;
     error_ = scan_->error + (fixed_ ? 3 : static_cast<float>(clusters_->d) + 8) * rounding + std::ldexp(1.0F, bits - 23);
@@ -199,7 +196,7 @@ void Chain::units() {  // of the keys' roots
 void Chain::run(Clusters& clusters, double limit) {
     clusters_ = &clusters;
     limit_ = limit;
-    fixed_ = !clusters.coarse;
+    fixed_ = !clusters.fixed_point_fails;
     scan_ = &scanner();
     count_ = static_cast<std::int32_t>(clusters.live.size());
     const std::int32_t n = clusters.n, d = clusters.d;
@@ -210,14 +207,14 @@ void Chain::run(Clusters& clusters, double limit) {
     query_.resize(at(d));
     scans_ = candidates_ = 0;
     path_.clear();
-    units();
+    update_error_bounds();
     std::copy(clusters.live.begin(), clusters.live.end(), id_.begin());
     pack();
     for (bool more = count_ > 1; more && !clusters.tied; more = decide()) {
-        hear(static_cast<std::int64_t>(count_) * (d + 8) / 8);
-        look();
+        poll(static_cast<std::int64_t>(count_) * (d + 8) / 8);
+        scan_tip();
     }
-    clusters.coarse = !fixed_;
+    clusters.fixed_point_fails = !fixed_;
 }
 
 }  // namespace reprune

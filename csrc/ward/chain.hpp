@@ -1,5 +1,5 @@
-// A nearest-neighbour chain (Benzecri 1982) that looks at all live clusters for each link: scans run in 16-bit fixed point,
-// decisions are those of float64, and where rounding may decide there is none.
+// A nearest-neighbour chain (Benzecri 1982) that scans all live clusters for each link. Scans run in 16-bit fixed point,
+// float64 decides, and where rounding could decide the chain gives up.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +17,14 @@ class Chain {  // memory is kept from one channel to the next
 
   private:
     void pack();  // live clusters into blocks
-    void units();
+    void update_error_bounds();
     void enter(std::int32_t slot, std::int32_t id);
     void leave(std::int32_t slot);
     void remove(std::int32_t id);
-    void look();  // for the neighbours of the chain's tip
+    void scan_tip();  // for the neighbours of the chain's tip
     bool decide();
     Least scan(float* keys) const;
-    void hide();  // the tip stands far away from itself while others are looked at
+    void hide();  // the tip is moved far away from itself while others are scanned
     void restore();
     std::int32_t nearest(bool first, double* reached);
 

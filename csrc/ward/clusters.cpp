@@ -5,13 +5,12 @@
 #include <cstring>
 
 #include "ward/cost.hpp"
+#include "runtime/numbers.hpp"
 
 namespace reprune {
 namespace {
 
 constexpr double largest_fixed = 16000;  // norms in fixed point: squared distances stay below 2^30
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 }  // namespace
 
@@ -97,7 +96,7 @@ void Clusters::collapse() {
 void Clusters::begin() {
     words.assign(at(static_cast<std::int64_t>(n) * stride), 0);
     norm.resize(at(n));
-    share.resize(at(n));
+    inverse_size.resize(at(n));
     slack.resize(at(n));
     mean_.assign(at(d), 0.0);
     double* mean = mean_.data();
@@ -125,8 +124,8 @@ void Clusters::begin() {
     std::frexp(std::sqrt(furthest), &exponent);
     float_scale = std::ldexp(1.0, std::clamp(-exponent, -1000, 1000));
     scale = radius > 0 ? largest_fixed / std::sqrt(radius) : 1;
-    coarse = !std::isfinite(scale) || d > 4096;
-    if (coarse) scale = 1;
+    fixed_point_fails = !std::isfinite(scale) || d > 4096;
+    if (fixed_point_fails) scale = 1;
     for (const std::int32_t id : live) measure(id);
 }
 
@@ -145,7 +144,7 @@ void Clusters::measure(std::int32_t id) {
     }
     norm[at(id)] = squared;
     const auto points = static_cast<float>(size[at(id)]);
-    share[at(id)] = 1 / points;
+    inverse_size[at(id)] = 1 / points;
     // each coordinate of a difference is off by at most one, so is the distance by at most sqrt(d)
     slack[at(id)] = 1.01F * std::sqrt(static_cast<float>(d) * points);
 }

@@ -1,5 +1,5 @@
-// The clusters of one channel while Ward joins them: their totals in float64, which decide, and their means in 16-bit fixed
-// point, which tell in a few instructions who is worth a decision.
+// The clusters of one channel during Ward linkage: their totals in float64, which decide, and their means in 16-bit fixed
+// point, which select the candidates in a few instructions.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +31,7 @@ struct Clusters {  // memory is kept from one channel to the next
     std::int32_t n = 0, d = 0, pairs = 0, stride = 0;
     std::vector<Join> joins;             // in the order they were made
     std::vector<std::int32_t> live;      // ids, ascending; up to date between one search for joins and the next
-    bool coarse = false;                 // true: fixed point tells too little about these points
+    bool fixed_point_fails = false;      // it is too coarse for these points
     bool tied = false;                   // rounding may have decided: the rule must, see greedy.hpp
     double spread = 0;                   // cost of joining two points, on the average
     double furthest = 0;                 // square of the largest distance of a point to the origin
@@ -40,7 +40,7 @@ struct Clusters {  // memory is kept from one channel to the next
     std::vector<double> totals, size;    // [n, d], [n] sums and numbers of points
     std::vector<std::int32_t> words;     // [n, stride] means in fixed point, two coordinates to a word, then zeros
     std::vector<std::int32_t> norm;      // [n] their squared norms
-    std::vector<float> share, slack;     // [n] 1 / size; how far the root of a key can be off
+    std::vector<float> inverse_size, slack;  // [n] 1 / size; how far the root of a key can be off
 
   private:
     void measure(std::int32_t id);  // fixed-point form of a cluster

@@ -3,28 +3,25 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <limits>
 #include <queue>
 #include <tuple>
 
 #include "runtime/call.hpp"
 #include "simd/clones.hpp"
 #include "ward/cost.hpp"
+#include "runtime/numbers.hpp"
 
 namespace reprune {
 namespace {
 
-constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr double above = 1 + 0x1p-30;  // times a cost: surely more
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 double gap_of(double total_a, double na, double total_b, double nb) {
     const double step = ward_step(total_a, na, total_b, nb);
     return ward_cost(step * step, na, nb);
 }
 
-// The loops that are worth vectors.
+// The vectorised loops.
 REPRUNE_CLONES void gaps(std::int32_t n, const double* total, const double* size, double* __restrict gap) {
     for (std::int32_t i = 1; i < n; ++i) gap[i] = gap_of(total[i - 1], size[i - 1], total[i], size[i]);
 }
@@ -146,7 +143,7 @@ bool Ward1D::rounds(double limit, bool decide) {
     std::int32_t* boundary = boundary_.data();
     std::int64_t* join = join_.data();
     while (live_ > 1) {
-        hear(10LL * live_);
+        poll(10LL * live_);
         gaps(live_, total, size, gap);  // gap[i]: to the left of cluster i
         gap[0] = gap[live_] = gap[live_ + 1] = infinity;
         total[live_] = size[live_] = 0;
@@ -176,7 +173,7 @@ bool Ward1D::rounds(double limit, bool decide) {
 bool Ward1D::settle(double limit) {
     const auto id = [&](std::int32_t i) {
         const std::int32_t begin = i > 0 ? boundary_[at(i - 1)] + 1 : 0;
-        hear(boundary_[at(i)] - begin);
+        poll(boundary_[at(i)] - begin);
         return *std::max_element(order_.begin() + begin, order_.begin() + boundary_[at(i)] + 1);
     };
     bool sure = true;

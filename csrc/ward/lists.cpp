@@ -3,17 +3,14 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "runtime/call.hpp"
+#include "runtime/numbers.hpp"
 
 namespace reprune {
 namespace {
 
 constexpr std::int32_t nowhere = 1 << 30;  // of an empty lane: beyond every bound
-constexpr double infinity = std::numeric_limits<double>::infinity();
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 std::uint64_t entry(std::int32_t node, float key) {
     std::uint32_t bits;
@@ -57,7 +54,7 @@ void NeighbourLists::bound(double limit) {
     const float e = 1.01F * std::sqrt(static_cast<float>(c.d));
     for (std::int32_t s = 0; s < count; ++s) {
         const std::int32_t id = c.live[at(s)];
-        const float r = root * std::sqrt(c.share[at(id)]);
+        const float r = root * std::sqrt(c.inverse_size[at(id)]);
         const float reach = std::min((r * r + 2 * e * r) * (1 + 8 * Clusters::rounding) + e * e / 2 + 2, 536870912.0F);
         bound_[at(s)] = static_cast<std::int32_t>(reach) - c.norm[at(id)];
     }
@@ -77,7 +74,7 @@ bool NeighbourLists::screen(std::int32_t most) {
     std::int32_t total = 0;
     double pairs = 0;  // seen, each from both sides
     for (std::int32_t row = 0; row < count; row += 2) {
-        hear(static_cast<std::int64_t>(count) * (c.pairs + 8) / 8);
+        poll(static_cast<std::int64_t>(count) * (c.pairs + 8) / 8);
         if (near_.size() < at(total + 2 * count + 3)) near_.resize(at(2 * total + 2 * count + 64));
         const std::int32_t other = std::min(row + 1, count - 1), first = row / lanes;
         std::uint64_t* hits[2] = {hits_.data(), hits_.data() + words};
@@ -118,13 +115,13 @@ void NeighbourLists::link() {
     if (entries_.size() < at(sum)) entries_.resize(at(sum));
     for (std::int32_t s = 0, k = 0; s < count; ++s) {
         const std::int32_t id = c.live[at(s)], few = end_[at(s)] - k;
-        hear(static_cast<std::int64_t>(few) * c.stride);
+        poll(static_cast<std::int64_t>(few) * c.stride);
         for (std::int32_t f = 0; f < few; ++f) found_[at(f)] = id_of_[at(near_[at(k + f)])];
         scan_->squares(c.words.data(), c.stride, c.fixed(id), found_.data(), few, squares_.data());
         List& own = list_[at(id)];
         for (std::int32_t f = 0; f < few; ++f) {
             const std::int32_t other = found_[at(f)];
-            const float about = static_cast<float>(squares_[at(f)]) / (c.share[at(id)] + c.share[at(other)]);
+            const float about = static_cast<float>(squares_[at(f)]) / (c.inverse_size[at(id)] + c.inverse_size[at(other)]);
             add(own, entry(near_[at(k + f)], about));
             add(list_[at(other)], entry(s, about));
         }
@@ -154,13 +151,13 @@ void NeighbourLists::refresh(List& list) {
 std::int32_t NeighbourLists::nearest(std::int32_t tip, bool first, double* reached) {
     const Clusters& c = *clusters_;
     List& list = list_[at(tip)];
-    if (list.least != nobody && id_of_[at(node(list.least))] < 0) refresh(list);
-    if (list.least == nobody) return -1;
+    if (list.least != no_entry && id_of_[at(node(list.least))] < 0) refresh(list);
+    if (list.least == no_entry) return -1;
     const float least = key(list.least);
     const float slack = c.slack[at(tip)], final = (limit_root_ + slack) * (1 + error_);
     if (least > final * final * (1 + error_)) return -1;
     const float ceiling = (std::sqrt(least) + 2 * slack) * (1 + error_), clear = ceiling * ceiling * (1 + error_);
-    if (list.second == nobody || key(list.second) > clear) {  // no other comes near: this is the nearest, also in float64
+    if (list.second == no_entry || key(list.second) > clear) {  // no other comes near: this is the nearest, also in float64
         const std::int32_t other = id_of_[at(node(list.least))];
         *reached = first ? c.cost(tip, other) : std::nan("");
         return *reached > limit_ ? -1 : other;
@@ -208,7 +205,7 @@ void NeighbourLists::join(std::int32_t a, std::int32_t b, double cost) {
     std::int32_t within = 0;
     for (std::int32_t f = 0; f < few; ++f) {
         const std::int32_t id = found_[at(f)];
-        const float about = static_cast<float>(squares_[at(f)]) / (c.share[at(kept)] + c.share[at(id)]);
+        const float about = static_cast<float>(squares_[at(f)]) / (c.inverse_size[at(kept)] + c.inverse_size[at(id)]);
         if (about > most) continue;
         // a list never holds more live entries than at first: a new neighbour is joined of two, one of which it held
         if (list_[at(id)].count == list_[at(id)].capacity) refresh(list_[at(id)]);
@@ -250,7 +247,7 @@ bool NeighbourLists::run(Clusters& clusters, double limit, std::int32_t most, bo
         if (id_of_[node] < 0) continue;
         path_.push_back(id_of_[node]);
         while (!path_.empty() && !clusters.tied) {
-            hear(100 + 8 * clusters.stride);
+            poll(100 + 8 * clusters.stride);
             const std::int32_t tip = path_.back(), before = path_.size() > 1 ? path_[path_.size() - 2] : -1;
             double reached = 0;
             const std::int32_t next = nearest(tip, before < 0, &reached);

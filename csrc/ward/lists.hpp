@@ -36,11 +36,11 @@ class NeighbourLists {  // memory is kept from one channel to the next
     // A neighbour: its key, the approximate cost as of a scan, in the upper half, its node in the lower, so that the smallest
     // entry is the nearest. Keys are not negative, and compare as their bits do.
     using Entry = std::uint64_t;
-    static constexpr Entry nobody = ~Entry{0} >> 1;
+    static constexpr Entry no_entry = ~Entry{0} >> 1;
 
     struct List {
         std::int32_t begin = 0, count = 0, capacity = 0;
-        Entry least = nobody, second = nobody;  // what lies between and before holds as long as the least is alive
+        Entry least = no_entry, second = no_entry;  // what lies between and before holds as long as the least is alive
 
         void offer(Entry e) {
             second = std::min(second, std::max(least, e));

@@ -2,26 +2,18 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "runtime/call.hpp"
 #include "ward/cost.hpp"
 #include "simd/loops.hpp"
+#include "runtime/numbers.hpp"
 
 namespace reprune {
-namespace {
-
-constexpr double infinity = std::numeric_limits<double>::infinity();
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-}  // namespace
-
 double TiedLists::height(std::int32_t a, std::int32_t b) const {
     return ward_height(clusters_->cost(clusters_->live[at(a)], clusters_->live[at(b)]));
 }
 
-// Each pair into the lists of both.
+// Puts each pair into the lists of both.
 void TiedLists::link(const NeighbourLists& lists) {
     const auto count = static_cast<std::int32_t>(clusters_->live.size());
     list_.assign(at(count), List{0, 0, 0});
@@ -37,7 +29,7 @@ void TiedLists::link(const NeighbourLists& lists) {
     neighbours_.resize(at(sum));
     for (std::int32_t a = 0; a < count; ++a) {
         const auto above = lists.above(a);
-        hear(static_cast<std::int64_t>(above.count) * (clusters_->d + 8));
+        poll(static_cast<std::int64_t>(above.count) * (clusters_->d + 8));
         for (std::int32_t k = 0; k < above.count; ++k) {
             const std::int32_t b = above.places[k];
             const double x = height(a, b);
@@ -48,7 +40,7 @@ void TiedLists::link(const NeighbourLists& lists) {
     }
 }
 
-void TiedLists::look(std::int32_t place) {
+void TiedLists::update_nearest(std::int32_t place) {
     const Neighbour* first = neighbours_.data() + list_[at(place)].begin;
     double least = infinity;
     std::int32_t nearest = -1;
@@ -104,7 +96,7 @@ void TiedLists::join(std::int32_t a, std::int32_t b, double height_of_both) {
         }
         list.count = left;
         if (nearest_[at(other)] == a || nearest_[at(other)] == b) {
-            look(other);
+            update_nearest(other);
         } else if (other < b && (x < least_[at(other)] || (x == least_[at(other)] && b < nearest_[at(other)]))) {
             least_[at(other)] = x;
             nearest_[at(other)] = b;
@@ -112,7 +104,7 @@ void TiedLists::join(std::int32_t a, std::int32_t b, double height_of_both) {
     }
     least_[at(a)] = infinity;
     nearest_[at(a)] = -1;
-    look(b);
+    update_nearest(b);
 }
 
 void TiedLists::run(Clusters& clusters, const NeighbourLists& lists, double limit, std::vector<double>& reached) {
@@ -126,10 +118,10 @@ void TiedLists::run(Clusters& clusters, const NeighbourLists& lists, double limi
     both_.resize(count);
     stamp_.assign(count, -1);
     link(lists);
-    for (std::size_t i = 0; i < count; ++i) look(static_cast<std::int32_t>(i));
+    for (std::size_t i = 0; i < count; ++i) update_nearest(static_cast<std::int32_t>(i));
     std::vector<bool> gone(count);
     for (;;) {
-        hear(static_cast<std::int64_t>(count + 64 * at(clusters.d)));
+        poll(static_cast<std::int64_t>(count + 64 * at(clusters.d)));
         const double least = smallest(least_.data(), count);
         if (!(least <= most) || least == infinity) break;
         const auto a = static_cast<std::int32_t>(std::find(least_.begin(), least_.end(), least) - least_.begin());

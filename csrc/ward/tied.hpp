@@ -1,4 +1,4 @@
-// The rule of reprune/clustering/reference/linkage.py up to a height, on lists of neighbours as lists.hpp has them: for problems
+// The rule of reprune/clustering/reference/linkage.py up to a height, on the neighbour lists of lists.hpp: for problems
 // in which rounding decides.
 #pragma once
 
@@ -28,7 +28,7 @@ class TiedLists {  // memory is kept from one channel to the next
 
     void link(const NeighbourLists& lists);
     void join(std::int32_t a, std::int32_t b, double height);
-    void look(std::int32_t place);
+    void update_nearest(std::int32_t place);
     double height(std::int32_t a, std::int32_t b) const;
 
     Clusters* clusters_ = nullptr;

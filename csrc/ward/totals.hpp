@@ -1,13 +1,13 @@
-// Clusters by their totals, for greedy.hpp: Ward's heights are computed when they are asked for, so memory is O(n d).
+// Clusters by their totals, for greedy.hpp: Ward's heights are computed on demand, so memory is O(n d).
 #pragma once
 
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <vector>
 
 #include "runtime/call.hpp"
+#include "runtime/numbers.hpp"
 #include "ward/clusters.hpp"
 #include "ward/cost.hpp"
 #include "linkage/greedy.hpp"
@@ -29,9 +29,9 @@ class Totals {
     }
 
     // Heights are computed of those alone whose keys are low.
-    void look(std::size_t i, const double* gone, double* least, std::int32_t* nearest) {
-        least[i] = std::numeric_limits<double>::infinity();
-        nearest[i] = nobody_near;
+    void update_nearest(std::size_t i, const double* gone, double* least, std::int32_t* nearest) {
+        least[i] = infinity;
+        nearest[i] = no_neighbour;
         const std::size_t begin = i + 1, count = places_ - begin;
         keys(i, begin, places_, gone);
         const double most = smallest(keys_.data(), count) * key_error * key_error;
@@ -85,7 +85,7 @@ class Totals {
 
     void keys(std::size_t i, std::size_t begin, std::size_t end, const double* gone) {  // of places begin .. end
         const std::size_t count = end - begin;
-        hear(static_cast<std::int64_t>(count * (d_ + 8)));
+        poll(static_cast<std::int64_t>(count * (d_ + 8)));
         std::fill_n(keys_.data(), count, 0.0);
         for (std::size_t k = 0; k < d_; ++k)
             add_steps(totals_[k * stride_ + i], size_[i], totals_.data() + k * stride_ + begin, size_.data() + begin, count,
@@ -103,9 +103,9 @@ class WideTotals : public Totals {
   public:
     using Totals::Totals;
 
-    void look(std::size_t i, const double* gone, double* least, std::int32_t* nearest) {
-        least[i] = std::numeric_limits<double>::infinity();
-        nearest[i] = nobody_near;
+    void update_nearest(std::size_t i, const double* gone, double* least, std::int32_t* nearest) {
+        least[i] = infinity;
+        nearest[i] = no_neighbour;
         for (std::size_t j = i + 1; j < places_; ++j) take(i, j, gone, least, nearest);
     }
 
@@ -116,7 +116,7 @@ class WideTotals : public Totals {
   private:
     void take(std::size_t i, std::size_t j, const double* gone, double* least, std::int32_t* nearest) {
         if (gone[i] > 0 || gone[j] > 0) return;
-        hear(static_cast<std::int64_t>(16 * d_));
+        poll(static_cast<std::int64_t>(16 * d_));
         step(i, j);
         const double x = wide_height(steps_.data(), static_cast<std::int64_t>(d_), size_[i], size_[j]);
         const auto place = static_cast<std::int32_t>(j);

@@ -10,7 +10,7 @@
 namespace reprune {
 namespace {
 
-// A chain of scans finishes so many clusters faster than lists do; and by the rule, the rule as it reads.
+// Below so many clusters a chain of scans is faster than lists; by the rule, the rule itself is.
 constexpr std::size_t few = 600, few_by_rule = 100;
 constexpr std::int32_t neighbours = 16, neighbours_by_rule = 32;  // per cluster, so many at most
 constexpr int levels_most = 12, levels_most_by_rule = 40;
@@ -48,7 +48,7 @@ bool Ward::levels(double limit, bool by_rule) {
     bool fresh = true;
     for (int tries = by_rule ? levels_most_by_rule : levels_most; tries > 0; --tries) {
         const std::size_t before = clusters_.live.size();
-        if (before <= (by_rule ? few_by_rule : few) || clusters_.coarse) break;
+        if (before <= (by_rule ? few_by_rule : few) || clusters_.fixed_point_fails) break;
         if (by_rule && clusters_.blurred(level)) break;
         bool found = false;
         if (by_rule) {

@@ -1,4 +1,4 @@
-"""Measures the backends against each other and against the peers that are installed; right answers only."""
+"""Measure the backends against each other and against installed peers, and check every answer."""
 
 from .checking import WrongAnswer
 from .report import Report, Row

@@ -1,4 +1,4 @@
-"""Is the answer right? Judged from the definitions and scipy's dendrograms, never from our own core.
+"""Check answers by the definitions and scipy's dendrograms, never by our own core.
 
 Every function raises :class:`WrongAnswer`, so that no speed of a wrong answer is ever reported.
 """
@@ -16,11 +16,11 @@ Tree = npt.NDArray[np.float64]  # [n-1, 4]
 
 
 class WrongAnswer(Exception):  # noqa: N818
-    """An answer that was about to be timed is wrong."""
+    """Raised when an answer that was about to be timed is wrong."""
 
 
 def same_tree(found: Tree, expected: Tree, who: str, tolerance: float = OURS) -> None:
-    """Heights agree within `tolerance`, relative, and partitions at several levels are equal.
+    """Check that heights agree within a relative `tolerance` and that partitions at several levels are equal.
 
     The height of two nearly equal points may be off by four units in the last place of the largest height.
 
@@ -40,7 +40,7 @@ def same_tree(found: Tree, expected: Tree, who: str, tolerance: float = OURS) ->
 
 
 def partition(tree: Tree, merges: int) -> npt.NDArray[np.int64]:
-    """Labels [n] after the first `merges` rows, numbered by first appearance."""
+    """Return the labels [n] after the first `merges` rows, numbered by first appearance."""
     n = len(tree) + 1
     owner = np.arange(n + merges)
     for row in range(merges - 1, -1, -1):  # from above: an owner is final before its parts look at it
@@ -52,7 +52,7 @@ def partition(tree: Tree, merges: int) -> npt.NDArray[np.int64]:
 
 
 def first_appearance(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """The same partition, numbered from 0 in the order in which its clusters appear."""
+    """Renumber the clusters from 0 in the order in which they appear."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -63,7 +63,7 @@ def first_appearance(labels: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 def picks(
     labels: npt.NDArray[Any], order: npt.NDArray[np.int64], gains: npt.NDArray[np.int64], who: str
 ) -> None:
-    """Every pick is new, has the gain it claims, and no filter had more at that step.
+    """Check that every pick is new and has the gain it claims, and that no filter had more at that step.
 
     A cluster counts for filter i up to the step that covers it, so the gains of all filters at all steps
     follow from the covering steps alone: one histogram per filter, in O(O I + O keep), not one greedy.
@@ -90,7 +90,7 @@ def picks(
 
 
 def cut_height(height: float, truths: npt.NDArray[np.float64], who: str) -> None:
-    """`height` is the largest of `truths`, the decisive merges by scipy, within 1e-12 relative."""
+    """Check that `height` is the largest of scipy's decisive merge heights `truths`, to 1e-12 relative."""
     truth = float(truths.max())
     if not abs(height - truth) <= OURS * truth:
         raise WrongAnswer(f"{who}: the cut is at {height!r}, by scipy at {truth!r}")

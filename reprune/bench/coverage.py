@@ -1,4 +1,4 @@
-"""Greedy maximum coverage alone, on the label tables that layers really have."""
+"""Measure greedy maximum coverage alone, on label tables as layers have them."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ SHARE = 0.2  # part of the time for one round of numpy
 
 
 def measure(shape: tuple[int, int], seconds: float, device: str = "cpu") -> list[Row]:
-    """Rows of labels `shape` = [O, I], of which half of the filters are picked.
+    """Return the rows of labels `shape` = [O, I], of which half of the filters are picked.
 
     Raises WrongAnswer where a pick is not the best there is.
     """

@@ -1,4 +1,4 @@
-"""Full dendrograms, batches and single ones: `reprune.linkage`, and other libraries problem by problem."""
+"""Measure full dendrograms: `reprune.linkage` on batches, other libraries problem by problem."""
 
 import time
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ CHECK, PEER = 0.25, 0.15  # parts of the time for checking, and for one round of
 def measure(
     shape: tuple[int, int, int], method: str, seconds: float, cores: int, device: str = "cpu"
 ) -> list[Row]:
-    """Rows of one batch `shape` = (B, n, d) of normal points; B = 1 is of the group "single".
+    """Return the rows of one batch `shape` = (B, n, d) of normal points; B = 1 is in the group "single".
 
     Raises WrongAnswer where a dendrogram is not scipy's.
     """
@@ -78,7 +78,7 @@ def measure(
 
 
 def _left_out(n: int, d: int) -> list[str]:
-    """Peers that would take minutes, or only repeat scipy's figures."""
+    """Return the peers that would take minutes or only repeat scipy's figures."""
     return ["scikit-learn", *["scipy"] * (n >= LARGE), *["fastcluster, vector"] * (n >= LARGE and d > MANY)]
 
 

@@ -1,4 +1,4 @@
-"""The GPU as a contestant: its clock, its answers, and how far from the chip's own limit it is."""
+"""Measure the GPU backend: its times, its answers, and its distance from the hardware's limit."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ WARM = 2  # runs before the first that counts: compilation, allocation, clocks
 
 
 def clocked(call: Callable[[], object]) -> Seconds:
-    """Time of a call by two events on the current stream; gaps in which the GPU waits for the host count."""
+    """Time a call by two events on the current stream; time that the GPU waits for the host counts."""
     if backends.interpreted():
         start = perf_counter()
         call()
@@ -49,7 +49,7 @@ def _event() -> torch.cuda.Event:
 
 
 def input_sets(layers: Sequence[Layer]) -> list[list[LayerProblem]]:
-    """Normal weights in float32, on the host."""
+    """Return normal weights in float32, on the host."""
     sets = []
     for seed in range(SETS):
         rng = np.random.default_rng(seed)
@@ -67,7 +67,7 @@ def input_sets(layers: Sequence[Layer]) -> list[list[LayerProblem]]:
 
 
 def on_gpu(problems: Sequence[LayerProblem]) -> list[LayerProblem]:
-    """The same problems in the memory of the GPU."""
+    """Copy the problems to the GPU."""
     device = "cpu" if backends.interpreted() else "cuda"
     return [
         LayerProblem(p.name, tuple(torch.from_numpy(table).to(device) for table in p.tables), p.keep)
@@ -76,7 +76,7 @@ def on_gpu(problems: Sequence[LayerProblem]) -> list[LayerProblem]:
 
 
 def _turn(sets: Sequence[T], call: Callable[[T], object]) -> Turn:
-    """Times a call on the GPU, each time with the next of `sets`."""
+    """Time a call on the GPU, each time with the next of `sets`."""
     following = itertools.cycle([*sets[1:], sets[0]])  # warming up took the first
 
     def turn() -> Mapping[str, Seconds]:
@@ -87,7 +87,7 @@ def _turn(sets: Sequence[T], call: Callable[[T], object]) -> Turn:
 
 
 def selection_turn(name: str, layers: Sequence[Layer]) -> tuple[Turn, str]:
-    """What runs the selection once, and in words how it was checked, against the C++ core.
+    """Return a function that runs the selection once, and how it was checked against the C++ core.
 
     Raises WrongAnswer where the GPU's answer is wrong on any of the sets of inputs.
     """
@@ -106,7 +106,7 @@ def selection_turn(name: str, layers: Sequence[Layer]) -> tuple[Turn, str]:
 
 
 def same_selection(found: Selection, expected: Selection, name: str) -> int:
-    """How many channels have the clusters of `expected`.
+    """Return how many channels have the clusters of `expected`; raise if too few do.
 
     Raises WrongAnswer if heights are off, a pick is not the best there is, too many channels have other
     clusters, or picks differ although no clusters do.
@@ -129,7 +129,7 @@ def same_selection(found: Selection, expected: Selection, name: str) -> int:
 
 
 def linkage_turn(name: str, points: npt.NDArray[np.float64]) -> tuple[Turn, str]:
-    """The same for dendrograms of points [B, n, d]."""
+    """Return the same as :func:`selection_turn` for dendrograms of points [B, n, d]."""
     rng = np.random.default_rng(1)
     sets = [points, *(rng.standard_normal(points.shape) for _ in range(SETS - 1))]
     given = [to_float_tensor(batch, "points") for batch in sets]
@@ -141,7 +141,7 @@ def linkage_turn(name: str, points: npt.NDArray[np.float64]) -> tuple[Turn, str]
 
 
 def coverage_turn(name: str, labels: npt.NDArray[np.int32], keep: int) -> tuple[Turn, str]:
-    """The same for coverage of labels [O, I]; the sets are the same channels in other orders."""
+    """Return the same for coverage of labels [O, I]; the input sets permute the channels."""
     rng = np.random.default_rng(1)
     sets = [labels, *(rng.permuted(labels, axis=0) for _ in range(SETS - 1))]
     given = [to_tensor(table, "labels") for table in sets]

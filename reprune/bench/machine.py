@@ -1,4 +1,4 @@
-"""Where it was measured and with what: no names of hosts, users or paths."""
+"""Describe the machine of a measurement, without names of hosts, users or paths."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ PACKAGES = ("reprune", "numpy", "torch", "scipy", "fastcluster", "scikit-learn",
 
 
 def facts() -> dict[str, str]:
-    """Processor, instruction set, backends with reasons, versions, date."""
+    """Return processor, instruction set, backends with reasons, versions and date."""
     found = {
         "processor": f"{processor()}, {cores()} cores available",
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
@@ -39,7 +39,7 @@ def facts() -> dict[str, str]:
 
 
 def processor() -> str:
-    """The model of the CPU."""
+    """Return the model name of the CPU."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -50,7 +50,7 @@ def processor() -> str:
 
 
 def gpu() -> str:
-    """The GPU that the backend "triton" runs on."""
+    """Return the name of the GPU that the backend "triton" runs on."""
     if backends.interpreted():
         return "Triton's interpreter, no GPU"
     properties = torch.cuda.get_device_properties()
@@ -61,6 +61,6 @@ def gpu() -> str:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return how many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

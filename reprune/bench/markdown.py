@@ -1,4 +1,4 @@
-"""The page of a report: what was measured, on what, and how."""
+"""Write a report as a Markdown page: what was measured, on what, and how."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -15,7 +15,7 @@ TITLES = {
 
 
 def page(report: Report, command: str, duration: Write, count: Write) -> str:
-    """The whole page; `duration` and `count` write seconds and large numbers."""
+    """Return the page; `duration` and `count` format seconds and large numbers."""
     lines = [
         "# Performance",
         "",
@@ -41,7 +41,7 @@ def page(report: Report, command: str, duration: Write, count: Write) -> str:
 
 
 def cells(row: Row, duration: Write, count: Write) -> tuple[str, ...]:
-    """A row of the table, in the order of `HEAD`."""
+    """Return a row of the table, in the order of `HEAD`."""
     rates = count(row.problems_per_s), count(row.kernels_per_s)
     part = row.part or "all"
     return (
@@ -56,14 +56,14 @@ def cells(row: Row, duration: Write, count: Write) -> tuple[str, ...]:
 
 
 def doubt(row: Row) -> str:
-    """The mark of a time that is not to be trusted."""
+    """Return the mark of a time that is not to be trusted."""
     return "" if row.trusted else "?"
 
 
 def side_by_side(rows: list[Row], duration: Write) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and lines of a table with a line per case and a column per contestant.
+    """Return head and lines of a table with a line per case and a column per implementation.
 
-    The last column says how many times as long as ours the best of the others takes.
+    The last column is the time of the best other implementation divided by ours.
     """
     names = list(dict.fromkeys(row.who for row in rows))
     lines = []
@@ -76,7 +76,7 @@ def side_by_side(rows: list[Row], duration: Write) -> tuple[tuple[str, ...], lis
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]] = (), columns: str = "") -> list[str]:
-    """The lines of a table of Markdown.
+    """Return the lines of a Markdown table.
 
     `columns` has an "l" or "r" for each column whose cells are put to the left or right; "" is all "l".
     """
@@ -85,5 +85,5 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]] = (), columns: str 
 
 
 def line(*cells: str) -> str:
-    """A line of a table of Markdown."""
+    """Return a line of a Markdown table."""
     return f"| {' | '.join(cells)} |"

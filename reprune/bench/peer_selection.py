@@ -1,4 +1,4 @@
-"""Selection as one builds it from scipy or fastcluster, fcluster and numpy."""
+"""Build the selection from scipy or fastcluster, fcluster and numpy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ LEAST, MOST = 2, 32  # channels per shape that the peers cluster
 
 @dataclass(frozen=True)
 class _Shape:
-    """One shape of layer, by its first layer."""
+    """One shape of layer, represented by its first layer."""
 
     times: int  # layers of this shape
     points: list[npt.NDArray[np.float64]]  # of the sampled channels
@@ -32,14 +32,14 @@ class _Shape:
 
 
 class PeerSelection:
-    """Times the peers on a sample of the channels and picks of every distinct shape, scaled to the whole.
+    """Times the peers on a sample of channels and picks of every shape and scales up to the whole.
 
     All linkages share the flat clusters and the coverage; of fastcluster's two, the faster one counts, shape
     by shape. Raises WrongAnswer if a peer's clusters or picks are not the ones that were checked.
     """
 
     def __init__(self, problems: Sequence[LayerProblem], answer: Sequence[Selection], seconds: float) -> None:
-        """`seconds`: about what one round may take."""
+        """Prepare the samples so that a round takes about `seconds`."""
         self._links = {who: link for who, link in peers.linkages("ward").items() if who != "scikit-learn"}
         self._shapes: list[_Shape] = []
         kinds: dict[tuple[int, ...], list[int]] = {}
@@ -78,7 +78,7 @@ class PeerSelection:
         return _Shape(times, points, trees, I / size, height, labels, few, rest, key)
 
     def turn(self) -> Mapping[str, Seconds]:
-        """One round over all shapes: by library, the time of the whole."""
+        """Time one round over all shapes; return the scaled time of the whole by library."""
         total: dict[str, Seconds] = {}
         for shape in self._shapes:
             for library, took in self._time(shape).items():
@@ -86,7 +86,7 @@ class PeerSelection:
         return total
 
     def _time(self, shape: _Shape) -> dict[str, Seconds]:
-        """By library, the time of one layer."""
+        """Return the time of one layer by library."""
         best: dict[str, Seconds] = {}
         for who, link in self._links.items():
             took = clocked(lambda link=link: [link(p) for p in shape.points]) * shape.scale  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The other libraries, where they are installed, and the greedy coverage as one writes it in numpy."""
+"""Call the other libraries that are installed, and a plain numpy coverage."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -18,12 +18,12 @@ MODULES = {"scipy": "scipy", "fastcluster": "fastcluster", "scikit-learn": "skle
 
 
 def installed(library: str) -> bool:
-    """Whether a library can be imported, by the name it has in a package index."""
+    """Return whether a library can be imported, by its name in the package index."""
     return find_spec(MODULES[library]) is not None
 
 
 def linkages(method: str) -> dict[str, Linkage]:
-    """Every installed way to a dendrogram of one problem, by the name it has in tables."""
+    """Return every installed function that computes a dendrogram, by its name in tables."""
     found: dict[str, Linkage] = {}
     if installed("scipy"):
         hierarchy = import_module("scipy.cluster.hierarchy")
@@ -39,7 +39,7 @@ def linkages(method: str) -> dict[str, Linkage]:
 
 
 def _scikit_learn(method: str) -> Linkage:
-    """Its trees have children and heights; the sizes of scipy's form are not part of its answer."""
+    """Return scikit-learn's linkage; its trees have children and heights but no cluster sizes."""
     cluster = import_module("sklearn.cluster")
 
     def link(points: Points) -> Tree:
@@ -54,20 +54,20 @@ def _scikit_learn(method: str) -> Linkage:
 
 
 def oracle(method: str) -> tuple[str, Linkage]:
-    """Whose dendrograms are taken for right: scipy's, or without scipy the plain reference's."""
+    """Return the linkage that is taken for right: scipy's, or without scipy the reference's."""
     if installed("scipy"):
         return "scipy", linkages(method)["scipy"]
     return "reference", lambda points: reference.linkage(points, method)
 
 
 def flat(tree: Tree, height: float) -> npt.NDArray[Any]:
-    """scipy's labels at a height; merges at the height count."""
+    """Return scipy's labels at a height, merges at that height included."""
     labels: npt.NDArray[Any] = import_module("scipy.cluster.hierarchy").fcluster(tree, height, "distance")
     return labels
 
 
 def numpy_coverage(labels: npt.NDArray[Any], picks: int, key: int) -> npt.NDArray[np.int64]:
-    """The first `picks` filters of the greedy: all gains by one gather per pick, ties by the same hash."""
+    """Return the first `picks` filters: all gains by one gather per pick, ties by the same hash."""
     O = len(labels)
     start = np.concatenate([[0], np.cumsum(labels.max(axis=0) + 1)])
     cluster = labels + start[:-1]  # [O, I], numbered across channels
@@ -83,5 +83,5 @@ def numpy_coverage(labels: npt.NDArray[Any], picks: int, key: int) -> npt.NDArra
 
 
 def coverage_scale(O: int, keep: int, picks: int) -> float:
-    """Time of `keep` picks / time of the first `picks`: a pick gathers the rows that are left."""
+    """Return time of `keep` picks / time of the first `picks`: a pick gathers the rows that are left."""
     return float(sum(O - s for s in range(keep)) / sum(O - s for s in range(picks)))

@@ -1,4 +1,4 @@
-"""Kernels per second as bars: one panel per group, one cluster of bars per case."""
+"""Draw kernels per second as bars: one panel per group, one cluster of bars per case."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ PEERS = {  # by how the name begins; the first that fits counts
 
 
 def draw(report: Report, path: Path, count: Callable[[float], str]) -> None:
-    """Write the bar chart to `path`, by whose suffix the format goes; `count` writes large numbers."""
+    """Write the bar chart to `path`; its suffix sets the format, `count` formats large numbers."""
     groups = {group: [row for row in report.rows if row.group == group] for group in TITLES}
     groups = {group: rows for group, rows in groups.items() if rows}
     if len(groups) > 1:
@@ -38,9 +38,12 @@ def draw(report: Report, path: Path, count: Callable[[float], str]) -> None:
         axes.set_title(TITLES[group], loc="left", fontsize=11, fontweight="bold", color=INK)
     panels[-1, 0].set_xlabel("kernels per second (logarithmic; more is better)", color=INK)
     figure.suptitle(
+        "Speed of clustering and selection", fontsize=14, fontweight="bold", color=INK, x=0.01, ha="left"
+    )
+    figure.supxlabel(
         f"{report.facts['processor']} · {report.facts['date']} · reprune {report.facts['reprune']}",
         fontsize=9,
-        color=INK,
+        color="#6b7280",
         x=0.01,
         ha="left",
     )

@@ -1,4 +1,4 @@
-"""What a benchmark found."""
+"""Hold what a benchmark measured."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +12,7 @@ GPU = "triton"
 
 @dataclass(frozen=True)
 class Row:
-    """One way through one case."""
+    """One implementation in one case."""
 
     group: str
     case: str
@@ -26,13 +26,13 @@ class Row:
     problems_per_s: float
     kernels_per_s: float
     times: float
-    """How many times as long as the C++ core on one thread, by the same clock."""
+    """Time divided by that of the C++ core on one thread, by the same clock."""
     part: str
-    """Which part of the case was run, where it was scaled up from that; "" for all."""
+    """The part of the case that was run, if the time was scaled up from it; "" for all."""
     checked: str
     """How much of the answer was compared with an independent one before it was timed."""
     off: float
-    """How far the time may be off, as a share of it."""
+    """Relative error that the time may have."""
 
     @property
     def trusted(self) -> bool:
@@ -44,20 +44,20 @@ class Report:
     """Everything that a page or a table shows."""
 
     facts: dict[str, str]
-    """Machine, versions, backends."""
+    """Machine, versions and backends."""
     rows: list[Row]
     notes: list[str]
     settings: dict[str, Any]
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON."""
+        """Return everything as plain values, ready for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured, before it is."""
+    """A case that is about to be measured."""
 
     group: str
     name: str
@@ -67,7 +67,7 @@ class Case:
     def rows(
         self, timings: dict[str, Timing], parts: dict[str, str], checked: dict[str, str], cores: int
     ) -> list[Row]:
-        """The rows, ours first; `parts` and `checked` by contestant."""
+        """Return the rows, ours first; `parts` and `checked` are by implementation."""
         one = timings[ONE]
         found = []
         for who, timing in timings.items():
@@ -93,5 +93,5 @@ class Case:
 
 
 def all_threads(cores: int) -> str:
-    """The name in tables of the C++ core on every core."""
+    """Return the name, in tables, of the C++ core on every core."""
     return f"cpp, {cores} threads"

@@ -1,4 +1,4 @@
-"""All cases one after the other, within a budget of time."""
+"""Run all cases one after the other within a time budget."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -27,16 +27,16 @@ EXTRA = 'pip install "reprune[bench]"'
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user asked for."""
+    """The options of a benchmark that the user chose."""
 
     groups: Sequence[str] = GROUPS
     methods: Sequence[str] = ("ward",)
     seconds: float = 20.0
-    """About what all takes; where the checks and three rounds of a case take longer, it becomes more."""
+    """Approximate total time; it grows where the checks and three rounds of a case take longer."""
     quick: bool = False
-    """Tiny shapes: a rehearsal, not a result."""
+    """Whether shapes are tiny, for a trial run."""
     device: str = "cpu"
-    """"cuda": the GPU takes part, in ward, selection and coverage."""
+    """"cuda" measures the GPU too, in Ward linkage, selection and coverage."""
 
     def __post_init__(self) -> None:
         for what, given, known in (
@@ -55,11 +55,11 @@ Measure = Callable[[float], list[Row]]  # seconds -> rows
 
 
 def run(settings: Settings, progress: Progress) -> Report:
-    """Check and time everything; `progress(stage, done, total)` is told what goes on.
+    """Check and time everything; report through `progress(stage, done, total)`.
 
     Raises:
-        WrongAnswer: an answer is wrong; then there are no figures at all.
-        BackendUnavailable: the C++ core, with which everything is compared, is not there, or the GPU.
+        WrongAnswer: an answer is wrong; no figures are returned then.
+        BackendUnavailable: the C++ core, with which everything is compared, or the GPU is missing.
     """
     start = time.perf_counter()
     beside = [note for note in [company()] if note]

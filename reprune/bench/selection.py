@@ -1,4 +1,4 @@
-"""Selection in layers and whole networks: clusters, one cut, coverage; half of the filters stay."""
+"""Measure the selection of layers and whole networks: clusters, one cut, coverage."""
 
 import time
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ LEAST_CHANNELS = 2  # of a layer, compared with scipy
 
 
 def measure(name: str, layers: Sequence[Layer], seconds: float, cores: int, device: str = "cpu") -> list[Row]:
-    """Rows of one layer, or of all layers of a network at once, with normal weights in float32.
+    """Return the rows of one layer, or of all layers of a network at once, with normal float32 weights.
 
     Raises WrongAnswer where clusters or cut are not scipy's, or a pick is not the best there is.
     """
@@ -60,7 +60,7 @@ def measure(name: str, layers: Sequence[Layer], seconds: float, cores: int, devi
 
 
 def check(name: str, problems: Sequence[LayerProblem], answer: Sequence[Selection], seconds: float) -> str:
-    """All picks; the cut height; the clusters of some channels of each layer, of more while time allows.
+    """Check all picks, the cut height, and the clusters of as many channels as time allows.
 
     A channel that ends with `keep` clusters is one whose decisive merge may set the cut of its layer, so
     all of those are compared. Returns how many channels were, in words.

@@ -1,4 +1,4 @@
-"""What is measured: batches of problems, layers, whole networks, label tables."""
+"""List what is measured: batches of problems, layers, whole networks, label tables."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,7 +18,7 @@ NETWORKS = ("resnet18", "resnet50", "vgg16")  # of torchvision
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution, as far as selection knows it."""
+    """The shape of a convolution, as selection needs it."""
 
     name: str
     O: int
@@ -27,7 +27,7 @@ class Layer:
 
     @property
     def d(self) -> int:
-        """Coordinates of a kernel."""
+        """Number of coordinates of a kernel."""
         size = 1
         for length in self.side:
             size *= length
@@ -35,7 +35,7 @@ class Layer:
 
     @property
     def keep(self) -> int:
-        """Half of the filters stay, in every benchmark."""
+        """Number of filters to keep: half of them, in every benchmark."""
         return max(1, self.O // 2)
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ QUICK_LAYERS = (Layer("layer", 24, 6, (3, 3)), Layer("layer", 24, 6, (1, 1)))
 
 
 def network(name: str) -> list[Layer]:
-    """All convolutions of a network of torchvision, which is built without memory for its weights."""
+    """Return all convolutions of a torchvision network, built without memory for its weights."""
     from torchvision import models
 
     with torch.device("meta"):
@@ -66,5 +66,5 @@ def network(name: str) -> list[Layer]:
 
 
 def networks_known() -> bool:
-    """Whether torchvision is there to ask for shapes."""
+    """Return whether torchvision is installed, which knows the shapes."""
     return find_spec("torchvision") is not None

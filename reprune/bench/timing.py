@@ -1,4 +1,4 @@
-"""Two clocks, and turns: whatever else the machine does meets all implementations alike."""
+"""Time implementations by two clocks, interleaved, so that other load meets all of them alike."""
 
 import os
 import time
@@ -16,20 +16,20 @@ LARGE_ARRAY = 24_000_000  # bytes; glibc raises its thresholds up to 32 MiB
 
 
 def settle_memory() -> None:
-    """Let a large array come and go, after which the C library keeps freed memory instead of returning it.
+    """Allocate and free a large array, after which the C library keeps freed memory.
 
-    Without that every call that needs a megabyte pays for page faults, which after the import of torch is a
-    third of the time of scipy's linkage of 512 points, and not a property of clustering.
+    Otherwise every call that needs a megabyte pays for page faults. After the import of torch these take a
+    third of the time of scipy's linkage of 512 points, and they are no property of clustering.
     """
     np.ones(LARGE_ARRAY // 8)
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """What one call took."""
+    """Wall-clock and processor time of one call."""
 
     cpu: float
-    """Of all threads of this process."""
+    """Processor time of all threads of this process."""
     wall: float
 
     def __mul__(self, factor: float) -> "Seconds":
@@ -41,11 +41,11 @@ class Seconds:
 
 NONE = Seconds(0.0, 0.0)
 Turn = Callable[[], Mapping[str, Seconds]]
-"""Runs something once and says, by contestant, how long a full answer takes by that."""
+"""Runs something once and returns the time of a full answer, by implementation."""
 
 
 def clocked(call: Callable[[], object]) -> Seconds:
-    """The time of one call."""
+    """Time one call."""
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     return Seconds(time.process_time() - cpu, time.perf_counter() - wall)
@@ -59,13 +59,13 @@ class Timing:
     wall: float
     runs: int
     off: Seconds = field(default=NONE, compare=False)
-    """How far either may be off, as a share of it."""
+    """Relative error that either median may have."""
 
 
 def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:
-    """Runs all `turns` one after the other, round by round, until `seconds` are over.
+    """Run all `turns` interleaved, round by round, until `seconds` are over.
 
-    There are three rounds at least, however long they take.
+    At least three rounds are run, however long they take.
     """
     end = time.perf_counter() + seconds
     found: dict[str, list[Seconds]] = {}
@@ -90,7 +90,7 @@ def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """The C++ core on `count` threads, by the variable that users set."""
+    """Run the C++ core on `count` threads inside the block, by the variable that users set."""
     before = os.environ.get("REPRUNE_NUM_THREADS")
     os.environ["REPRUNE_NUM_THREADS"] = str(count)
     try:

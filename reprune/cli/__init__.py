@@ -1,4 +1,4 @@
-"""The command line: `reprune prune | show | demo | bench`, one file per command."""
+"""Run the command line: `reprune prune | show | demo | bench`, one file per command."""
 
 import argparse
 import sys
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Return the parser of the whole command line."""
     root = argparse.ArgumentParser(
         prog="reprune", description="Prune the channels of convolutional networks."
     )

@@ -1,4 +1,4 @@
-"""`reprune bench`: how fast clustering, selection and coverage are here, and the peers beside them."""
+"""Run `reprune bench`: measure clustering, selection and coverage here, beside other libraries."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ def add(
         parents=[common],
         help="measure clustering, selection and coverage here, beside scipy, fastcluster, scikit-learn",
         description="Check and time every backend and the libraries that are installed, in the same run. "
-        "A wrong answer ends it with exit status 1 and no figure.",
+        "A wrong answer ends the command with exit status 1 and without figures.",
     )
     parser.add_argument(
         "groups", nargs="*", metavar="GROUP", help=f"some of {', '.join(bench.GROUPS)} (default: all)"
@@ -39,22 +39,22 @@ def add(
         help="linkage of the dendrograms (default: %(default)s)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=20.0, metavar="S", help="about what all may take (default: 20)"
+        "--seconds", type=float, default=20.0, metavar="S", help="approximate total time (default: 20)"
     )
     parser.add_argument(
         "--device",
         choices=DEVICES,
         default="cpu",
-        help="cuda: the GPU takes part too; an error where there is none (default: %(default)s)",
+        help="cuda: measure the GPU too; an error where there is none (default: %(default)s)",
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a bar chart (.png, .svg or .pdf)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a page with all tables")
-    parser.add_argument("--quick", action="store_true", help="tiny shapes: a rehearsal, not a result")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes: a trial run, not a result")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure, print, write."""
+    """Measure, then print the report and write it to files."""
     methods = reference.METHODS if arguments.method == "all" else (arguments.method,)
     groups = arguments.groups or bench.GROUPS
     settings = Settings(tuple(groups), tuple(methods), arguments.seconds, arguments.quick, arguments.device)
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def show_report(report: Report) -> None:
-    """Print which parts are there and a table per group."""
+    """Print which backends and libraries are available, and a table per group."""
     tables.show("Measured on", ("", ""), report.facts.items())
     for group, title in markdown.TITLES.items():
         rows = [row for row in report.rows if row.group == group]
@@ -98,7 +98,7 @@ def show_report(report: Report) -> None:
 
 
 def command(arguments: argparse.Namespace) -> str:
-    """The command line that measures this again, without the files it writes."""
+    """Return the command line that measures this again, without the files it writes."""
     words = ["reprune bench", *arguments.groups]
     if arguments.method != "ward":
         words.append(f"--method {arguments.method}")
@@ -112,7 +112,7 @@ def command(arguments: argparse.Namespace) -> str:
 
 
 def _check_files(arguments: argparse.Namespace) -> None:
-    """Before anything long begins."""
+    """Check the output files before anything long begins."""
     if arguments.markdown is not None:
         check_output("--markdown", arguments.markdown)
     if arguments.plot is not None:

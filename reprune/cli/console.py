@@ -1,4 +1,4 @@
-"""The tables of the command line, and how numbers are written in them."""
+"""Print the tables of the command line and format numbers for them."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -26,7 +26,7 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], note
 
 
 def layers(plan: PruningPlan, most: int = MOST_LAYERS) -> None:
-    """Print what every layer keeps; past `most` rows, only how many more there are."""
+    """Print what every layer keeps; beyond `most` rows, print only how many more there are."""
     rows = []
     for name, kept in plan.keep.items():
         total = plan.channels[name]
@@ -38,7 +38,7 @@ def layers(plan: PruningPlan, most: int = MOST_LAYERS) -> None:
 
 
 def skipped(plan: PruningPlan) -> None:
-    """Print the layers that cannot be pruned and why; nothing when there are none."""
+    """Print the layers that cannot be pruned and why, if there are any."""
     reasons: dict[str, list[str]] = {}
     for name, reason in plan.skipped.items():
         reasons.setdefault(reason, []).append(name)
@@ -56,12 +56,12 @@ def say(text: str) -> None:
 
 
 def before_after(what: str, before: float, after: float, write: Callable[[float], str]) -> tuple[str, ...]:
-    """A row: what, before, after, and the part that is left."""
+    """Return a row of a quantity before and after, with the fraction that remains."""
     return what, write(before), write(after), percent(after / before)
 
 
 def count(number: float) -> str:
-    """`4089184256` -> `4.09 G`."""
+    """Format a count: `4089184256` -> `4.09 G`."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.2f} {unit}"
@@ -69,12 +69,12 @@ def count(number: float) -> str:
 
 
 def memory(size: float) -> str:
-    """`102540112` bytes -> `102.5 MB`."""
+    """Format bytes: `102540112` -> `102.5 MB`."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 def duration(seconds: float) -> str:
-    """`0.00274` s -> `2.74 ms`, with three digits at any length."""
+    """Format seconds with three digits at any magnitude: `0.00274` -> `2.74 ms`."""
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
@@ -82,10 +82,10 @@ def duration(seconds: float) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """`0.00274` s -> `2.74 ms`."""
+    """Format seconds as milliseconds: `0.00274` -> `2.74 ms`."""
     return f"{1e3 * seconds:.2f} ms"
 
 
 def percent(share: float) -> str:
-    """`0.985` -> `98.5 %`."""
+    """Format a fraction: `0.985` -> `98.5 %`."""
     return f"{100 * share:.1f} %"

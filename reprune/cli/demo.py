@@ -1,4 +1,4 @@
-"""`reprune demo`: see a network trained on real images, pruned and measured."""
+"""Run `reprune demo`: train a network on real images, prune it and measure it."""
 
 import argparse
 import json
@@ -21,14 +21,14 @@ def add(
         parents=[common],
         help="train a small network on real images, prune half of it while it trains, and measure",
         description="Train a small residual network on 5,000 digits of MNIST, train it again while pruning "
-        "half of its FLOPs, and measure both: in some two minutes, at most five, with less training where "
-        "that would not be enough.",
+        "half of its FLOPs, and measure both. It takes about two minutes and at most five; on a slow machine "
+        "it trains less.",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("reprune-demo"), metavar="FOLDER", help="default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
-    parser.add_argument("--quick", action="store_true", help="a rehearsal of two epochs, not a result")
+    parser.add_argument("--quick", action="store_true", help="a trial run of two epochs, not a result")
     parser.set_defaults(run=run)
 
 
@@ -47,7 +47,7 @@ def show_report(report: Report) -> None:
     """Print the tables of the demo."""
     tables.show(
         "Pruned while training",
-        ("epoch", "channels kept", "came back", "coverage", "FLOPs left", "with those back", "event"),
+        ("epoch", "channels kept", "regrown", "coverage", "FLOPs left", "after regrowth", "event time"),
         [
             (
                 str(event.epoch),

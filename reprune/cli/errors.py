@@ -1,5 +1,5 @@
-"""Errors of the person at the command line."""
+"""Define the error for mistakes at the command line."""
 
 
 class UserError(Exception):
-    """Something the user can put right; shown as one message, without a traceback."""
+    """A mistake that the user can correct; shown as one message, without a traceback."""

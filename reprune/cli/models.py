@@ -1,4 +1,4 @@
-"""The network that MODEL names, and an input that fits it."""
+"""Build the network that MODEL names, and an input that fits it."""
 
 import contextlib
 import importlib
@@ -28,7 +28,7 @@ INPUT_SIZES = (  # how the names of torchvision begin -> input without the batch
 
 
 def build(name: str, seed: int) -> nn.Module:
-    """The network called `name`: of torchvision, or `package.module:function`, called without arguments.
+    """Build the network `name`: torchvision's, or `package.module:function`, called without arguments.
 
     Torchvision's come with random weights, drawn from `seed`.
     """
@@ -37,14 +37,14 @@ def build(name: str, seed: int) -> nn.Module:
 
 
 def source(name: str) -> Path | None:
-    """The file of Python code that :func:`build` has imported for `name`, if it is the user's."""
+    """Return the file that :func:`build` imported for `name`, if it is the user's Python code."""
     module = sys.modules.get(name.partition(":")[0]) if ":" in name else None
     file = getattr(module, "__file__", None)
     return None if file is None else Path(file)
 
 
 def example(name: str, size: tuple[int, ...] | None, batch: int = 1) -> torch.Tensor:
-    """A random input for the network called `name`: so many at once."""
+    """Return a random batch of inputs for the network called `name`."""
     if size is None:
         size = next(size for start, size in INPUT_SIZES if name.startswith(start))
     return torch.randn(batch, *size)
@@ -89,7 +89,7 @@ def _from_torchvision(name: str) -> nn.Module:
 
 
 def _no_download(name: str) -> dict[str, None]:
-    """Detection and segmentation models would fetch a trained backbone."""
+    """Return arguments that keep detection and segmentation models from fetching a trained backbone."""
     from inspect import signature
 
     from torchvision import models
@@ -121,7 +121,7 @@ def _from_function(name: str) -> nn.Module:
 
 @contextlib.contextmanager
 def _working_folder_importable() -> Iterator[None]:
-    """What `python -m` does, for the time of one import and one call."""
+    """Make the working folder importable, as `python -m` does, inside the block."""
     folder = os.getcwd()
     sys.path.insert(0, folder)
     try:

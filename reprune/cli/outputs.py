@@ -1,4 +1,4 @@
-"""Files that a command is about to write."""
+"""Check the files that a command is about to write."""
 
 import os
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from .errors import UserError
 def check_output(option: str, path: Path, others: Mapping[str, Path | None] | None = None) -> None:
     """Raise `UserError`, before anything long begins, if `path` cannot be written or is one of `others`.
 
-    `others`: {what is read or also written: its path}; links and other names of the same file are seen
-    through.
+    `others` is {what is read or also written: its path}; links and other names of the same file are
+    recognised.
     """
     try:
         check_place(path)

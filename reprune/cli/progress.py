@@ -1,4 +1,4 @@
-"""The one progress display: a line per stage on stderr, which leaves stdout to tables and JSON."""
+"""Display progress: a line per stage on stderr, which leaves stdout to tables and JSON."""
 
 from types import TracebackType
 
@@ -22,9 +22,9 @@ WORDS = {
 
 
 class Stages:
-    """Shows stages as they are told: `stages(stage, done, total)`, as `progress=` does all over reprune.
+    """Shows the stages it is told: `stages(stage, done, total)`, the signature of every `progress=`.
 
-    A stage begins when it is first told (`total=0` while its length is unknown) and ends those before.
+    A stage begins with its first call (`total=0` while its length is unknown), which ends the previous ones.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`reprune prune MODEL`: a network in, a smaller one on disk."""
+"""Run `reprune prune MODEL`: prune a network and write the smaller one to a file."""
 
 import argparse
 import json
@@ -55,7 +55,7 @@ def add(
         type=Path,
         required=True,
         metavar="FILE",
-        help="where the small network goes (/dev/null: nowhere, to see what would be done)",
+        help="file for the small network (/dev/null: none, for a dry run)",
     )
     parser.add_argument(
         "--weights",
@@ -64,33 +64,35 @@ def add(
         help="trained weights: safetensors, or what torch.save(state_dict) wrote",
     )
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--flops", metavar="F", help="part of the FLOPs that stays (default: 0.5)")
-    target.add_argument("--params", metavar="P", help="part of the parameters that stays")
+    target.add_argument("--flops", metavar="F", help="fraction of the FLOPs to keep (default: 0.5)")
+    target.add_argument("--params", metavar="P", help="fraction of the parameters to keep")
     target.add_argument(
         "--latency",
         metavar="L",
-        help="part of the time of a forward pass that stays, measured here (see --batch, --channels-last)",
+        help="fraction of the forward pass's time to keep, measured here (see --batch, --channels-last)",
     )
-    target.add_argument("--size-mb", metavar="MB", help="most megabytes of parameters and buffers")
-    target.add_argument("--sparsity", metavar="S", help="part of the channels that goes")
+    target.add_argument(
+        "--size-mb", metavar="MB", help="maximum size of parameters and buffers, in megabytes"
+    )
+    target.add_argument("--sparsity", metavar="S", help="fraction of the channels to remove")
     parser.add_argument(
         "--rule",
         choices=("auto", "bn", "uniform"),
         default="auto",
-        help="how many channels each layer loses: bn, by the gammas of BatchNorm; uniform, the same part "
-        "everywhere; auto (default), bn where gammas tell channels apart",
+        help="how many channels each layer loses: bn, by the gammas of BatchNorm; uniform, the same "
+        "fraction everywhere; auto (default), bn where gammas differ",
     )
     parser.add_argument(
         "--scope",
         choices=("internal", "all"),
         default="internal",
-        help="internal (default): channels that meet in no addition; all: those of residual streams too",
+        help="internal (default): channels that are in no addition; all: also those of residual streams",
     )
     parser.add_argument(
         "--layers",
         choices=("conv", "linear", "all"),
         default="conv",
-        help="whose channels may go: convolutions (default), Linear layers, or both",
+        help="which layers to prune: convolutions (default), Linear layers, or both",
     )
     parser.add_argument(
         "--round-to", type=_positive, default=1, metavar="N", help="keep multiples of N channels (default: 1)"
@@ -101,17 +103,21 @@ def add(
         action="append",
         default=[],
         metavar="N|LAYER=N",
-        help="channels that every layer keeps, or that of this name or pattern (default: 1); may be repeated",
+        help="minimum of channels, of all layers or of a name or pattern (default: 1); may be repeated",
     )
     parser.add_argument(
         "--ignore",
         action="append",
         default=[],
         metavar="LAYER",
-        help="a layer that is not pruned: its name, that of a module around it or a pattern; may be repeated",
+        help="layers not to prune: a name, the name of a module around them, or a pattern; may be repeated",
     )
     parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="for ties, and the weights of an untrained network"
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="seed of ties, and of the weights of an untrained network",
     )
     parser.add_argument(
         "--ties", choices=("random", "norm"), default="random", help="how ties between filters are broken"
@@ -121,19 +127,17 @@ def add(
         "--input-size",
         type=_size,
         metavar="C,H,W",
-        help="one input, without the batch (default: by the model's name, or 3,224,224)",
+        help="shape of one input, without the batch (default: by the model's name, or 3,224,224)",
     )
     parser.add_argument(
-        "--batch", type=_positive, default=1, metavar="N", help="inputs at once, for --latency (default: 1)"
+        "--batch", type=_positive, default=1, metavar="N", help="batch size of --latency (default: 1)"
     )
-    parser.add_argument(
-        "--channels-last", action="store_true", help="time the network in this memory format, for --latency"
-    )
+    parser.add_argument("--channels-last", action="store_true", help="memory format of --latency")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Build, fill, plan, cut, save and report."""
+    """Build the model, load its weights, plan, prune, save and report."""
     for name, read in {
         **dict.fromkeys(("flops", "params", "latency", "sparsity"), _share),
         "size_mb": _megabytes,
@@ -170,7 +174,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out, beside the file."""
+    """What a run produced, beside the file."""
 
     plan: PruningPlan
     rule: str
@@ -183,7 +187,7 @@ class Result:
 def _plan(
     model: nn.Module, inputs: torch.Tensor, arguments: argparse.Namespace, stages: Stages
 ) -> tuple[PruningPlan, str, str]:
-    """The plan, the rule it was made by, and why by this one."""
+    """Return the plan, the rule that made it, and why that rule was used."""
     names = ("sparsity", "flops", "params", "latency", "size_mb")
     targets = {name: getattr(arguments, name) for name in names}
     if all(value is None for value in targets.values()):
@@ -220,7 +224,7 @@ def _plan(
 
 
 def why_not_bn(model: nn.Module) -> str | None:
-    """What a glance at all gammas says against the rule "bn"; None if nothing does.
+    """Return what the gammas say against the rule "bn", or None if nothing does.
 
     Tracing a large network takes seconds, so the usual cases are not left to `make_plan`.
     """
@@ -238,7 +242,7 @@ def _has_gamma(module: nn.Module) -> TypeGuard[_BatchNorm]:
 
 
 def _tensor_bytes(model: nn.Module) -> int:
-    """Tied tensors count once, as in the file."""
+    """Return the bytes of the model's tensors; tied ones count once, as in the file."""
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}.values())
 
 
@@ -279,7 +283,7 @@ def _print_tables(arguments: argparse.Namespace, result: Result) -> None:
 
 
 def _share(option: str, text: str) -> float:
-    """A number between 0 and 1."""
+    """Parse a number between 0 and 1."""
     value = _number(text)
     if not 0 < value < 1:
         percent = _number(text.rstrip("% "))
@@ -289,7 +293,7 @@ def _share(option: str, text: str) -> float:
 
 
 def _seed(text: str) -> int:
-    """An integer that PyTorch's generators take too."""
+    """Parse an integer that PyTorch's generators take too."""
     try:
         value = int(text)
     except ValueError:
@@ -314,14 +318,14 @@ def _number(text: str) -> float:
 
 
 def _positive(text: str) -> int:
-    """A number of at least 1."""
+    """Parse a number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return int(text)
 
 
 def _fewest(text: str) -> tuple[str, int]:
-    """`16` is for every layer, `layer4.*=64` for some."""
+    """Parse a minimum: `16` for every layer, `layer4.*=64` for some."""
     name, _, number = text.rpartition("=")
     return name or "*", _positive(number)
 

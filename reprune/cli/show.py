@@ -1,4 +1,4 @@
-"""`reprune show FILE`: what a pruned network's file holds."""
+"""Run `reprune show FILE`: print what a pruned network's file holds."""
 
 import argparse
 import json
@@ -17,7 +17,10 @@ def add(
 ) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
-        "show", parents=[common], help="what a pruned network's file holds", description=__doc__
+        "show",
+        parents=[common],
+        help="show what a pruned network's file holds",
+        description="Show what a pruned network's file holds.",
     )
     parser.add_argument(
         "file", metavar="FILE", type=Path, help="a file written by `reprune prune` or `reprune.save`"
@@ -45,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def plan_as_dict(plan: PruningPlan) -> dict[str, Any]:
-    """The part of a command's JSON that tells the plan."""
+    """Return the part of a command's JSON that describes the plan."""
     return {
         "flops": {"before": plan.flops[0], "after": plan.flops[1]},
         "parameters": {"before": plan.params[0], "after": plan.params[1]},

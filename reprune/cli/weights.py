@@ -1,4 +1,4 @@
-"""Reading a file of weights into a network, without running code from the file."""
+"""Read a file of weights into a network, without running code from the file."""
 
 import pickle
 from collections.abc import Mapping
@@ -77,7 +77,7 @@ def _not_pruned(path: Path) -> None:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """The file begins with the length of a JSON header and the header."""
+    """Return whether the file begins with the length of a JSON header and the header."""
     with path.open("rb") as file:
         start = file.read(9)
     return path.suffix == ".safetensors" or start[8:] == b"{"
@@ -94,7 +94,7 @@ def _unwrapped(content: Any, path: Path) -> Mapping[str, Tensor]:
 
 
 def _without_prefix(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without what wrappers put before all their names, in any order, down to names of `own`."""
+    """Return the tensors without the wrappers' prefix that all names share, down to names of `own`."""
     names = list(tensors)
     while not own.keys() >= set(names):
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
@@ -105,7 +105,7 @@ def _without_prefix(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) ->
 
 
 def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """What keeps `found` from fitting; BatchNorm's counter of batches may be missing, as torch allows."""
+    """Return why `found` does not fit; BatchNorm's batch counter may be missing, as torch allows."""
     missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
     surplus = [name for name in found if name not in expected]
     shapes = [

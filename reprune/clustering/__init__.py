@@ -1,1 +1,1 @@
-"""Clustering, cutting and covering: numbers in, numbers out; nothing here knows a network."""
+"""Cluster, cut and cover: numbers in, numbers out, independent of networks."""

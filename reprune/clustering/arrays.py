@@ -1,4 +1,4 @@
-"""Arrays in and out: numpy or torch, any real dtype, checked for NaN and infinity."""
+"""Convert arrays in and out: numpy or torch, any real dtype, checked for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ..aliases import Floats
 from ..arguments import is_tensor
 
 MOST = 2**30
-"""Points, filters or channels, at most: they and what they merge to are numbered in 32 bits."""
+"""Maximum number of points, filters or channels: they and their merges are numbered in 32 bits."""
 MOST_IN_SPACE = 2**24
-"""The same for Ward's linkage of several coordinates, which numbers points in digits of a float32."""
+"""The same for Ward's linkage in several dimensions, which numbers points in the digits of a float32."""
 
 
 def shape_of(x: object) -> tuple[int, ...]:
-    """The shape of an array or tensor, () of anything else: nothing is copied or converted for it."""
+    """Return the shape of an array or tensor, () for anything else, without copying."""
     return tuple(getattr(x, "shape", ()))
 
 
 def device_of(x: object) -> str:
-    """The kind of device that `x` lies on: "cpu", "cuda", ..."""
+    """Return the type of the device that holds `x`: "cpu", "cuda", ..."""
     return str(x.device.type) if is_tensor(x) else "cpu"  # type: ignore[attr-defined]
 
 
 def to_numpy(x: object, name: str) -> npt.NDArray[Any]:
-    """`x` as a numpy array, without a copy where it can; bfloat16 becomes float32."""
+    """Return `x` as a numpy array, without a copy where possible; bfloat16 becomes float32."""
     if is_tensor(x):
         import torch
 
@@ -46,8 +46,10 @@ def to_numpy(x: object, name: str) -> npt.NDArray[Any]:
 
 
 def to_floats(x: object, name: str) -> Floats:
-    """`x` as float32 (for float16, bfloat16, float32) or float64 (for integers, float64), finite, native
-    byte order."""
+    """Return `x` as finite float32 or float64 in native byte order.
+
+    float16, bfloat16 and float32 become float32; integers and float64 become float64.
+    """
     array = to_numpy(x, name)
     if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
         raise TypeError(f"{name}: expected real numbers of at most 64 bits; got dtype {array.dtype}")
@@ -70,8 +72,7 @@ def is_finite(x: Floats) -> bool:
 
 
 def like(x: object) -> Callable[[npt.NDArray[Any]], Any]:
-    """A function that turns results into what the argument `x` was: numpy arrays, or tensors on its
-    device."""
+    """Return a function that converts results to the kind of `x`: numpy, or tensors on its device."""
     if not is_tensor(x):
         return lambda result: result
     import torch
@@ -82,7 +83,7 @@ def like(x: object) -> Callable[[npt.NDArray[Any]], Any]:
 
 
 def integer_table(x: object, name: str) -> npt.NDArray[Any]:
-    """`x` as integers [O, I] of whatever type, O >= 1; `ValueError` if it is something else."""
+    """Return `x` as integers [O, I] of any integer dtype, O >= 1, else raise `ValueError`."""
     table = to_numpy(x, name)
     if table.ndim != 2 or table.dtype.kind not in "iu" or table.shape[0] < 1:
         raise ValueError(f"{name}: expected integers [O, I], O >= 1; got {table.dtype} {list(table.shape)}")

@@ -1,4 +1,4 @@
-"""Greedy maximum cluster coverage: which filters to keep."""
+"""Choose the filters to keep by greedy maximum cluster coverage."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def max_coverage(
     name: str = "",
     backend: str = "auto",
 ) -> tuple[Any, Any]:
-    """Picks `keep` filters one by one, each covering the most clusters not covered yet (REPrune, Eq. 6-7).
+    """Pick `keep` filters one by one, each covering the most uncovered clusters (REPrune, Eq. 6-7).
 
     The gain of filter i is the number of channels j whose cluster `labels[i, j]` no picked filter covers.
-    Greedy coverage reaches at least 1 - 1/e of the best coverage there is. Once all is covered, gains are 0
-    and the tie rule goes on.
+    Greedy coverage reaches at least 1 - 1/e of the best coverage there is. Once all clusters are covered,
+    gains are 0 and the tie rule alone decides.
 
     Args:
         labels: `[O, I]` integers >= 0: the cluster of kernel (i, j) within channel j; numpy or torch.
@@ -71,7 +71,7 @@ def max_coverage(
 
     Raises:
         ValueError, TypeError: wrong shape or dtype, a negative label, `keep` outside 1..O, unknown
-        `ties`, more than 2^30 filters or channels, or 4,096 filters with backend "triton".
+            `ties`, more than 2^30 filters or channels, or 4,096 filters with backend "triton".
         BackendUnavailable: the backend cannot run here.
 
     Examples:
@@ -95,12 +95,12 @@ def max_coverage(
     if low < 0 or high >= 2**31:
         raise ValueError(f"labels: expected labels from 0 to 2^31 - 1; got {low} to {high}")
     order, gains = functions.cover(table, count, seed_of(seed), name, weights)
-    back = functions.restore(labels)
-    return back(order), back(gains)
+    restore = functions.restore(labels)
+    return restore(order), restore(gains)
 
 
 def _checked_norms(ties: str, norms: object, O: int) -> npt.NDArray[np.float64] | None:
-    """The norms [O] by which ties are broken; None for `ties="random"`."""
+    """Return the norms [O] that break ties, or None for `ties="random"`."""
     one_of(ties, "ties", TIES)
     if (ties == "norm") != (norms is not None):
         raise ValueError("norms: expected with ties='norm', and only then")

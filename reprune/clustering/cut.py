@@ -1,4 +1,4 @@
-"""Flat clusters from dendrograms."""
+"""Cut dendrograms into flat clusters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cut(
 @overload
 def cut(Z: Sequence[torch.Tensor], height: Height, *, backend: str = "auto") -> list[torch.Tensor]: ...
 def cut(Z: Any, height: Height, *, backend: str = "auto") -> Any:
-    """Labels of the clusters below `height`: all merges with height <= `height` count.
+    """Return the labels of the clusters formed by all merges with height <= `height`.
 
     As `scipy.cluster.hierarchy.fcluster(Z, height, "distance")`, except that labels start at 0 and are
     numbered by first appearance.

@@ -1,4 +1,4 @@
-"""Hierarchical clustering of one problem, a batch or a ragged list."""
+"""Compute the hierarchical clustering of one problem, a batch or a ragged list."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def linkage(
     points: Sequence[torch.Tensor], method: str = "ward", *, backend: str = "auto"
 ) -> list[torch.Tensor]: ...
 def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
-    """Agglomerative clustering of points by Euclidean distance.
+    """Cluster points agglomeratively by Euclidean distance.
 
     Clusters A and B merge in the order of their height, with `d(.,.)` the Euclidean distance:
 
@@ -54,15 +54,14 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
         id, height, size) of the cluster with id `n + k`, rows sorted by height and ids within a row. numpy
         in, numpy out; torch in, torch out on the same device.
 
-    Of equally high merges the one of the smallest numbers comes first, a cluster going by the largest number
-    of its points: :mod:`reprune.clustering.reference.linkage` states the rule and the formulas. "reference"
-    and "cpp" give the same Z to the last bit, whatever the threads, the processor and the calls before;
-    "triton" breaks ties otherwise.
+    Among equally high merges the one with the smallest numbers comes first; the number of a cluster is the
+    largest number of its points: :mod:`reprune.clustering.reference.linkage` states the rule and the
+    formulas. "reference" and "cpp" give the same Z to the last bit, whatever the threads, the processor and
+    the calls before; "triton" breaks ties differently.
 
-    Any finite numbers will do, from the smallest that float64 has to the largest, side by side: a height is
-    right to rounding wherever float64 holds it, infinite where it would be above the largest, and a whole
-    number of the smallest, 5e-324, where it is near that. Only where numbers above 2^900 are there, digits
-    below 2^-950 are lost.
+    Any finite numbers are accepted, and the smallest and the largest of float64 can be mixed. Heights are
+    right to rounding; above the largest float64 they are infinite, and near the smallest, 5e-324, they are
+    multiples of it. Digits below 2^-950 are lost if there are numbers above 2^900.
 
     Raises:
         ValueError, TypeError: wrong shape, no points, NaN or infinity, unknown method or backend; another

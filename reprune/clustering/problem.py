@@ -1,4 +1,4 @@
-"""What is selected from, and what comes out."""
+"""Define what a selection takes and returns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The filters of one layer that stay, and how they were found.
+    """The filters kept in one layer, and how they were selected.
 
     Arrays are numpy, or torch on the device of the weight if that was a tensor. A layer that keeps all its
     filters is not
@@ -16,7 +16,7 @@ class Selection:
     """
 
     keep: Any
-    """int64 [keep]: the filters that stay, ascending."""
+    """int64 [keep]: the filters to keep, ascending."""
     order: Any
     """int64 [keep]: the same in the order they were picked."""
     gains: Any
@@ -38,7 +38,7 @@ class Selection:
 
     @property
     def coverage(self) -> float:
-        """Covered clusters / all clusters."""
+        """Covered clusters / all clusters, from 0 to 1."""
         return float(self.gains.sum()) / float(self.clusters.sum())
 
     def __repr__(self) -> str:
@@ -48,13 +48,13 @@ class Selection:
 
 @dataclass(frozen=True)
 class LayerProblem:
-    """A group of channels that is selected as one.
+    """A group of coupled channels, selected as one.
 
     The label matrices of the layers that produce it are concatenated along channels.
     """
 
     name: str
-    """Goes into the hash that breaks ties."""
+    """Part of the hash that breaks ties."""
     tables: tuple[Any, ...]
     """Each [I, O, d], float32 or float64, finite, any strides: I clustering problems of O points; O is
     common. Arrays of numpy, or tensors for the backend "triton"."""

@@ -1,4 +1,4 @@
-"""How much memory there is, and for how many threads it suffices."""
+"""Estimate the available memory and how many threads fit in it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 ROOT = Path("/")
 _UNCHECKED = 2**26
-"""Bytes that are taken without asking: to ask takes longer than the work."""
+"""Bytes that are allocated without a check, which would take longer than the work."""
 
 _NONE = 2**60
-"""What version 1 of control groups calls no limit is larger."""
+"""Version 1 of control groups reports "no limit" as a number above this."""
 
 
 def threads_within(needs: Sequence[int], what: str, instead: str) -> int:
-    """How many threads may work at once.
+    """Return how many threads may work at once.
 
     Args:
-        needs: the bytes that each of the threads holds at a time, the largest first.
-        what: what takes them, after the name of the argument, and `instead`, what to do: for the error.
+        needs: the bytes that each thread holds at a time, the largest first.
+        what: the argument and what needs the memory, for the error; `instead` is its advice.
 
     Raises:
-        MemoryError: there is too little for one.
+        MemoryError: the memory does not suffice for one.
     """
     if sum(needs) <= _UNCHECKED:
         return len(needs)
@@ -39,10 +39,10 @@ def threads_within(needs: Sequence[int], what: str, instead: str) -> int:
 
 
 def available() -> int | None:
-    """Bytes that this process can still take; None where the system does not tell.
+    """Return the bytes this process can still allocate, or None where the system does not tell.
 
-    That is the least of what the machine has, what each control group around the process (a container, a
-    batch job) has left, and what the process's own limit leaves.
+    It is the smallest of: the machine's free memory, what each control group around the process (a container,
+    a batch job) has left, and what the process's own limit leaves.
     """
     return min((*_machine(), *_groups(), *_limit()), default=None)
 

@@ -1,4 +1,4 @@
-"""Which filters of a layer stay: clusters of its kernels, one cut, greedy coverage (REPrune, Eq. 1-7)."""
+"""Select the filters of a layer: cluster its kernels, cut once, cover greedily (REPrune, Eq. 1-7)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ def select_filters(
     name: str = "",
     backend: str = "auto",
 ) -> Selection:
-    """Selects the filters of one layer by REPrune's criterion.
+    """Select the filters of one layer by REPrune's criterion.
 
-    The kernels `weight[:, j]` of every input channel j are clustered by Ward linkage. All channels are cut
-    at one height, the largest at which any of them makes its `O - keep`-th merge (Eq. 5), so that each ends
-    with at most `keep` clusters. Then `keep` filters are picked greedily to cover the most clusters
-    (Eq. 6-7). Any finite weights are clustered right, by the rule and with the heights of :func:`linkage`:
-    every backend but "triton", which breaks ties between merges otherwise, gives the same selection to the
-    last bit.
+    The kernels `weight[:, j]` of every input channel j are clustered by Ward linkage. All channels are cut at
+    one height, the largest at which any of them makes its `O - keep`-th merge (Eq. 5), so that each ends with
+    at most `keep` clusters. Then `keep` filters are picked greedily to cover the most clusters (Eq. 6-7). Any
+    finite weights are clustered right, by the rule and with the heights of :func:`linkage`: every backend
+    except "triton", which breaks ties between merges differently, gives the same selection to the last bit.
 
     Args:
         weight: `[O, I, ...]`, the weight of a convolution or linear layer; numpy or torch, any real dtype
@@ -74,14 +73,14 @@ def select_filters(
     table = given.reshape(O, I, -1).swapaxes(0, 1)  # [I, O, d]
     problem = LayerProblem(name, (table,), count)
     (selection,) = select_layers([problem], seed=seed_of(seed), ties=ties, backend=chosen)
-    back, labels_back = like(weight), functions.restore(weight)
+    restore, restore_labels = like(weight), functions.restore(weight)
     return Selection(
-        keep=back(selection.keep),
-        order=back(selection.order),
-        gains=back(selection.gains),
+        keep=restore(selection.keep),
+        order=restore(selection.order),
+        gains=restore(selection.gains),
         heights=selection.heights,
-        labels=(labels_back if is_tensor(selection.labels) else back)(selection.labels),
-        clusters=back(selection.clusters),
+        labels=(restore_labels if is_tensor(selection.labels) else restore)(selection.labels),
+        clusters=restore(selection.clusters),
     )
 
 
@@ -94,7 +93,7 @@ def select_layers(
     labels: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> list[Selection]:
-    """Selects many layers at once; trusts its arguments.
+    """Select the filters of many layers at once; arguments are not checked.
 
     With `backend="triton"` tables may be tensors, and labels are tensors on the GPU; all else is on the
     host, brought there by one copy at the end.

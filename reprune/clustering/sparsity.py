@@ -1,5 +1,7 @@
-"""How many channels each layer keeps (REPrune, Eq. 8-9). Counts are exact: no count is ever taken from a
-float product."""
+"""Compute how many channels each layer keeps (REPrune, Eq. 8-9).
+
+Counts are exact: no count is ever taken from a float product.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,17 @@ _UNIFORM = "use rule='uniform', which prunes the same share of every layer"
 def keep_counts(
     gammas: Mapping[str, Any], sparsity: float, *, min_keep: int = 1, round_to: int = 1
 ) -> dict[str, int]:
-    """Channels to keep in every layer, by one threshold on the BatchNorm scales of all layers.
+    r"""Return the channels to keep in every layer, by one threshold on all layers' BatchNorm scales.
 
-    With G all \\|gamma\\| of all layers and F their distribution function, the threshold is
+    With G all \|gamma\| of all layers and F their distribution function, the threshold is
     `g* = inf{g in G : F(g) >= sparsity}` (Eq. 8), and a layer loses its channels with `|gamma| <= g*`
     (Eq. 9).
 
     Args:
         gammas: `{layer: gamma [O]}`; the absolute value is taken. numpy or torch.
         sparsity: share of all channels to lose, in (0, 1). For `sparsity = count / total` in floating
-            point, exactly `count` gammas lie at or below the threshold (more only where gammas tie with
-            it: this is the paper's rule to the letter, and all that tie go, which :func:`make_plan` does not
-            do).
+            point, exactly `count` gammas lie at or below the threshold (more only where gammas tie with it:
+            this is the paper's rule to the letter, which removes all of them; :func:`make_plan` does not).
         min_keep: no layer keeps fewer (a layer of fewer channels keeps all).
         round_to: what is kept is rounded up to a multiple of this, at most to O.
 
@@ -38,8 +39,8 @@ def keep_counts(
         `{layer: channels to keep}` in the order given.
 
     Raises:
-        ValueError: `sparsity` outside (0, 1); no gammas; NaN; all gammas equal, where no threshold tells
-            channels apart.
+        ValueError: `sparsity` outside (0, 1); no gammas; NaN; all gammas equal, where no threshold separates
+            channels.
 
     Examples:
         >>> import numpy as np, reprune
@@ -47,26 +48,28 @@ def keep_counts(
         {'conv1': 1, 'conv2': 2}
     """
     share = _share(sparsity)
-    least, multiple = integer(min_keep, "min_keep", 1), integer(round_to, "round_to", 1)
+    minimum, multiple = integer(min_keep, "min_keep", 1), integer(round_to, "round_to", 1)
     magnitudes = _magnitudes(gammas)
     everything = np.sort(np.concatenate(list(magnitudes.values())))
     threshold = everything[_rank(share, everything.size) - 1]
     return {
-        layer: _keep(len(values), int((values <= threshold).sum()), least, multiple)
+        layer: _keep(len(values), int((values <= threshold).sum()), minimum, multiple)
         for layer, values in magnitudes.items()
     }
 
 
 class Ranking:
-    """All channels in the order in which they leave as the sparsity grows.
+    r"""All channels in the order in which they are removed as the sparsity grows.
 
-    That is the order of \\|gamma\\|, and where all differ the counts are those of :func:`keep_counts`. Equal
-    ones say nothing about each other, so of these the layers lose the same share: the i-th of the t in a
-    layer leaves at `(i + 1/2) / t`. So never more leave than the sparsity asks for, however many tie.
+    They are sorted by \|gamma\|, and where all differ the counts are those of :func:`keep_counts`. Equal
+    gammas do not rank their channels, so every layer loses the same fraction of these: the i-th of the t in a
+    layer is removed at `(i + 1/2) / t`. Never more are removed than the sparsity asks for, however many tie.
     """
 
     def __init__(self, gammas: Mapping[str, Any], present: Mapping[str, int] | None = None) -> None:
-        """`present`: how many channels of a layer are there; the others, whose gamma is 0, left before all.
+        """Rank the channels; `present` says how many of each layer exist.
+
+        The others, whose gamma is 0, were removed before all of them.
 
         Raises `ValueError` as :func:`keep_counts` does.
         """
@@ -84,16 +87,19 @@ class Ranking:
         self._values, self._layers = values[order], layers[order]
 
     def counts(self, sparsity: float) -> dict[str, int]:
-        """Channels to keep in every layer, which may be none."""
+        """Return the channels to keep in every layer, possibly none."""
         lost = np.bincount(self._layers[: self.leaving(sparsity)], minlength=len(self._sizes)).tolist()
         return {layer: size - gone for (layer, size), gone in zip(self._sizes.items(), lost, strict=True)}
 
     def leaving(self, sparsity: float) -> int:
-        """How many channels leave."""
+        """Return how many channels are removed."""
         return _rank(_share(sparsity), self._values.size)
 
     def tie(self, leaving: int) -> tuple[float, int]:
-        """The \\|gamma\\| of the last of `leaving` channels, and how many have it: 0 if all of these go."""
+        """Return the |gamma| of the last of `leaving` channels, and how many share it.
+
+        The count is 0 if all of these are removed.
+        """
         if not 0 < leaving < self._values.size or self._values[leaving - 1] != self._values[leaving]:
             return 0.0, 0
         value = float(self._values[leaving])
@@ -101,7 +107,7 @@ class Ranking:
 
 
 def _magnitudes(gammas: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float64]]:
-    """{layer: |gamma| [O]}, which are not all the same."""
+    """Return {layer: |gamma| [O]}; raise if all gammas are equal."""
     magnitudes = {}
     if not isinstance(gammas, Mapping):
         raise TypeError(f"gammas: expected {{layer: numbers}}; got {shown(gammas)}")
@@ -127,8 +133,9 @@ def _magnitudes(gammas: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float64]]
 def uniform_counts(
     sizes: Mapping[str, int], sparsity: float, *, min_keep: int = 1, round_to: int = 1
 ) -> dict[str, int]:
-    """Channels to keep when every layer loses the same share: the smallest count c with ``c / O >=
-    sparsity``.
+    """Return the channels to keep when every layer loses the same fraction.
+
+    The loss is the smallest count c with ``c / O >= sparsity``.
 
     Args:
         sizes: `{layer: O}`.
@@ -140,11 +147,11 @@ def uniform_counts(
         `{layer: channels to keep}` in the order given.
     """
     share = _share(sparsity)
-    least, multiple = integer(min_keep, "min_keep", 1), integer(round_to, "round_to", 1)
+    minimum, multiple = integer(min_keep, "min_keep", 1), integer(round_to, "round_to", 1)
     counts = {}
     for layer, size in sizes.items():
         O = integer(size, f"sizes[{layer!r}]", 1)
-        counts[layer] = _keep(O, _rank(share, O), least, multiple)
+        counts[layer] = _keep(O, _rank(share, O), minimum, multiple)
     return counts
 
 
@@ -156,10 +163,10 @@ def _share(sparsity: float) -> float:
 
 
 def _rank(share: float, n: int) -> int:
-    """The smallest count with `count / n >= share` in floating point.
+    """Return the smallest count with `count / n >= share` in floating point.
 
-    Division rounds correctly, so `share = c / m` compares equal to every count / n that is the same
-    fraction. The product `share * n` does not have that: it only tells where to begin.
+    Division rounds correctly, so `share = c / m` compares equal to every count / n that is the same fraction.
+    The product `share * n` lacks this property and only gives the starting point.
     """
     count = min(max(math.ceil(share * n), 1), n)
     while count > 1 and (count - 1) / n >= share:

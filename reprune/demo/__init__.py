@@ -1,8 +1,7 @@
-"""The demo: train a small network on real images, train it again and prune half of its FLOPs on the way, and
-measure both.
+"""Run the demo: train a small network, train it again while pruning half of its FLOPs, measure both.
 
-`reprune.demo.network.build()` is the network, `reprune.demo.run(out)` the whole road; `reprune demo`
-shows it on the command line. Needs the packages of `pip install "reprune[demo]"`.
+`reprune.demo.network.build()` builds the network, `reprune.demo.run(out)` runs everything, and `reprune demo`
+shows it on the command line. It needs the packages of `pip install "reprune[demo]"`.
 """
 
 from .end_to_end import run

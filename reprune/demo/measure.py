@@ -1,4 +1,4 @@
-"""Latency of several networks side by side, on an otherwise unknown machine."""
+"""Measure the latency of several networks, interleaved."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ from ..timings import KNOWN, Rounds, interleaved, off_by
 WARM_UP = 5
 FEWEST = 5
 SECONDS = 20.0
-"""No more runs than fit in here, but the fewest."""
+"""Time for the runs, unless the minimum number of runs takes longer."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Of repeated runs of a forward pass."""
+    """Statistics of repeated forward passes."""
 
     seconds: float  # median
     off: float  # how far that may be off, as a share of it
@@ -32,9 +32,9 @@ class Latency:
 def latencies(
     models: Sequence[nn.Module], images: Tensor, *, repeats: int, progress: Callable[[int, int], None]
 ) -> list[Latency]:
-    """The time of a forward pass of each model.
+    """Measure the forward pass of each model.
 
-    The models are interleaved run by run, so that whatever else the machine does meets all of them alike.
+    The models are interleaved run by run, so that other load on the machine affects all of them alike.
     """
 
     def enough(times: Rounds) -> bool:

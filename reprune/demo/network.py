@@ -1,4 +1,4 @@
-"""The network of the demo: a small residual network with BatchNorm for 28x28 grey images."""
+"""Build the network of the demo: a small residual network with BatchNorm for 28x28 grey images."""
 
 from collections import OrderedDict
 
@@ -11,7 +11,9 @@ CLASSES = 10
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut. The channels between the two meet no addition: they can go.
+    """Two 3x3 convolutions beside a shortcut.
+
+    The channels between the two meet no addition, so they can be pruned.
 
     Where shapes differ the shortcut is a 1x1 convolution, or `shortcut`.
     """
@@ -35,9 +37,9 @@ class Block(nn.Module):
 
 
 def build() -> nn.Sequential:
-    """The full network, untrained: [B, 1, 28, 28] -> [B, 10].
+    """Return the full network, untrained: [B, 1, 28, 28] -> [B, 10].
 
-    Its pruned form comes back with `reprune.load("reprune-demo/small.safetensors", build())`.
+    The pruned network is loaded by `reprune.load("reprune-demo/small.safetensors", build())`.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["stem"] = nn.Sequential(

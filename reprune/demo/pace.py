@@ -1,7 +1,6 @@
-"""How much the demo does here and on how many threads: a few steps tell, so that its time is bounded.
+"""Choose how much the demo does, and on how many threads, from a few timed steps.
 
-On a machine whose cores are wanted by others, two threads that wait for each other can take many times as
-long as one.
+On a machine with busy cores, two threads that wait for each other can take many times as long as one.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ import torch
 from ..aliases import Progress
 
 LIMIT = 300.0
-"""Seconds that all may take; then it ends with an error."""
+"""Seconds after which the demo ends with an error."""
 PLANNED = 0.5
-"""Part of these in which the steps of both trainings should fit."""
+"""Fraction of :data:`LIMIT` in which the steps of both trainings should fit."""
 STEPS, ENOUGH = 3, 5.0
-"""Timed steps, after one that is not; none more after so many seconds."""
+"""Number of timed steps, after an untimed one, and the seconds after which no more are timed."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training: what a machine may be too slow for."""
+    """A training, of a size that may be too much for a slow machine."""
 
     epochs: int
     until: int  # the last epoch with an event
@@ -45,7 +44,7 @@ class Pace:
     seconds: float
 
     def job(self, jobs: Sequence[Job], batch: int) -> Job:
-        """The first of the jobs that fits, else the last."""
+        """Return the first of the jobs that fits, else the last."""
         for job in jobs:
             if 2 * job.epochs * -(-job.images // batch) * self.seconds <= PLANNED * LIMIT:
                 return job
@@ -54,9 +53,9 @@ class Pace:
 
 @contextmanager
 def fastest(step: Callable[[], object]) -> Iterator[tuple[Pace, str]]:
-    """Time `step` with as many threads as torch has and with one; use what is faster meanwhile.
+    """Time `step` with torch's threads and with one thread; use the faster inside the block.
 
-    With what is used comes what to say of it: nothing where all threads are.
+    It yields the pace and a note on the number of threads, "" where all are used.
     """
     before = torch.get_num_threads()
     try:
@@ -82,7 +81,7 @@ def _pace(step: Callable[[], object], threads: int) -> Pace:
 
 
 class Deadline:
-    """Told of progress, ends what takes longer than the limit."""
+    """Raises an error when the time limit is exceeded; it is told of progress."""
 
     def __init__(self, tell: Progress) -> None:
         self._tell = tell

@@ -1,4 +1,4 @@
-"""The picture of a plan: one row per layer, one cell per channel, kept or removed."""
+"""Draw a plan: one row per layer, one cell per channel, kept or removed."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ CELL, GAP = 0.82, 0.34  # width of a cell of 1, space between rows of 1
 
 
 def draw(plan: PruningPlan, path: Path) -> None:
-    """Write the picture of `plan` to `path` (PNG), whatever the file is called."""
+    """Write the picture of `plan` to `path`, as PNG whatever the suffix."""
     rows = len(plan.keep)
     longest = max(plan.channels[name] for name in plan.keep)
     figure = Figure(figsize=(11, 1.5 + 0.36 * rows), dpi=150, facecolor="white")
@@ -52,7 +52,7 @@ def draw(plan: PruningPlan, path: Path) -> None:
         left,
         top - 0.32 / height,
         f"{100 * flops_left / flops:.1f} % of the FLOPs and {100 * params_left / params:.1f} % of the "
-        "parameters are left",
+        "parameters remain",
         color=FAINT,
         fontsize=10.5,
         va="center",
@@ -71,7 +71,7 @@ def draw(plan: PruningPlan, path: Path) -> None:
     figure.text(
         left,
         0.25 / height,
-        "One cell per output channel, in the order of the layer. Convolutions into an addition stay whole.",
+        "One cell per output channel, in layer order. Convolutions into an addition are not pruned.",
         color=FAINT,
         fontsize=9,
         va="center",

@@ -1,4 +1,4 @@
-"""What the demo measured."""
+"""Hold what the demo measured."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from ..pruner import History
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two networks."""
+    """Measurements of one of the two networks."""
 
     accuracy: float  # share of the 1,000 test images, 0..1
     epochs: int  # passes over the training images so far
@@ -23,7 +23,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Report:
-    """Dense against pruned, and where the files are."""
+    """Measurements of dense and pruned network, and where the files are."""
 
     dense: Side
     small: Side
@@ -35,6 +35,6 @@ class Report:
     notes: tuple[str, ...] = ()  # how far figures are to be trusted, and what was left out
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON."""
+        """Return everything as plain values, ready for JSON."""
         plain = asdict(self) | {"history": self.history.to_list()}
         return plain | {"files": {what: str(path) for what, path in self.files.items()}}

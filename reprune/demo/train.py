@@ -1,4 +1,4 @@
-"""Training for the demo: plain SGD, images shifted a little, a learning rate that rises and falls."""
+"""Train for the demo: plain SGD, small random shifts, a learning rate that warms up and decays."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ WARM_UP = 0.2  # part of the steps in which the learning rate rises
 
 
 def optimizer_for(model: nn.Module) -> torch.optim.SGD:
-    """The optimizer of the demo; `fit` sets its learning rate."""
+    """Return the optimizer of the demo; `fit` sets its learning rate."""
     return torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
@@ -31,8 +31,8 @@ def fit(
 ) -> None:
     """Train in place for `epochs` passes with `peak` as the largest learning rate.
 
-    `after_epoch` is called at the end of each: the place for a pruner's `step`.
-    `progress` is called with (steps done, steps).
+    `after_epoch` is called at the end of each epoch, for a pruner's `step`. `progress` is called with (steps
+    done, steps).
     """
     generator = torch.Generator().manual_seed(seed)
     count = len(digits.train_images)
@@ -57,7 +57,7 @@ def fit(
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of `images` [N, C, H, W] that `model` gives their `labels` [N], in 0..1."""
+    """Return the fraction of `images` [N, C, H, W] classified as their `labels` [N], in 0..1."""
     model.eval()
     hits = 0
     with torch.inference_mode():

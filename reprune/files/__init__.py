@@ -1,4 +1,4 @@
-"""Files of pruned models and of trainings: whole or not there, checked when they are read."""
+"""Read and write files of pruned models and of trainings, atomically and with checks."""
 
 from .model import load, read_plan, save
 from .training import load_training, save_training

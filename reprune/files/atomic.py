@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then moved into it."""
+"""Write files atomically: to a draft beside the target, then moved into place."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ PREFIX, SUFFIX = ".reprune-", ".tmp"
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` when the block ends, on the disk by then.
+    """Yield a file that replaces `path` when the block ends, on the disk by then.
 
-    After an error, or if the process is killed, `path` is as it was. A link stays and what it points to is
-    replaced; a file that is replaced hands on its mode and owner, a new one gets its mode by the umask. A
-    FIFO and a character device (`/dev/null`) are written to, at the end. What killed writers left in the
-    folder is removed.
+    After an error, or if the process is killed, `path` is unchanged. A link is kept and its target is
+    replaced. The new file takes mode and owner of the one it replaces, or its mode from the umask. FIFOs and
+    character devices (`/dev/null`) are written to at the end. Drafts of killed writers in the folder are
+    removed.
 
-    Raises `OSError` (`FileNotFoundError` for a missing folder, `IsADirectoryError`,
-    `PermissionError`, no space left) and `ValueError` for a path that is no place for a file.
+    Raises `OSError` (`FileNotFoundError` for a missing folder, `IsADirectoryError`, `PermissionError`, no
+    space left) and `ValueError` for a path where no file can be written.
     """
-    name, before = _looked_at(path)
+    name, before = _inspect(path)
     if before is not None and not stat.S_ISREG(before.st_mode):
         with tempfile.TemporaryFile() as whole:
             yield whole
@@ -62,14 +62,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """:func:`atomic_write` of a whole text."""
+    """Write a whole text with :func:`atomic_write`."""
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def check_place(path: str | os.PathLike[str]) -> None:
-    """Raise the error that :func:`atomic_write` would, as far as it can be known before writing."""
-    name, before = _looked_at(path)
+    """Raise the error that :func:`atomic_write` would, as far as it can be known beforehand."""
+    name, before = _inspect(path)
     if before is None or stat.S_ISREG(before.st_mode):
         file, draft = _draft(Path(os.path.realpath(name)), 0o600)
         file.close()
@@ -77,7 +77,7 @@ def check_place(path: str | os.PathLike[str]) -> None:
 
 
 def name_of(path: str | os.PathLike[str]) -> str:
-    """`path` as text; `TypeError` or `ValueError` if it cannot name a file."""
+    """Return `path` as text; raise `TypeError` or `ValueError` if it cannot name a file."""
     if not isinstance(path, (str, bytes, os.PathLike)):
         raise TypeError(f"path: expected the name of a file; got {path!r}")
     name = os.fsdecode(path)
@@ -86,8 +86,8 @@ def name_of(path: str | os.PathLike[str]) -> str:
     return name
 
 
-def _looked_at(path: str | os.PathLike[str]) -> tuple[str, os.stat_result | None]:
-    """The name, and what is there now: None if nothing is, and a file can be made there."""
+def _inspect(path: str | os.PathLike[str]) -> tuple[str, os.stat_result | None]:
+    """Check that `path` can be written; return its name and its status, None if it does not exist."""
     name = name_of(path)
     try:
         found = os.stat(name)
@@ -122,7 +122,7 @@ def _copy_into(name: str, file: BinaryIO) -> None:
 
 
 def _draft(place: Path, mode: int) -> tuple[BufferedRandom, Path]:
-    """A new file in the folder of `place`, locked while it is open: so it is known that its writer lives."""
+    """Create a new file in the folder of `place`, locked while open to show that its writer lives."""
     while True:
         draft = place.with_name(_draft_name(secrets.token_hex(8)))
         try:
@@ -140,13 +140,12 @@ def _draft(place: Path, mode: int) -> tuple[BufferedRandom, Path]:
 
 
 def _draft_name(token: str) -> str:
-    """A name that nobody else gives to a file: half of it is a digest of the other half."""
+    """Return a file name that nobody else uses: half of it is a digest of the other half."""
     return f"{PREFIX}{token}{hashlib.sha256(f'reprune draft {token}'.encode()).hexdigest()[:16]}{SUFFIX}"
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the drafts in `folder` whose writers were killed: files with such a name and a lock to be
-    had."""
+    """Remove the unlocked drafts in `folder`, whose writers were killed."""
     for found in folder.glob(f"{PREFIX}*{SUFFIX}"):
         token = found.name[len(PREFIX) : len(PREFIX) + 16]
         with contextlib.suppress(OSError):  # another's, held by its writer, or gone by now
@@ -161,7 +160,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _take_after(handle: int, draft: Path, before: os.stat_result) -> None:
-    """Give the file the owner and the mode of the one it will replace."""
+    """Copy owner and mode of the file that will be replaced."""
     if hasattr(os, "fchown"):
         with contextlib.suppress(OSError):  # only root can give files away
             os.fchown(handle, before.st_uid, before.st_gid)
@@ -169,7 +168,7 @@ def _take_after(handle: int, draft: Path, before: os.stat_result) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Let the new name reach the disk."""
+    """Flush the new name to the disk."""
     with contextlib.suppress(OSError):  # Windows and some file systems cannot
         handle = os.open(folder, os.O_RDONLY)
         try:

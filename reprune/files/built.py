@@ -1,4 +1,4 @@
-"""What a training was built of, and whether what is given is built alike."""
+"""Describe how a training was constructed, and compare it with the one that is given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..pruner import Pruner
 
 
 def built_of(model: nn.Module, optimizer: Any, others: Mapping[str, Any]) -> dict[str, Any]:
-    """The classes of `optimizer` and `others`, and the parameters of each group by name, as plain values."""
+    """Return the classes of `optimizer` and `others`, and each group's parameter names, as plain values."""
     names = {id(parameter): name for name, parameter in named_parameters(unwrap(model)[0]).items()}
     groups = [[names.get(id(p), "") for p in group["params"]] for group in optimizer.param_groups]
     kinds = {name: type(other).__name__ for name, other in others.items()}
@@ -35,7 +35,7 @@ def check_belong(model: nn.Module, optimizer: Any, pruner: Any) -> None:
 def check_alike(
     content: Mapping[str, Any], model: nn.Module, optimizer: Any, others: Mapping[str, Any]
 ) -> None:
-    """Raise `ValueError` unless the objects given are built as those in `content`, that of a file."""
+    """Raise `ValueError` unless the given objects are built as those in a file's `content`."""
     if content["others"].keys() != others.keys():
         raise ValueError(
             f"others: it has {_listed(content['others'])}, given are {_listed(others)}; give the same"
@@ -59,8 +59,8 @@ def check_alike(
         for k, (one, other) in enumerate(zip(old, new, strict=True)):
             if one != other:
                 raise ValueError(
-                    f"optimizer: in its group {number} parameter {k} is {one or 'of no name'}, in the one "
-                    f"given {other or 'of no name'}; build it with the same order"
+                    f"optimizer: in its group {number} parameter {k} is {one or 'unnamed'}, in the one "
+                    f"given {other or 'unnamed'}; build it with the same order"
                 )
     for name, kind in then["others"].items():
         if kind != now["others"][name]:
@@ -73,11 +73,11 @@ def check_alike(
 def check_tensors(
     content: Mapping[str, Any], model: nn.Module, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Raise `ValueError` unless `model`, with tensors of `shapes`, has room for its state in `content`."""
+    """Raise `ValueError` unless the state in `content` fits `model`, whose tensors have `shapes`."""
     mine, theirs = plain_state(model), content["model"]
     if mine.keys() != theirs.keys():
         name = min(mine.keys() ^ theirs.keys())
-        raise ValueError(f"model: it {'has' if name in theirs else 'lacks'} {name}, other than this one")
+        raise ValueError(f"model: it {'has' if name in theirs else 'lacks'} {name}, unlike this one")
     for name, old in mine.items():
         if not isinstance(old, Tensor):
             continue

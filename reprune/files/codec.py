@@ -1,5 +1,4 @@
-"""Nested state, as PyTorch's `state_dict()` returns it, as JSON and a list of tensors, and back. No
-pickle."""
+"""Encode nested state, as `state_dict()` returns it, as JSON and a list of tensors, without pickle."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ BITS = 12_000  # of an integer: Python reads no decimal number of more than 4,30
 
 
 def encode(value: Any, tensors: list[Tensor], where: str) -> Any:
-    """`value` as what JSON can hold; its tensors are appended to `tensors`.
+    """Encode `value` for JSON; its tensors are appended to `tensors`.
 
     Dictionaries, lists, tuples, tensors, arrays of numbers and plain values; `ValueError` that names
     `where` for others, and for what contains itself.
@@ -61,7 +60,7 @@ def _encode(value: Any, tensors: list[Tensor], where: str) -> Any:
 
 
 def decode(value: Any, tensors: Sequence[Tensor]) -> Any:
-    """What :func:`encode` was given; `ValueError` if `value` is not what it returned.
+    """Decode what :func:`encode` returned; raise `ValueError` for anything else.
 
     Takes no more memory than a small multiple of `value`.
     """
@@ -78,7 +77,7 @@ def decode(value: Any, tensors: Sequence[Tensor]) -> Any:
 
 
 def mapped(value: Any, made: Callable[[Tensor], Tensor]) -> Any:
-    """`value`, as :func:`decode` returned it, with `made(tensor)` in place of every tensor."""
+    """Return `value`, as :func:`decode` returned it, with `made(tensor)` for every tensor."""
     if isinstance(value, Tensor):
         return made(value)
     if isinstance(value, (list, tuple)):

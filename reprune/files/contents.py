@@ -1,4 +1,4 @@
-"""What a file of a model holds: its own tensors, tied ones once."""
+"""List what a file of a model holds: its own tensors, tied ones once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ..modules.wrappers import plain_names, unwrap
 
 
 def contents(model: nn.Module) -> dict[str, Tensor]:
-    """The state of the network inside all wrappers of `model`, by its plain names; tied tensors once.
+    """Return the state of the network inside all wrappers, by plain names; tied tensors appear once.
 
-    `ValueError` that names what is in the state and cannot be written and put back.
+    Raises a `ValueError` that names what in the state cannot be written or restored.
     """
     model = unwrap(model)[0]
     plain = plain_names(model)

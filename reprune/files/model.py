@@ -1,4 +1,4 @@
-"""Files: a pruned model's tensors and the plan that makes the full model fit them. No pickle."""
+"""Save a pruned model's tensors with the plan that fits the full model to them, without pickle."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from .contents import contents
 from .tensor_file import TensorFile
 
 KEY = "reprune"
-"""Where the head stands in the metadata."""
+"""Key of the head in the metadata."""
 FORMAT = 1
-"""Version of the file's form."""
+"""Version of the file format."""
 
 
 def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Writes `model` and the plan that pruned it to a safetensors file.
+    """Write `model` and the plan that pruned it to a safetensors file.
 
     The file is complete or not there (:func:`reprune.files.atomic.atomic_write`), and its head carries a
     checksum of everything in it. The same model gives the same bytes.
@@ -62,7 +62,7 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
-    """Makes `model` the network in the file at `path`, in place.
+    """Turn `model` into the network in the file at `path`, in place.
 
     Args:
         path: A file that :func:`save` wrote.
@@ -109,8 +109,10 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
 
 
 def read_plan(path: str | os.PathLike[str]) -> PruningPlan:
-    """The plan in a file that :func:`save` wrote. Errors as :func:`load`; `ValueError` if the model was
-    whole."""
+    """Return the plan in a file that :func:`save` wrote.
+
+    Raises as :func:`load`; also `ValueError` if the model was not pruned.
+    """
     with _opened(path) as file:
         plan = _plan_in(file, path)
     if plan is None:
@@ -119,7 +121,7 @@ def read_plan(path: str | os.PathLike[str]) -> PruningPlan:
 
 
 def _read(file: TensorFile, name: str, old: torch.Tensor) -> torch.Tensor:
-    """The tensor `name` with the dtype that it has in the file, on the device and in the format of `old`."""
+    """Read the tensor `name` in the file's dtype, on the device and in the memory format of `old`."""
     size, dtype = file.shapes[name], file.dtypes[name]
     return file.read(name, torch.empty(size, dtype=dtype, device=old.device, memory_format=format_of(old)))
 
@@ -144,7 +146,7 @@ def _plan_in(file: TensorFile, path: str | os.PathLike[str]) -> PruningPlan | No
 
 @contextmanager
 def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let errors say which file they are about."""
+    """Add the name of the file to errors raised inside the block."""
     try:
         yield
     except ValueError as error:
@@ -152,7 +154,7 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _alike(one: torch.dtype, other: torch.dtype) -> bool:
-    """Can one take the place of the other? Both are real, or complex, or neither."""
+    """Return whether both tensors are real, both complex, or both neither."""
     return one.is_floating_point == other.is_floating_point and one.is_complex == other.is_complex
 
 

@@ -1,4 +1,4 @@
-"""The global random number generators of a training: PyTorch's, Python's, numpy's."""
+"""Save and restore the global random number generators: PyTorch's, Python's, numpy's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def generators() -> dict[str, Any]:
-    """Their states."""
+    """Return the states of the generators."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -20,7 +20,7 @@ def generators() -> dict[str, Any]:
 
 
 def check(states: Any) -> None:
-    """Raise `ValueError` if these could not be set: they are, on generators made for that."""
+    """Raise `ValueError` if the states could not be set, by a trial on fresh generators."""
     try:
         torch.Generator().set_state(states["torch"])
         for state in states["cuda"][: torch.cuda.device_count()]:
@@ -36,7 +36,7 @@ def check(states: Any) -> None:
 
 
 def restore(states: dict[str, Any]) -> None:
-    """Set them; of GPUs those that are here."""
+    """Set the states, of GPUs those that exist here."""
     torch.set_rng_state(states["torch"])
     for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
         torch.cuda.set_rng_state(state, device)

@@ -1,4 +1,4 @@
-"""The tensors of a training's file: read where they belong, one after the other."""
+"""Read the tensors of a training's file one after the other, into the tensors of the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Stored:
     """Stand-ins without values for the tensors of a file, and their values."""
 
     def __init__(self, file: TensorFile) -> None:
-        """Raises `ValueError` unless the tensors of `file` are numbered from 0."""
+        """Hold the tensors; raise `ValueError` unless `file` numbers them from 0."""
         self._file = file
         dtypes, shapes = file.dtypes, file.shapes
         names = [str(k) for k in range(len(shapes))]
@@ -28,11 +28,11 @@ class Stored:
         self._names = {id(tensor): name for tensor, name in zip(self.tensors, names, strict=True)}
 
     def new(self, value: Any) -> Any:
-        """`value` with tensors in place of the stand-ins in it."""
+        """Return `value` with tensors for the stand-ins in it."""
         return mapped(value, lambda tensor: self._file.new(self._names[id(tensor)]))
 
     def like(self, values: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same for `values` by name, each in the memory format of the one in `live`, if there is."""
+        """Return the same for `values` by name, in the memory format of the tensor in `live`, if any."""
         found = {}
         for name, value in values.items():
             layout = format_of(live[name]) if name in live else torch.contiguous_format
@@ -46,12 +46,11 @@ class Stored:
         load_plain_state(inner, self._filled(inner, plain_state(inner, keep_vars=True), saved))
 
     def load_module(self, module: nn.Module, saved: Any) -> None:
-        """Load what `module.state_dict()` told."""
+        """Load what `module.state_dict()` returned."""
         module.load_state_dict(self._filled(module, module.state_dict(keep_vars=True), saved))
 
     def _filled(self, module: nn.Module, own: Mapping[str, Any], saved: Any) -> Any:
-        """`saved` for `module`: its own tensors, which have the values by now, where that comes to the same
-        as loading them."""
+        """Return `saved` with `module`'s own tensors, already filled, where loading would just copy."""
         if not isinstance(saved, dict) or not all(map(_loads_plainly, module.modules())):
             return self.new(saved)
         places = {id(tensor) for tensor in named_tensors(module).values()}
@@ -72,7 +71,7 @@ def _fits(mine: Any, value: Tensor) -> bool:
 
 
 def _loads_plainly(module: nn.Module) -> bool:
-    """Does `load_state_dict()` copy what it is given, and nothing else?"""
+    """Return whether `load_state_dict()` only copies what it is given."""
     kind = type(module)
     return (
         not module._load_state_dict_pre_hooks

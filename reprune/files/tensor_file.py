@@ -1,4 +1,4 @@
-"""Safetensors files that carry a head of plain values and a checksum of everything in them."""
+"""Read and write safetensors files that carry a head of plain values and a checksum of everything."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def write(path: str | os.PathLike[str], key: str, head: Any, tensors: Mapping[st
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], key: str, writer: str) -> Iterator[TensorFile]:
-    """The file at `path`, its head looked at.
+    """Open the file at `path` and check its head.
 
-    Raises `FileNotFoundError`, and `ValueError` if it is not whole or no file that `writer` wrote, here
-    and where its tensors are read.
+    Raises `FileNotFoundError`, and `ValueError` if it is incomplete or not written by `writer`; the latter
+    also where its tensors are read.
     """
     name = name_of(path)
     try:
@@ -98,8 +98,7 @@ def opened(path: str | os.PathLike[str], key: str, writer: str) -> Iterator[Tens
 
 
 class UnreadableError(Exception):
-    """What a file is instead of one to read; :func:`opened` makes a `ValueError` of it that names the
-    file."""
+    """Raised for a file that cannot be read; :func:`opened` turns it into a `ValueError` with the path."""
 
 
 def _damaged(reason: object) -> UnreadableError:
@@ -120,8 +119,11 @@ class Entry:
 
 
 class TensorFile:
-    """A file that is read in pieces: nothing of a size that it claims is allocated before that size is
-    checked, and no tensor before it is asked for."""
+    """A file that is read in pieces.
+
+    Nothing is allocated by a size that the file claims before that size is checked, and no tensor
+    before it is requested.
+    """
 
     def __init__(self, file: BinaryIO, key: str) -> None:
         self._file = file
@@ -164,9 +166,9 @@ class TensorFile:
         return {name: DTYPES[entry.dtype] for name, entry in self._entries.items()}
 
     def check(self) -> None:
-        """Raise an error unless the content has the checksum that the file tells, if it tells one.
+        """Raise an error unless the content has the checksum that the file gives, if it gives one.
 
-        What was not read until now is read for that.  What is read later must be the same.
+        Everything that was not read yet is read for that. What is read later must be the same.
         """
         if self._sum is None:
             return
@@ -177,7 +179,7 @@ class TensorFile:
             raise _damaged("its checksum is not that of its content")
 
     def read(self, name: str, out: Tensor) -> Tensor:
-        """Copy the tensor `name` into `out`, which has its shape; returns `out`."""
+        """Copy the tensor `name` into `out`, which has its shape, and return `out`."""
         entry, total = self._entries[name], 0
         self._file.seek(self._start + entry.begin)
         dtype = DTYPES[entry.dtype]
@@ -192,11 +194,11 @@ class TensorFile:
         return out
 
     def new(self, name: str) -> Tensor:
-        """The tensor `name`, in memory of its own."""
+        """Return the tensor `name` in memory of its own."""
         return self.read(name, torch.empty(self.shapes[name], dtype=self.dtypes[name]))
 
     def _read_header(self, length: int) -> dict[str, list[bytes]]:
-        """Fill the table of tensors; returns the metadata."""
+        """Fill the table of tensors and return the metadata."""
         pieces = Pieces(codecs.iterdecode(self._pieces(length), "utf-8"))
         metadata: dict[str, list[bytes]] = {}
         for name in pieces.members(LONGEST_NAME):
@@ -210,7 +212,7 @@ class TensorFile:
         return metadata
 
     def _check_places(self, size: int) -> None:
-        """The tensors lie one after the other and fill `size` bytes."""
+        """Check that the tensors lie one after the other and fill `size` bytes."""
         self._entries = dict(sorted(self._entries.items(), key=lambda item: (item[1].begin, item[1].end)))
         end = 0
         for name, entry in self._entries.items():
@@ -230,7 +232,7 @@ class TensorFile:
         return total
 
     def _fill(self, memory: memoryview, name: str, total: int) -> int:
-        """Fill `memory` with what comes next of the tensor `name`; the checksum `total` goes on with it."""
+        """Fill `memory` with the next bytes of the tensor `name`, and update the checksum `total`."""
         boolean = self._entries[name].dtype == "BOOL"
         while memory:
             count = self._file.readinto(memory[:PIECE])  # type: ignore[attr-defined]  # of unbuffered files
@@ -243,7 +245,7 @@ class TensorFile:
         return total
 
     def _pieces(self, length: int) -> Iterator[bytes]:
-        """The next `length` bytes, as far as they can be text."""
+        """Yield the next `length` bytes in pieces, as far as they can be text."""
         while length:
             piece = self._file.read(min(length, TEXT_PIECE))
             if not piece or b"\0" in piece:
@@ -253,8 +255,10 @@ class TensorFile:
 
 
 def _parts(out: Tensor, size: int) -> Iterator[Tensor]:
-    """Parts of `out` in their order: itself if it is contiguous, else of some ``PIECE`` bytes, `size` a
-    number."""
+    """Yield parts of `out` in order: itself if contiguous, else pieces of about ``PIECE`` bytes.
+
+    `size` is the number of bytes of an element.
+    """
     if out.is_contiguous() or out.numel() * size <= PIECE:
         yield out
     elif (row := out[0].numel() * size) > PIECE:
@@ -266,7 +270,7 @@ def _parts(out: Tensor, size: int) -> Iterator[Tensor]:
 
 
 def _entry(fields: dict[str, Any]) -> Entry:
-    """One tensor's entry in a header; an error of some kind if it is wrong."""
+    """Parse one tensor's entry in a header; raise an error of some kind if it is wrong."""
     name, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(shape, list) or not all(map(is_int, (*shape, begin, end))):
         raise ValueError("a shape or a place is not made of integers")
@@ -296,8 +300,10 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
 
 def _checksum(total: int, entries: Mapping[str, Entry], sums: Mapping[str, int]) -> str:
-    """CRC-32 of the head, whose own is `total`, of the tensors' names, kinds and shapes, and of their own
-    CRC-32."""
+    """Return the CRC-32 of the head and of the tensors' names, dtypes, shapes and own CRC-32s.
+
+    `total` is the CRC-32 of the head.
+    """
     for name, entry in sorted(entries.items()):
         line = f"\n{name} {entry.dtype} {entry.shape} {sums[name]:08x}"
         total = zlib.crc32(line.encode(errors="surrogatepass"), total)

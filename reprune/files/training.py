@@ -1,4 +1,4 @@
-"""One file with everything that a training needs to go on, bit for bit."""
+"""Save everything that a training needs for a bit-exact resume in one file."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .tensor_file import TensorFile
 from .undo import all_or_nothing
 
 KEY = "reprune_training"
-"""Where the head stands in the metadata."""
+"""Key of the head in the metadata."""
 FORMAT = 1
-"""Version of the file's form."""
+"""Version of the file format."""
 
 
 def save_training(
@@ -33,7 +33,7 @@ def save_training(
     pruner: Pruner,
     others: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a file from which :func:`load_training` resumes, bit-exact on the CPU.
+    """Write a file from which :func:`load_training` resumes, bit-exact on the CPU.
 
     It holds the states of model, optimizer and pruner (with the values of dropped channels), of all `others`,
     and the global random number generators of PyTorch, Python and numpy. The file is complete or not there:
@@ -81,7 +81,7 @@ def load_training(
     pruner: Pruner,
     others: Mapping[str, Any] | None = None,
 ) -> None:
-    """Resumes the training in a file that :func:`save_training` wrote; `pruner.epoch` epochs are done then.
+    """Resume the training in a file that :func:`save_training` wrote, after `pruner.epoch` epochs.
 
     Build `model`, `optimizer`, `pruner` and `others` as at the start of the training, with the model at full
     size.
@@ -145,7 +145,7 @@ def _load(
     given: Mapping[str, Any],
     keep: Callable[[], None],
 ) -> None:
-    """Load all, now that it was looked at; `keep` is called before values are written to."""
+    """Load everything after it was checked; `keep` is called before values are overwritten."""
     saved = content["pruner"]
     saved["store"] = stored.like(saved["store"], state.live_tensors(pruner.live))
     if not pruner.live.mode.small:
@@ -166,7 +166,7 @@ def _load(
 
 @contextlib.contextmanager
 def _as_value_error(path: str | os.PathLike[str], what: str) -> Iterator[None]:
-    """Let errors be a `ValueError` that names the file."""
+    """Turn errors inside the block into a `ValueError` that names the file."""
     try:
         yield
     except MemoryError:
@@ -179,7 +179,7 @@ def _as_value_error(path: str | os.PathLike[str], what: str) -> Iterator[None]:
 
 
 def _checked(others: Any) -> dict[str, Any]:
-    """A copy of `others`; `TypeError` if something in it has no state."""
+    """Return a copy of `others`; raise `TypeError` if something in it has no state."""
     if others is not None and not isinstance(others, Mapping):
         raise TypeError(f"others: expected a dictionary; got a {type(others).__name__}")
     for name, other in (others or {}).items():
@@ -193,8 +193,7 @@ def _checked(others: Any) -> dict[str, Any]:
 
 
 def _read(path: str | os.PathLike[str], file: TensorFile) -> tuple[dict[str, Any], Stored]:
-    """The content of the file, of the form that :func:`save_training` gave it, with stand-ins for tensors;
-    all of it was looked at."""
+    """Return the checked content of the file, with stand-ins for tensors."""
     head = file.head
     if not isinstance(head, dict) or "format" not in head:
         raise ValueError(f"{path}: the header is damaged")
@@ -215,7 +214,7 @@ def _read(path: str | os.PathLike[str], file: TensorFile) -> tuple[dict[str, Any
 
 
 def _check_form(content: Any) -> None:
-    """Raise an error of some kind unless `content` is made of what :func:`load_training` looks for."""
+    """Raise an error of some kind unless `content` has the form that :func:`load_training` needs."""
     for key in ("model", "optimizer", "pruner", "others", "random"):
         if not isinstance(content[key], dict):
             raise ValueError(f"{key!r} is a {type(content[key]).__name__}")

@@ -1,4 +1,4 @@
-"""All of a training's objects are changed, or none: after an error they are put back as they were."""
+"""Change all of a training's objects or none: an error restores them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from . import rng
 
 @contextmanager
 def all_or_nothing(pruner: Pruner, optimizer: Any, others: Mapping[str, Any]) -> Iterator[Callable[[], None]]:
-    """If the block ends with an error, put back the pruner, its model and copies, the optimizer and the
-    random number generators to the bit, and give each of `others` the state that its `state_dict()` told
-    before.
+    """Restore the training and its generators, bit for bit, if the block ends with an error.
 
-    The block has to call what it is given before values of modules are written to: these are copied then,
-    those that are no longer there (smaller ones took their place) are not.
+    These are the pruner, its model and copies and the optimizer; each of `others` gets back the state
+    that its `state_dict()` returned before.
+
+    The block has to call the function that it gets before it overwrites values of modules: these are copied
+    at that time. Tensors that were replaced by smaller ones are not copied.
     """
     whole = [pruner.model, *pruner.copies, *(o for o in others.values() if isinstance(o, nn.Module))]
     modules = list({id(m): m for module in whole for m in module.modules()}.values())
@@ -53,7 +54,7 @@ def all_or_nothing(pruner: Pruner, optimizer: Any, others: Mapping[str, Any]) ->
 
 
 def _tensors_of(modules: Iterable[nn.Module]) -> dict[int, Tensor]:
-    """{id: tensor} of the parameters and buffers that are there."""
+    """Return {id: tensor} of the modules' parameters and buffers."""
     found = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
     return {id(t): t for t in found}
 
@@ -81,7 +82,10 @@ def _of_dict(found: dict[Any, Any]) -> Callable[[], None]:
 
 
 def _of_optimizer(part: Any) -> Callable[[], None]:
-    """Its attributes, and what is in its dictionaries and groups: in the objects that these are."""
+    """Return a function that restores the optimizer's attributes, dictionaries and groups.
+
+    The same dictionary objects are kept.
+    """
     undo = [_of_dict(group) for group in part.param_groups]
     lists = [(group["params"], [*group["params"]]) for group in part.param_groups]
     lists.append((part.param_groups, [*part.param_groups]))

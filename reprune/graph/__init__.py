@@ -1,4 +1,4 @@
-"""Which channels of a model are coupled: label propagation, and its certificate."""
+"""Find which channels of a model are coupled, by label propagation, and certify the result."""
 
 from __future__ import annotations
 
@@ -44,31 +44,31 @@ class ChannelGraph:
     traced: TracedModel
     groups: tuple[ChannelGroup, ...]
     skipped: dict[str, str]
-    """{layer: why all its channels stay}."""
+    """{layer: why it cannot be pruned}."""
     channels: dict[str, Any]
     """{layer: [O] the atom of each output channel}."""
 
     def everything(self) -> AtomMask:
-        """[atoms] a mask that keeps all."""
+        """Return a mask [atoms] that keeps all."""
         return np.ones(self.traced.atoms.count, dtype=bool)
 
     def certify(self, kept: AtomMask) -> Failure | None:
-        """Check one choice of atoms on the model itself; None if it is right."""
+        """Check one choice of atoms on the model itself; return None if it is right."""
         return certify(self.model, self.example, self.traced, self.groups, kept)
 
     def on(self, model: nn.Module, example: Example) -> ChannelGraph:
-        """The same groups on `model`, the same network with other values, which is traced for it."""
+        """Return the same groups on `model`, the same network with other values, which is traced again."""
         return replace(self, model=model, example=example, traced=trace_model(model, example)[0])
 
     def without(self, groups: Sequence[ChannelGroup], reason: str) -> ChannelGraph:
-        """The graph without `groups`, whose layers are skipped for `reason`."""
+        """Return the graph without `groups`, whose layers are skipped for `reason`."""
         out = {group.name for group in groups}
         skipped = {p.name: reason for group in groups for p in group.producers}
         left = tuple(group for group in self.groups if group.name not in out)
         return replace(self, groups=left, skipped={**self.skipped, **skipped})
 
     def certified(self, kept: AtomMask) -> ChannelGraph:
-        """The graph without the groups in which `kept` fails to be certified; itself if it does not."""
+        """Return the graph without the groups in which `kept` fails its certificate; itself if none does."""
         try:
             return self._certified(kept)
         except NotRepeatableError as error:
@@ -94,11 +94,11 @@ def build_graph(
 ) -> ChannelGraph:
     """Find the channel groups of `model` by running it on `example_inputs`.
 
-    `layers`: those whose output channels are decided about, "conv", "linear" or "all".
+    `layers` says which layers' output channels can be pruned: "conv", "linear" or "all".
 
     Groups that the certificate rejects are skipped with its reason. `progress("trace", done, total)` is
-    called in between, as the passes come to the model's tensors. The model is left as it was; it may be on
-    the device "meta", where nothing is computed.
+    called whenever the passes reach tensors of the model. The model is left as it was; it may be on the
+    device "meta", where nothing is computed.
 
     Raises `ValueError` that names the operation where the model fails or cannot be followed, and
     `TimeoutError` after `time_limit` seconds.
@@ -115,14 +115,14 @@ def build_graph(
 
 
 def _traced(model: nn.Module, example: Example, layers: str) -> ChannelGraph:
-    """The graph of `model`, not certified yet."""
+    """Return the graph of `model`, not certified yet."""
     traced, trace = trace_model(model, example)
     groups, skipped, channels = find_groups(model, trace, traced.labels, traced.atoms, layers)
     return ChannelGraph(model, example, traced, tuple(groups), skipped, channels)
 
 
 def _probe(graph: ChannelGraph) -> AtomMask:
-    """Drop a different random share of each group."""
+    """Return a mask that drops a different random fraction of each group."""
     rng = np.random.default_rng(0)
     kept = graph.everything()
     for group in graph.groups:

@@ -1,4 +1,4 @@
-"""Which groups a failed certificate is due to: those, and no others, are skipped."""
+"""Find which groups make a certificate fail: only those are skipped."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Certify = Callable[[AtomMask], Failure | None]
 
 
 class NotRepeatableError(Exception):
-    """A model does not run alike twice, with all its channels."""
+    """Raised when a model does not run alike twice with all its channels."""
 
     def __str__(self) -> str:
         return f"the model does not run alike twice on the example inputs, with all channels: {self.args[0]}"
 
 
 def find_guilty(groups: Sequence[ChannelGroup], kept: AtomMask, certify: Certify) -> dict[str, str]:
-    """{group: why it cannot be pruned}; with these whole, what `kept` [atoms] keeps of the others is right.
+    """Return {group: why it cannot be pruned}; without these, the rest of `kept` [atoms] is right.
 
-    A fault shows the channels that were at hand where the slice ran otherwise. Where these are of one group,
-    it is to blame; of several, or if none of them was cut (the branch over there asked how wide a layer over
-    here is), parts of the groups are tried alone.
+    A fault shows the channels in use where the run of the slice differs. If these belong to one group, it is
+    guilty. If they belong to several, or none of them was sliced (a branch may depend on the width of a
+    distant layer), parts of the groups are tried alone.
 
     Raises :class:`NotRepeatableError` if the model fails unsliced, as then no group can be tried.
     """
@@ -52,7 +52,7 @@ def find_guilty(groups: Sequence[ChannelGroup], kept: AtomMask, certify: Certify
 
 
 def _fewest(groups: list[ChannelGroup], kept: AtomMask, certify: Certify) -> list[ChannelGroup]:
-    """The smallest part of `groups` in which `kept` fails by itself, by halves."""
+    """Return the smallest part of `groups` in which `kept` fails by itself, found by bisection."""
     while len(groups) > 1:
         half = len(groups) // 2
         for part in (groups[:half], groups[half:]):
@@ -65,7 +65,7 @@ def _fewest(groups: list[ChannelGroup], kept: AtomMask, certify: Certify) -> lis
 
 
 def _only(kept: AtomMask, groups: Sequence[ChannelGroup]) -> AtomMask:
-    """`kept` in `groups`, everything elsewhere."""
+    """Return `kept` within `groups`, and everything elsewhere."""
     only = np.ones_like(kept)
     for group in groups:
         only[group.atoms] = kept[group.atoms]
@@ -73,7 +73,7 @@ def _only(kept: AtomMask, groups: Sequence[ChannelGroup]) -> AtomMask:
 
 
 def _whole(kept: AtomMask, groups: Sequence[ChannelGroup]) -> AtomMask:
-    """`kept`, but everything in `groups`."""
+    """Return `kept`, but with everything in `groups`."""
     whole = np.copy(kept)
     for group in groups:
         whole[group.atoms] = True

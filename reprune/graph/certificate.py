@@ -1,8 +1,8 @@
-"""The certificate: a sliced model is traced again, and must be the network that was traced.
+"""Certify a slice: trace the sliced model again and require the same network.
 
-One trace cannot tell a constant size from a derived one. So the model is sliced and traced again with the
-labels that it kept: the same positions must unite, no new pin may appear, and the same operations
-must run with the same scalars.
+One trace cannot distinguish a constant size from a derived one. So the model is sliced and traced again with
+the labels that it kept: the same positions must unite, no new pin may appear, and the same operations must
+run with the same scalars.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Fault:
 
     reason: str
     atoms: frozenset[int] = frozenset()
-    """Those that were at hand there."""
+    """Atoms in use where the runs differ."""
     place: int | None = None
-    """The stretch of steps, if it is known."""
+    """Index of the stretch of steps, if it is known."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class Failure:
 def certify(
     model: nn.Module, example: Example, traced: TracedModel, groups: Sequence[ChannelGroup], kept: AtomMask
 ) -> Failure | None:
-    """Check the slice of `model` that keeps the atoms `kept` [atoms]; None if it is right.
+    """Check the slice of `model` that keeps the atoms `kept` [atoms]; return None if it is right.
 
     A dimension of size 1 broadcasts and shows no labels, so where a single atom of a group is kept the
     labels are followed with two, and the slice itself is only run and compared call by call.
 
-    A slice that runs otherwise gets a second try: what the first left in caches outside of the model, by the
-    sizes of a slice, was there for the full model.
+    A slice that runs differently is tried twice: on the second try, caches outside of the model are filled
+    for the sizes of the slice, as they were for the full model.
     """
     failure = _certify(model, example, traced, groups, kept)
     if failure is not None and any(fault.place is not None for fault in failure.faults):
@@ -72,7 +72,7 @@ def _certify(
     for group in groups:
         if kept[group.atoms].sum() < 2:
             wide[group.atoms[:2]] = True
-    wide = traced.filled(wide, least=2)
+    wide = traced.filled(wide, minimum=2)
     failure = _check_slice(model, example, traced, wide, follow=True)
     if failure is None and not np.array_equal(wide, kept):
         failure = _check_slice(model, example, traced, kept, follow=False)
@@ -82,17 +82,19 @@ def _certify(
 def _check_slice(
     model: nn.Module, example: Example, traced: TracedModel, kept: AtomMask, follow: bool
 ) -> Failure | None:
-    """Trace the slice again, without values if the model was traced so: code that reads a value would have
-    failed there."""
-    stays = kept[traced.atoms.of]
-    labels = {key: line[stays[line]] for key, line in traced.labels.items()} if follow else {}
+    """Trace the slice again.
+
+    The trace has no values if the model's had none: code that reads a value would have failed there.
+    """
+    stays = kept[traced.atoms.atom_of]
+    labels = {key: ids[stays[ids]] for key, ids in traced.labels.items()} if follow else {}
     trace: Trace | None = None
     failed = ""
     try:
         with preserving(model, example) as preserved:
             small = sliced_copy(model, traced.slices(kept), traced.widths(kept), traced.shapes)
             device = device_of(model) if traced.shapes else None
-            trace = Trace(named_tensors(small), labels, preserved, traced.choices, device)
+            trace = Trace(named_tensors(small), labels, preserved, traced.guesses, device)
             how = run(small, without_values(example) if traced.shapes else example, trace, traced.twice)
             if _kind(how.problem) != _kind(traced.training_problem):
                 failed = f"the sliced model fails in training mode with {how.problem}"
@@ -115,42 +117,44 @@ def _check_slice(
 
 
 def _kind(problem: str | None) -> str | None:
-    """The type of an error; its message may speak of sizes."""
+    """Return the type of an error; its message may contain sizes."""
     return None if problem is None else problem.partition(":")[0]
 
 
-def _atoms(traced: TracedModel, lines: Sequence[Ints]) -> frozenset[int]:
-    return frozenset(atom for line in lines for atom in traced.atoms.of[line[line != FIXED]].tolist())
+def _atoms(traced: TracedModel, all_ids: Sequence[Ints]) -> frozenset[int]:
+    return frozenset(atom for ids in all_ids for atom in traced.atoms.atom_of[ids[ids != FIXED]].tolist())
 
 
 def _failure_at(trace: Trace, traced: TracedModel, reason: str) -> Fault:
-    """Where the model failed: at the activations of the operation that ran last."""
-    lines = [d for state in trace.at if state.flows for d in state.dims if isinstance(d, np.ndarray)]
-    return Fault(reason, _atoms(traced, lines), sum(bool(step.reads) for step in trace.steps))
+    """Return where the model failed: at the activations of the operation that ran last."""
+    all_ids = [
+        d for state in trace.at if state.is_activation for d in state.dims if isinstance(d, np.ndarray)
+    ]
+    return Fault(reason, _atoms(traced, all_ids), sum(bool(step.reads) for step in trace.steps))
 
 
 def _apart(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
-    """Positions of different atoms that unite in the slice; those that must live anyway may."""
-    of, free = traced.atoms.of, _may_leave(traced)
+    """Yield different atoms that unite in the slice, unless neither may be removed."""
+    atom_of, free = traced.atoms.atom_of, _may_leave(traced)
     for step in trace.steps:
         for a, b in step.edges:
             real = (a != FIXED) & (b != FIXED)
-            x, y = of[a[real]], of[b[real]]
+            x, y = atom_of[a[real]], atom_of[b[real]]
             apart = (x != y) & (free[x] | free[y])
             if apart.any():
                 atoms = frozenset([*x[apart].tolist(), *y[apart].tolist()])
-                yield Fault(f"other channels meet in {step.operation} when some are gone", atoms)
+                yield Fault(f"different channels meet in {step.operation} once some are removed", atoms)
 
 
 def _new_pins(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
-    for line, why in trace.known.ledger.pins:
-        atoms = _atoms(traced, [line]) - traced.atoms.pinned.keys()
+    for ids, why in trace.known.constraints.pins:
+        atoms = _atoms(traced, [ids]) - traced.atoms.pinned.keys()
         if atoms:
             yield Fault(why, atoms)
 
 
 def _may_leave(traced: TracedModel) -> AtomMask:
-    """[atoms + 1] which atoms are not pinned; the last entry is that of :data:`FIXED` positions."""
+    """Return which atoms are not pinned, [atoms + 1]; the last entry is for :data:`FIXED` positions."""
     free = np.ones(traced.atoms.count + 1, dtype=bool)
     free[list(traced.atoms.pinned)] = False
     free[FIXED] = False
@@ -158,15 +162,15 @@ def _may_leave(traced: TracedModel) -> AtomMask:
 
 
 def _partings(trace: Trace, traced: TracedModel, stays: AtomMask | None, complete: bool) -> Iterator[Fault]:
-    """Where the slice runs otherwise.
+    """Yield where the run of the slice differs.
 
-    That each edge joins an atom to itself is not enough: a roll by half of the channels exchanges two
-    members of an atom, and with other channels gone it may exchange none. So the edges must be those of the
-    full model without what left.
+    It does not suffice that each edge joins an atom to itself: a roll by half of the channels exchanges two
+    members of an atom, and in a slice it may exchange none. So the edges must be those of the full model
+    without the removed positions.
     """
 
     def shown(steps: list[Step], there: AtomMask | None) -> Iterator[Step]:
-        """The steps that both runs must have, with what is left in them of the labels `there` [labels]."""
+        """Yield the steps that both runs must have, with the labels in `there` [labels] left in them."""
         for step in steps:
             if counterparts.of_step(step):
                 edges = [] if stays is None else [_left(edge, there) for edge in step.edges]
@@ -181,29 +185,32 @@ def _partings(trace: Trace, traced: TracedModel, stays: AtomMask | None, complet
 def _left(edge: Edge, there: AtomMask | None) -> Edge:
     if there is None:
         return edge
-    a, b = (line[(line == FIXED) | there[line]] for line in edge)
+    a, b = (ids[(ids == FIXED) | there[ids]] for ids in edge)
     return a, b
 
 
 class _Counterparts:
-    """What has a counterpart in another run: all, or, where the data decide how much runs (how many boxes
-    remain), only what touches channels which may leave."""
+    """What must have a counterpart in the other run.
+
+    That is everything, or, where the data decide how much runs (such as the number of boxes), only
+    what touches channels that may be removed.
+    """
 
     def __init__(self, traced: TracedModel) -> None:
         self._all = not traced.data_dependent
-        self._free, self._of = _may_leave(traced), np.append(traced.atoms.of, fixed(1))
+        self._free, self._atom_of = _may_leave(traced), np.append(traced.atoms.atom_of, fixed(1))
         self._known: dict[int, bool] = {}
 
     def of_edge(self, edge: Edge) -> bool:
-        return self._all or any(self._is_free(line) for line in edge)
+        return self._all or any(self._is_free(ids) for ids in edge)
 
     def of_step(self, step: Step) -> bool:
         if self._all:
             return True
-        for line in step.touched:  # the same few lines in many steps
-            if id(line) not in self._known:
-                self._known[id(line)] = self._is_free(line)
-        return any(self._known[id(line)] for line in step.touched)
+        for ids in step.touched:  # the same few lines in many steps
+            if id(ids) not in self._known:
+                self._known[id(ids)] = self._is_free(ids)
+        return any(self._known[id(ids)] for ids in step.touched)
 
-    def _is_free(self, line: Ints) -> bool:
-        return bool(self._free[self._of[line]].any())
+    def _is_free(self, ids: Ints) -> bool:
+        return bool(self._free[self._atom_of[ids]].any())

@@ -1,4 +1,4 @@
-"""What a network costs when some of its channels are gone: FLOPs, parameters and bytes."""
+"""Compute the cost of a network without some of its channels: FLOPs, parameters and bytes."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ class Cost:
         return sum(amount for amount, _ in self.terms)
 
     def at(self, kept: npt.NDArray[np.float64]) -> float:
-        """The cost when `kept` [atoms] are there: 1 or 0, or the share of a group that will be kept."""
+        """Return the cost of `kept` [atoms]: 1 or 0, or the fraction of a group that will be kept."""
         share = np.append(kept, 1.0)  # -1 (fixed) finds the last
         length = {id(dim): float(share[dim].mean()) for _, dims in self.terms for dim in dims}
         return float(sum(amount * math.prod(length[id(dim)] for dim in dims) for amount, dims in self.terms))
 
 
 def cost_of(terms: list[tuple[int, list[Ints]]], atoms: Atoms) -> Cost:
-    """The cost of what a trace counted, in atoms."""
-    of = np.append(atoms.of, fixed(1))
+    """Return the cost, in atoms, of what a trace counted."""
+    atom_of = np.append(atoms.atom_of, fixed(1))
     distinct: dict[
         bytes, Ints
     ] = {}  # equal dimensions are one object, and terms of equal dimensions one term
     total: dict[tuple[bytes, ...], int] = {}
     for amount, dims in terms:
-        lines = [of[labels] for labels in dims]
-        keys = tuple(line.tobytes() for line in lines)
-        distinct.update(zip(keys, lines, strict=True))
+        atoms_of_dims = [atom_of[labels] for labels in dims]
+        keys = tuple(atoms_along.tobytes() for atoms_along in atoms_of_dims)
+        distinct.update(zip(keys, atoms_of_dims, strict=True))
         total[keys] = total.get(keys, 0) + amount
     return Cost(tuple((amount, tuple(distinct[key] for key in keys)) for keys, amount in total.items()))
 
 
 def parameter_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> Cost:
-    """The number of parameters, in atoms."""
+    """Return the number of parameters as a cost in atoms."""
     terms = [
         (p.numel(), [labels[name, dim] for dim in range(p.dim()) if (name, dim) in labels])
         for name, p in named_parameters(model).items()
@@ -60,7 +60,10 @@ def parameter_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -
 
 
 def size_cost(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> Cost:
-    """The bytes of the model's state, tied tensors once, in atoms: what a file of it holds."""
+    """Return the bytes of the model's state, as its file holds it, as a cost in atoms.
+
+    Tied tensors count once.
+    """
     stored = {id(t) for t in model.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
     terms = [
         (t.nbytes, [labels[name, dim] for dim in range(t.dim()) if (name, dim) in labels])

@@ -1,4 +1,4 @@
-"""Rules for operations of one's own."""
+"""Register rules for the user's own operations."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from .rules import CUSTOM, RULES, Rule, rule_named
 
 
 def register_rule(operation: str, rule: Rule | str) -> None:
-    """Say how channels pass an operation that is not ATen's own, such as a custom kernel.
+    """Register how channels pass an operation that is not ATen's own, such as a custom kernel.
 
-    An operation without a rule pins what reaches it: nothing goes wrong, but its channels stay. What a rule
-    says must be true: the certificate traces sliced models by the same rules, and finds a wrong one only
-    where the sliced model then fails or runs other operations.
+    Without a rule an operation pins what reaches it: plans stay right, but its channels cannot be pruned. A
+    rule must be correct: the certificate traces sliced models by the same rules, and finds a wrong one only
+    if the sliced model then fails or runs other operations.
 
     Args:
         operation: the operation's name, `"mylib::scale"`.
         rule: the ATen operation that treats channels alike, by name: `"mul"` (any elementwise operation),
-            `"batch_norm"`-like `"native_group_norm"`, `"convolution"` and so on need the same argument
-            names; `"flip"` (any operation that only moves values, and runs on integers too). Or a function
-            `rule(known, call, flows)`: it reads the states of `call.tensors()` with `known.state(x)`
+            `"batch_norm"`-like `"native_group_norm"`, `"convolution"` and so on need the same argument names;
+            `"flip"` (any operation that only moves values, and runs on integers too). Or a function
+            `rule(known, call, is_activation)`: it reads the states of `call.tensors()` with `known.state(x)`
             (`State.dims`: labels [size] of each dimension, FREE where the tensor is constant, None where
-            positions are fixed), says what is coupled with `known.unite(a, b, why)`, what must
-            live with `known.pin(x, why, dims)`, and gives each of `call.outputs()` its state with
-            `known.set(out, dims, flows)`. It returns None, or the labels of the dimensions that the
-            operation's FLOPs are proportional to.
+            positions are fixed), says what is coupled with `known.unite(a, b, why)`, what must live with
+            `known.pin(x, why, dims)`, and gives each of `call.outputs()` its state with `known.set(out, dims,
+            is_activation)`. It returns None, or the labels of the dimensions that the operation's FLOPs are
+            proportional to.
 
     Registering a name again replaces its rule. A rule holds for this process.
 

@@ -1,4 +1,4 @@
-"""Groups of channels: what one decision about a layer cuts."""
+"""Find groups of channels: what one decision about a layer removes."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class ChannelGroup:
     """The first producing layer."""
     producers: tuple[Producer, ...]
     atoms: Ints
-    """[A] those that may leave, in the order of the first producer's channels."""
+    """[A] the removable atoms, in the order of the first producer's channels."""
     gammas: tuple[tuple[str, Ints, Ints], ...]
-    """The BatchNorm weights behind it: (parameter, positions, which atom of the group each is)."""
+    """The weights of the BatchNorms behind it: (parameter, positions, atom of the group at each position)."""
     added: bool
-    """Channels of two layers meet in an addition in it."""
+    """Whether channels of two layers meet in an addition in it."""
 
 
 LAYERS = ("conv", "linear", "all")
@@ -55,8 +55,7 @@ LAYERS = ("conv", "linear", "all")
 def find_groups(
     model: nn.Module, trace: Trace, labels: Mapping[Key, Ints], atoms: Atoms, layers: str = "conv"
 ) -> tuple[list[ChannelGroup], dict[str, str], dict[str, Ints]]:
-    """The groups of a traced model, in the order in which it runs, {layer: why it cannot be pruned}, and
-    {layer: [O] the atom of each output channel}.
+    """Return groups in run order, {layer: why it cannot be pruned} and {layer: each channel's atom [O]}.
 
     `layers`: one of `LAYERS`. With "conv" a group is one that a convolution produces, and Linear layers
     that share it follow; with "linear" it is one that only Linear layers produce.
@@ -81,7 +80,7 @@ def find_groups(
                 "single one, or computed by operations without a rule)"
             )
             continue
-        channels = atoms.of[found[name].channels]
+        channels = atoms.atom_of[found[name].channels]
         if others[channels].any():
             skipped[name] = "shares its channels with a convolution; layers='all' prunes them"
             continue
@@ -99,12 +98,12 @@ def find_groups(
         added = not atoms.added.isdisjoint(group_atoms.tolist())
         gammas = _gammas(scales, atoms.count, group_atoms)
         groups.append(ChannelGroup(members[0], producers, group_atoms, gammas, added))
-    return groups, skipped, {name: atoms.of[convolution.channels] for name, convolution in found.items()}
+    return groups, skipped, {name: atoms.atom_of[convolution.channels] for name, convolution in found.items()}
 
 
 def _called(trace: Trace, labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
-    """{module name: convolution or Linear layer}, in the order of the calls."""
-    owner = {int(line[0]): name for (name, _), line in labels.items()}
+    """Return {module name: convolution or Linear layer} in the order of the calls."""
+    owner = {int(ids[0]): name for (name, _), ids in labels.items()}
     found: dict[str, Convolution] = {}
     for first, convolution in trace.known.convolutions.items():
         if first in owner:  # else its weight is a part of a tensor
@@ -113,18 +112,18 @@ def _called(trace: Trace, labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
 
 
 def _module_of(tensor: str) -> str:
-    """The layer that a tensor belongs to: `conv` of `conv.parametrizations.weight.original0`."""
+    """Return the layer of a tensor: `conv` for `conv.parametrizations.weight.original0`."""
     parts = tensor.split(".")
     end = parts.index("parametrizations") if "parametrizations" in parts else len(parts) - 1
     return ".".join(parts[:end])
 
 
 def _convolved(model: nn.Module, called: Mapping[str, Convolution], atoms: Atoms) -> npt.NDArray[np.bool_]:
-    """[atoms] those that convolutions produce."""
+    """Return which atoms convolutions produce, [atoms]."""
     mask = np.zeros(atoms.count, dtype=bool)
     for name, module in named_modules(model).items():
         if isinstance(module, nn.modules.conv._ConvNd) and name in called:
-            mask[atoms.of[called[name].channels]] = True
+            mask[atoms.atom_of[called[name].channels]] = True
     return mask
 
 
@@ -134,13 +133,13 @@ def _why(atoms: Atoms, channels: Ints) -> str:
 
 
 def _in_order(values: Ints) -> Ints:
-    """Distinct values, in the order of their first appearance."""
+    """Return the distinct values in the order of their first appearance."""
     distinct, first = np.unique(values, return_index=True)
     return distinct[np.argsort(first)]
 
 
 def _sharing(names: list[str], free: Mapping[str, Ints], count: int) -> list[list[str]]:
-    """Convolutions that share one of the `count` atoms are selected as one."""
+    """Return sets of convolutions that share one of the `count` atoms and are selected as one."""
     edges = [(np.full(free[name].size, count + k), free[name]) for k, name in enumerate(names)]
     group = components(edges, count + len(names))[count:]
     return [[names[k] for k in np.flatnonzero(group == g)] for g in _in_order(group).tolist()]
@@ -150,7 +149,7 @@ def _producer(name: str, convolution: Convolution, atoms: Atoms, group: Ints) ->
     kernel = output_first(convolution.kernel.detach(), convolution.transposed, convolution.groups)
     place = fixed(atoms.count)
     place[group] = np.arange(group.size)
-    where = place[atoms.of[convolution.channels]]  # which atom of the group each channel is
+    where = place[atoms.atom_of[convolution.channels]]  # which atom of the group each channel is
     rows = np.argsort(where, kind="stable")[np.count_nonzero(where == FIXED) :]
     sizes = np.bincount(where[rows], minlength=group.size)
     first = np.cumsum(sizes) - sizes
@@ -160,8 +159,7 @@ def _producer(name: str, convolution: Convolution, atoms: Atoms, group: Ints) ->
 
 
 def output_first(kernel: Tensor, transposed: bool, groups: int) -> Tensor:
-    """The kernels of a convolution, output channels first: [O, I/groups, ...]; of a Linear layer
-    [O, I, 1]."""
+    """Return kernels with output channels first: [O, I/groups, ...]; of a Linear layer [O, I, 1]."""
     if kernel.dim() == 2:
         return kernel.unsqueeze(2)
     if not transposed:
@@ -171,21 +169,21 @@ def output_first(kernel: Tensor, transposed: bool, groups: int) -> Tensor:
 
 
 def _scales(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> dict[str, Ints]:
-    """{weight of a BatchNorm: the atom of each channel}."""
+    """Return {weight of a BatchNorm: the atom of each channel}."""
     weights = [
         f"{name}.weight" if name else "weight"
         for name, module in named_modules(model).items()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
     ]
-    return {weight: atoms.of[labels[weight, 0]] for weight in weights if (weight, 0) in labels}
+    return {weight: atoms.atom_of[labels[weight, 0]] for weight in weights if (weight, 0) in labels}
 
 
 def _gammas(scales: Mapping[str, Ints], count: int, group: Ints) -> tuple[tuple[str, Ints, Ints], ...]:
     place = fixed(count)
     place[group] = np.arange(group.size)
     gammas = []
-    for weight, line in scales.items():
-        where = place[line]
+    for weight, ids in scales.items():
+        where = place[ids]
         positions = np.flatnonzero(where != FIXED)
         if positions.size:
             gammas.append((weight, positions, where[positions]))
@@ -193,7 +191,7 @@ def _gammas(scales: Mapping[str, Ints], count: int, group: Ints) -> tuple[tuple[
 
 
 def has_gamma(group: ChannelGroup) -> bool:
-    """Is there a BatchNorm behind each atom?"""
+    """Return whether every atom has a BatchNorm behind it."""
     behind = np.zeros(group.atoms.size, dtype=bool)
     for _, _, where in group.gammas:
         behind[where] = True
@@ -201,8 +199,7 @@ def has_gamma(group: ChannelGroup) -> bool:
 
 
 def mean_gamma(group: ChannelGroup, tensors: Mapping[str, Tensor]) -> npt.NDArray[np.float64] | None:
-    """[A] |gamma| of each atom, averaged over the BatchNorms behind it (Eq. 8); None where an atom has
-    none."""
+    """Return |gamma| [A] averaged over each atom's BatchNorms (Eq. 8); None where an atom has none."""
     total, count = np.zeros(group.atoms.size), np.zeros(group.atoms.size)
     for name, positions, where in group.gammas:
         values = tensors[name].detach().abs().to("cpu", torch.float64).numpy()

@@ -1,7 +1,8 @@
-"""Labels, and which of them are coupled: kept or removed together.
+"""Define labels and solve which of them are coupled, that is kept or removed together.
 
 A *label* is one position of one dimension of one parameter or buffer, an `int`. Tracing a model collects
-statements about labels; solving them gives *atoms*, the smallest sets of positions that can leave a network.
+statements about labels; solving them gives *atoms*, the smallest sets of positions that can be removed from a
+network.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import numpy as np
 from ..aliases import Ints
 
 LABEL = np.int32
-"""What labels and atoms are stored as; a model has several hundred thousand of them."""
+"""The dtype of labels and atoms; a model has several hundred thousand of them."""
 
 FIXED = -1
 """Label of a position that always exists: the zeros of a padding, a channel of the input image."""
 
 
 def fixed(count: int) -> Ints:
-    """[count] positions that always exist."""
+    """Return [count] positions that always exist."""
     return np.full(count, FIXED, dtype=LABEL)
 
 
@@ -34,7 +35,7 @@ class Constraints:
     meetings: list[Ints] = field(default_factory=list)
 
     def unite(self, a: Ints, b: Ints, why: str) -> None:
-        """Couple positions `a[i]` and `b[i]`: both are kept or both removed, and kept beside a fixed one."""
+        """Couple positions `a[i]` and `b[i]`: keep or remove both, and keep what meets a fixed one."""
         if a is b:
             return
         if (
@@ -49,11 +50,11 @@ class Constraints:
             self.pin(np.maximum(a, b)[lone], why)
 
     def pin(self, a: Ints, why: str) -> None:
-        """The positions must live; `why` is told to the user."""
+        """Require the positions to be kept; `why` is told to the user."""
         self.pins.append((a, why))
 
     def meet(self, a: Ints, b: Ints) -> None:
-        """Channels of two layers meet in an addition here."""
+        """Record that channels of two layers meet in an addition."""
         differ = (a != b) & (a != FIXED) & (b != FIXED)
         if differ.any():
             self.meetings.append(a[differ])
@@ -61,37 +62,37 @@ class Constraints:
 
 @dataclass(frozen=True)
 class Atoms:
-    """The solution of a ledger."""
+    """The solution of the constraints."""
 
-    of: Ints
+    atom_of: Ints
     """[labels] the atom of each label."""
     pinned: dict[int, str]
-    """Atoms that must live, with the first reason."""
+    """{atom that must be kept: the first reason}."""
     added: set[int]
     """Atoms in which channels of two layers meet in an addition."""
 
     @property
     def count(self) -> int:
-        return int(self.of.max(initial=-1)) + 1
+        return int(self.atom_of.max(initial=-1)) + 1
 
 
-def solve(ledger: Constraints, count: int) -> Atoms:
-    """The connected components of `count` labels under the ledger's edges."""
-    of = components(ledger.edges, count)
+def solve(constraints: Constraints, count: int) -> Atoms:
+    """Return the connected components of `count` labels under the constraints' edges."""
+    atom_of = components(constraints.edges, count)
     pinned: dict[int, str] = {}
-    for labels, why in ledger.pins:
-        for atom in np.unique(of[labels[labels != FIXED]]).tolist():
+    for labels, why in constraints.pins:
+        for atom in np.unique(atom_of[labels[labels != FIXED]]).tolist():
             pinned.setdefault(atom, why)
-    added = {atom for labels in ledger.meetings for atom in np.unique(of[labels]).tolist()}
-    return Atoms(of, pinned, added)
+    added = {atom for labels in constraints.meetings for atom in np.unique(atom_of[labels]).tolist()}
+    return Atoms(atom_of, pinned, added)
 
 
 TOGETHER = 2**16
-"""Pairs of nodes that are looked at together, in :func:`components`: enough for numpy, little memory."""
+"""Pairs of nodes that :func:`components` processes at once: enough for numpy, little memory."""
 
 
 def components(edges: Sequence[tuple[Ints, Ints]], count: int) -> Ints:
-    """[count] the connected component of each node, numbered in the order of their smallest nodes."""
+    """Return the connected component [count] of each node, numbered by their smallest nodes."""
     root: Ints = np.arange(count, dtype=LABEL)
     batch: list[tuple[Ints, Ints]] = []
     pairs = 0
@@ -107,7 +108,7 @@ def components(edges: Sequence[tuple[Ints, Ints]], count: int) -> Ints:
 
 
 def _joined(root: Ints, edges: Sequence[tuple[Ints, Ints]]) -> Ints:
-    """`root` [nodes], the smallest node of each one's component, with `edges` joined.
+    """Return `root` [nodes], the smallest node of each one's component, with `edges` joined.
 
     Hooks the larger root under the smaller and compresses, all edges at once, until no edge joins two roots.
     """

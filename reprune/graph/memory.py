@@ -1,4 +1,4 @@
-"""Which memory the operations of a run have made, written to and read."""
+"""Record which memory the operations of a run allocate, write and read."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Memory:
 
     def __init__(self) -> None:
         self.made: dict[int, StorageWeakRef] = {}
-        """Those that operations made. The references keep their numbers from being used again."""
+        """Storages that operations allocated. The references keep their ids from being used again."""
         self._content: dict[int, State] = {}
         self._read: set[int] = set()
 
     def note(self, call: Call, known: Propagation) -> None:
-        """`call` has run, and `known` has what it says about its outputs."""
+        """Record that `call` has run; `known` says what its outputs are."""
         inputs = {storage_of(x) for x in call.tensors()}
         written = {storage_of(x) for x in written_by(call)}
         outputs = {where: x for x in call.outputs() if (where := storage_of(x)) is not None}
@@ -36,12 +36,12 @@ class Memory:
                 self._read.discard(where)
 
     def content(self, x: Tensor) -> State | None:
-        """What is known of the result that is in the memory of `x`, by whatever name."""
+        """Return what is known of the result in the memory of `x`, by whatever name."""
         where = storage_of(x)
         return None if where is None else self._content.get(where)
 
     def unread(self) -> Iterator[tuple[int, State]]:
-        """The results that no operation has read since they were written, and that are still there."""
+        """Yield the live results that no operation has read since they were written."""
         for where, state in self._content.items():
             gone = where in self.made and self.made[where].expired()  # type: ignore[no-untyped-call]
             if where not in self._read and not gone:

@@ -1,4 +1,4 @@
-"""The width of norms that neither learn nor count: they have no tensors to tell by, so a trace looks."""
+"""Record the widths of norms without tensors, which a trace has to observe."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .propagation import Propagation
 
 @contextlib.contextmanager
 def norms_seen(model: nn.Module, known: Propagation) -> Iterator[dict[str, Ints]]:
-    """{norm without tensors: the labels of the channels that it is given}, of what runs in between."""
+    """Record {norm without tensors: labels of its input channels} of what runs in the block."""
     seen: dict[str, Ints] = {}
 
     def look(name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             if inputs and isinstance(inputs[0], Tensor):
-                line = known.state(inputs[0]).dims[_channel_dim(module, inputs[0])]
-                if isinstance(line, np.ndarray):
-                    seen.setdefault(name, line)
+                labels = known.state(inputs[0]).dims[_channel_dim(module, inputs[0])]
+                if isinstance(labels, np.ndarray):
+                    seen.setdefault(name, labels)
 
         return hook
 

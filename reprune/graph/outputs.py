@@ -1,4 +1,4 @@
-"""What comes out of a forward pass, which cannot be pruned."""
+"""Pin what comes out of a forward pass, which cannot be pruned."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ KEPT = "is left unused by the forward pass, so it may be an output"
 
 
 def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Module) -> None:
-    """Pin what a pass of `model` has put out.
+    """Pin the outputs of a pass of `model`.
 
-    The outputs are the tensors that `output` holds, at any depth. An object may hide them all the same (in
-    memory of its own, in a file): a result that no operation has read and that is still there, but not on
-    the model, is taken for an output too. Where nothing at all was found, so is one that is on the model.
+    The outputs are the tensors that `output` holds, at any depth. An object may still hide them (in its own
+    memory, in a file). So a result that no operation has read and that still exists outside of the model
+    counts as an output too; if no output was found at all, also one on the model.
     """
     found = tensors_in(output)
     states = [known.state(x) if known.knows(x) else memory.content(x) for x in found]
@@ -29,7 +29,7 @@ def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Modul
         known.pin_state(state, WHY)
     names = {storage_of(x) for x in found}
     left = {where: state for where, state in memory.unread() if _is_result(state) and where not in names}
-    if left and any(state is not None and state.flows for state in states):
+    if left and any(state is not None and state.is_activation for state in states):
         hung = (*map(vars, model.modules()), *functions_of(model))
         for x in tensors_in(*hung, enter=lambda one: one is not known):
             left.pop(storage_of(x) or 0, None)
@@ -38,4 +38,4 @@ def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Modul
 
 
 def _is_result(state: State) -> bool:
-    return state.flows and bool(state.labelled())
+    return state.is_activation and bool(state.labelled())

@@ -1,4 +1,4 @@
-"""Running a network and leaving no trace: what a forward pass changes is put back."""
+"""Run a network and restore everything that a forward pass changes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ..modules.held import held_by, tensors_in
 from .state import Call, storage_of
 
 MOST_HELD = 10_000
-"""Of what hooks hold, this many objects are put back."""
+"""Maximum number of objects held by hooks that are restored."""
 
 
 @contextlib.contextmanager
 def preserving(model: nn.Module, *inputs: Any) -> Iterator[Preserved]:
-    """Whatever runs in between, these are afterwards as they were, after errors and interrupts too.
+    """Restore the model, its objects and the generators after the block, also after errors and interrupts.
 
     - the tensors of `model` and of its `inputs`: values, memory, gradients, marks and version counters, as
       far as operations run under a :class:`Guard` or a trace;
@@ -37,7 +37,7 @@ def preserving(model: nn.Module, *inputs: Any) -> Iterator[Preserved]:
     - autograd's and the backends' settings. Gradients are off in between, and so is inference mode, whose
       tensors could not be trained.
 
-    Attributes of modules are not put back: run a copy (:mod:`reprune.modules.copying`).
+    Attributes of modules are not restored: run a copy (:mod:`reprune.modules.copying`).
     """
     with torch.inference_mode(False), torch.no_grad():
         tensors = [*model.parameters(), *model.buffers(), *tensors_in(*inputs)]
@@ -56,7 +56,7 @@ def preserving(model: nn.Module, *inputs: Any) -> Iterator[Preserved]:
 
 
 class Preserved:
-    """What there was before, and what of it has been written to."""
+    """The values from before, of everything that has been written to."""
 
     def __init__(self, tensors: list[Tensor], functions: list[Any]) -> None:
         self._tensors = [(x, x.detach(), x.requires_grad, x.grad, dict(x.__dict__)) for x in tensors]
@@ -68,25 +68,25 @@ class Preserved:
         same_kind = first["bit_generator"] == self._numpy["bit_generator"]
         self._first = first if same_kind else self._numpy
         objects = islice(held_by(*functions, enter=_may_change), MOST_HELD)
-        self._objects = [back for one in objects if (back := _snapshot(one)) is not None]
+        self._objects = [restore_one for one in objects if (restore_one := _snapshot(one)) is not None]
         self._storages: dict[int, tuple[Any, Any]] = {}
         self._drawn = 0
 
     @property
     def written(self) -> int:
-        """How many tensors that were there before have been written to."""
+        """How many tensors that existed before have been written to."""
         return len(self._storages)
 
     def begin_pass(self) -> None:
-        """From here on random numbers are those of every other pass."""
+        """Reset the random numbers to those of every other pass."""
         self._drawn = 0
         random.seed(0)
         np.random.set_state(self._first)  # noqa: NPY002
 
     def before(self, call: Call, new: Container[int]) -> None:
-        """`call` will run: keep what it writes to, but for the storages `new`, and seed it if it draws.
+        """Save what `call` will write to, but for the `new` storages, and seed it if it draws.
 
-        Each draw is seeded by its number, so that it does not depend on the sizes of those before it, which
+        Each draw is seeded by its index, so that it does not depend on the sizes of earlier draws, which
         differ in a sliced network.
         """
         if _effects(call.func)[1]:
@@ -95,7 +95,7 @@ class Preserved:
             self.keep(x, new)
 
     def keep(self, x: Tensor, new: Container[int]) -> None:
-        """`x` may be written to."""
+        """Save the values of `x`, which may be written to."""
         where = None if x.is_meta else storage_of(x)
         if where is not None and where not in new and where not in self._storages:
             self._storages[where] = (x.untyped_storage(), x.untyped_storage().clone())  # type: ignore[no-untyped-call]
@@ -111,7 +111,7 @@ class Preserved:
         self._drawn += 1
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         try:
             self._restore()
         except KeyboardInterrupt:
@@ -133,12 +133,12 @@ class Preserved:
             generator.set_state(state)
         random.setstate(self._python)
         np.random.set_state(self._numpy)  # noqa: NPY002
-        for back in self._objects:
-            back()
+        for restore_one in self._objects:
+            restore_one()
 
 
 class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps what operations write to."""
+    """Saves what operations write to."""
 
     def __init__(self, preserved: Preserved) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -152,7 +152,7 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def written_by(call: Call) -> list[Tensor]:
-    """The tensors that `call` writes to."""
+    """Return the tensors that `call` writes to."""
     written = []
     for name in _effects(call.func)[0]:
         if name in ("running_mean", "running_var") and not call["training"]:
@@ -166,7 +166,7 @@ def written_by(call: Call) -> list[Tensor]:
 
 @functools.cache
 def _effects(func: Any) -> tuple[tuple[str, ...], bool]:
-    """The arguments that `func` writes to, and whether it draws random numbers."""
+    """Return the arguments that `func` writes to, and whether it draws random numbers."""
     arguments = func._schema.arguments
     written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
     if any(a.name == "training" for a in arguments):  # batch norms do not all declare that they do
@@ -177,7 +177,7 @@ def _effects(func: Any) -> tuple[tuple[str, ...], bool]:
 
 
 def _generators(devices: set[torch.device]) -> list[torch.Generator]:
-    """Those that draw on the CPU and on `devices`."""
+    """Return the generators of the CPU and of `devices`."""
     found = [torch.default_generator]
     for device in sorted(devices, key=str):
         if device.type == "mps":
@@ -201,7 +201,7 @@ def _same_memory(x: Tensor, was: Tensor) -> bool:
 
 
 def functions_of(model: nn.Module) -> list[Any]:
-    """Functions that a pass of `model` may call and that a copy of it shares, and the globals they name."""
+    """Return functions that a pass may call and that a copy shares, and the globals they name."""
     hooks = [every_module._global_forward_hooks, every_module._global_forward_pre_hooks]
     hung: list[Any] = []
     for module in model.modules():
@@ -226,12 +226,12 @@ _LIBRARY = sys.stdlib_module_names - {"builtins", "collections", "functools", "t
 
 
 def _may_change(one: Any) -> bool:
-    """`one` is an object of the user's, or a container: not a lock, a log or a file, which others use too."""
+    """Return whether `one` is the user's object or a container, and not a lock, a log or a file."""
     return type(one).__module__.partition(".")[0] not in _LIBRARY
 
 
 def _snapshot(one: Any) -> Callable[[], None] | None:
-    """A function that puts back what `one` holds itself, if that can change."""
+    """Return a function that restores what `one` holds itself, or None if that cannot change."""
     if isinstance(one, dict):
         return functools.partial(_put_back_dict, one, dict(one))
     if isinstance(one, (list, deque, set)):

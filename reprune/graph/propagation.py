@@ -1,4 +1,4 @@
-"""What is known of the tensors of a run, and what its operations say about labels."""
+"""Keep what is known of a run's tensors and what its operations say about labels."""
 
 from __future__ import annotations
 
@@ -17,104 +17,108 @@ Key = tuple[str, int]
 
 
 class Propagation:
-    """The states of all tensors that are alive, and the ledger: what rules read and write."""
+    """The states of all live tensors, and the constraints: what rules read and write."""
 
     def __init__(
-        self, tensors: Mapping[str, Tensor], labels: Mapping[Key, Ints], choices: Sequence[int] = ()
+        self, tensors: Mapping[str, Tensor], labels: Mapping[Key, Ints], guesses: Sequence[int] = ()
     ) -> None:
-        self.ledger = Constraints()
-        self.choices: list[int] = []
+        self.constraints = Constraints()
+        self.guesses: list[int] = []
         """Guesses that rules made, in order; a sliced model must repeat those of the full one."""
-        self._given = iter(choices)
+        self._given = iter(guesses)
         self.convolutions: dict[int, Convolution] = {}
-        """By the first label of the kernels' output dimension."""
+        """{first label of the kernels' output dimension: convolution}."""
         self._states: Any = WeakTensorKeyDictionary()
         self._bases: Any = WeakTensorKeyDictionary()
         self._viewed: Any = WeakTensorKeyDictionary()
         self._own = frozenset(map(id, tensors.values()))
         for name, tensor in tensors.items():
             dims: list[Dim] = [labels.get((name, dim)) for dim in range(tensor.dim())]
-            self._states[tensor] = State(tuple(dims), flows=False)
+            self._states[tensor] = State(tuple(dims), is_activation=False)
 
     def state(self, x: Tensor) -> State:
-        """What is known of `x`; a tensor that was never seen is a constant."""
+        """Return what is known of `x`; a tensor that was never seen is a constant."""
         known: State | None = self._states.get(x)
-        return known if known is not None else State((None,) * x.dim(), flows=False)
+        return known if known is not None else State((None,) * x.dim(), is_activation=False)
 
     def knows(self, x: Tensor) -> bool:
-        """`x` was seen in this run."""
+        """Return whether `x` was seen in this run."""
         return x in self._states
 
-    def set(self, x: Tensor, dims: list[Dim], flows: bool) -> None:
-        self._states[x] = State(tuple(dims), flows)
+    def set(self, x: Tensor, dims: list[Dim], is_activation: bool) -> None:
+        self._states[x] = State(tuple(dims), is_activation)
 
     def is_activation(self, x: Tensor) -> bool:
-        """`x` depends on the model's input, and is no parameter or buffer into which such a value was
-        written."""
+        """Return whether `x` depends on the model's input.
+
+        Parameters and buffers do not, unless such a value was written into them.
+        """
         base: Tensor | None = x
         while base is not None:
             if id(base) in self._own:
                 return False
             base = self._bases.get(base)
-        return self.state(x).flows
+        return self.state(x).is_activation
 
-    def alias(self, x: Tensor, of: Tensor) -> None:
-        """`x` is `of`, by another name."""
-        if self.knows(of):
-            self._states[x] = self.state(of)
-            self.viewed(x, of)
+    def alias(self, x: Tensor, base: Tensor) -> None:
+        """Record that `x` is another name of `base`."""
+        if self.knows(base):
+            self._states[x] = self.state(base)
+            self.viewed(x, base)
 
     def choose(self, guess: int) -> int:
-        """`guess`, or what was guessed here when the full model ran."""
-        self.choices.append(next(self._given, guess))
-        return self.choices[-1]
+        """Return `guess`, or what was guessed here when the full model ran."""
+        self.guesses.append(next(self._given, guess))
+        return self.guesses[-1]
 
-    def viewed(self, view: Tensor, of: Tensor) -> None:
-        """`view` shares memory with `of`."""
-        self._bases[view] = of
-        self._viewed[of] = True
+    def viewed(self, view: Tensor, base: Tensor) -> None:
+        """Record that `view` shares memory with `base`."""
+        self._bases[view] = base
+        self._viewed[base] = True
 
-    def write(self, x: Tensor, dims: list[Dim], flows: bool, why: str) -> None:
-        """`x` was written in place. A blank tensor adopts what is written, unless other views show parts
-        of it."""
+    def write(self, x: Tensor, dims: list[Dim], is_activation: bool, why: str) -> None:
+        """Record that `x` was written in place.
+
+        A blank tensor adopts what is written, unless other views show parts of it.
+        """
         known = self.state(x)
         shared = x in self._bases or x in self._viewed
         for k, (old, new) in enumerate(zip(known.dims, dims, strict=True)):
             if old is FREE and shared and new is not FREE:
                 if new is not None:
-                    self.ledger.pin(new, f"{why} writes into a part of a tensor")
+                    self.constraints.pin(new, f"{why} writes into a part of a tensor")
                 dims[k] = None
-        self.set(x, dims, flows or known.flows)
+        self.set(x, dims, is_activation or known.is_activation)
         base: Tensor | None = self._bases.get(x)
         while base is not None:  # a write into a part makes the whole vary
             was = self.state(base)
-            self.set(base, [None if d is FREE else d for d in was.dims], flows or was.flows)
+            self.set(base, [None if d is FREE else d for d in was.dims], is_activation or was.is_activation)
             base = self._bases.get(base)
 
     def pin(self, x: Tensor, why: str, dims: list[int] | None = None) -> None:
-        """All labels of `x`, or those along `dims`, must live."""
+        """Require all labels of `x`, or those along `dims`, to be kept."""
         self.pin_state(self.state(x), why, dims)
 
     def pin_state(self, state: State | None, why: str, dims: list[int] | None = None) -> None:
-        """All labels of a tensor of which `state` is known, or those along `dims`, must live."""
+        """Require all labels of a tensor with this `state`, or those along `dims`, to be kept."""
         if state is None:
             return
         for k in state.labelled() if dims is None else dims:
             labels = state.labels(k)
             if labels is not None:
-                self.ledger.pin(labels, why)
+                self.constraints.pin(labels, why)
 
     def unite(self, a: Dim, b: Dim, why: str) -> Dim:
-        """Two dimensions of one size meet; what the result carries. A fixed one pins the other."""
+        """Unite two dimensions of one size and return the result's; a fixed one pins the other."""
         if a is None or a is FREE or b is None or b is FREE:
             for one, other in ((a, b), (b, a)):
                 if one is None and other is not None and other is not FREE:
-                    self.ledger.pin(other, why)
+                    self.constraints.pin(other, why)
             return b if a is FREE or (a is None and b is not FREE) else a
-        self.ledger.unite(a, b, why)
+        self.constraints.unite(a, b, why)
         return a
 
     def convolved(self, kernels: Dim, convolution: Convolution) -> None:
-        """Remember a convolution whose kernels have an output dimension that can be cut."""
+        """Record a convolution whose kernels have an output dimension that can be pruned."""
         if kernels is not None and kernels is not FREE:
             self.convolutions.setdefault(int(kernels[0]), convolution)

@@ -1,6 +1,6 @@
-"""The table: which rule follows labels through which ATen operation.
+"""Map each ATen operation to the rule that follows labels through it.
 
-Views and elementwise operations are not listed, ATen itself says which they are. An operation without a rule
+Views and elementwise operations are not listed, since ATen itself marks them. An operation without a rule
 pins what reaches it; :func:`reprune.graph.register_rule` gives it one.
 """
 
@@ -18,7 +18,8 @@ from .rules_pointwise import pointwise
 from .state import FREE, Call
 
 Rule = Callable[[Propagation, Call, bool], "list[Ints] | None"]
-"""Sets the states of the outputs; returns the dimensions that the call's FLOPs are proportional to."""
+"""A function that sets the states of a call's outputs. It returns the dimensions that the FLOPs scale
+with."""
 
 FACTORIES = frozenset(
     (
@@ -57,22 +58,22 @@ _REDUCTIONS = (
 
 
 def is_movement(call: Call) -> bool:
-    """The call only moves values: it can be run on position numbers."""
+    """Return whether the call only moves values, so that it can be run on position numbers."""
     return bool(call.func.is_view) or call.name in _MOVEMENTS
 
 
-def no_rule(known: Propagation, call: Call, flows: bool) -> None:
-    """What an unknown operation does to channels is unknown, so they stay."""
+def no_rule(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Pin all channels: an unknown operation may do anything to them."""
     for x in call.tensors():
         known.pin(x, f"reaches {call.func}, which has no rule")
     for out in call.outputs():
-        known.set(out, [None] * out.dim(), flows)
+        known.set(out, [None] * out.dim(), is_activation)
 
 
-def blank(known: Propagation, call: Call, flows: bool) -> None:
-    """A new tensor, the same everywhere."""
+def blank(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Mark the output as a new tensor with the same value everywhere."""
     for out in call.outputs():
-        known.set(out, [FREE if size > 1 else None for size in out.shape], flows=False)
+        known.set(out, [FREE if size > 1 else None for size in out.shape], is_activation=False)
 
 
 RULES: dict[str, Rule] = {
@@ -108,11 +109,11 @@ RULES: dict[str, Rule] = {
 
 
 CUSTOM: dict[str, Rule] = {}
-"""Rules that users registered; these come first."""
+"""Rules that users registered; these take precedence."""
 
 
 def has_rule(call: Call) -> bool:
-    """The operation is in a table, by name."""
+    """Return whether the operation is in a table, by name."""
     return call.name in CUSTOM or call.name in RULES
 
 
@@ -128,7 +129,7 @@ def rule_of(call: Call) -> Rule:
 
 
 def rule_named(name: str) -> Rule | None:
-    """The rule of the ATen operation `name`; None if it has none."""
+    """Return the rule of the ATen operation `name`, or None if it has none."""
     if name in RULES:
         return RULES[name]
     packet = getattr(torch.ops.aten, name, None)

@@ -1,4 +1,4 @@
-"""Operations that combine channels: convolution, matrix products, normalisation."""
+"""Follow labels through operations that combine channels: convolution, matrix products, norms."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from .propagation import Propagation
 from .state import FREE, Call, Convolution, Dim
 
 
-def convolution(known: Propagation, call: Call, flows: bool) -> list[Ints]:
-    """Input channels unite with the kernels' input dimension; the output carries the kernels' output
-    dimension."""
+def convolution(known: Propagation, call: Call, is_activation: bool) -> list[Ints]:
+    """Unite input channels with the kernels' input dimension; carry the kernels' output dimension."""
     x, kernel, bias = call["input"], call["weight"], call["bias"]
     weight = known.state(kernel)
     spatial = kernel.dim() - 2
@@ -33,17 +32,17 @@ def convolution(known: Propagation, call: Call, flows: bool) -> list[Ints]:
     if outgoing is not None and outgoing is not FREE:
         known.convolved(kernels, Convolution(kernel, bool(call["transposed"]), groups, outgoing))
     batch: list[Dim] = [known.state(x).dims[0]] if channel == 1 else []
-    known.set(call.out, [*batch, outgoing, *[None] * spatial], flows)
+    known.set(call.out, [*batch, outgoing, *[None] * spatial], is_activation)
     return [labels for k in (0, 1) if (labels := weight.labels(k)) is not None]
 
 
 def _grouped(
     known: Propagation, x: Tensor, incoming: Dim, kernel: Tensor, groups: int, transposed: bool
 ) -> Dim:
-    """Whole groups are kept or removed: input channels, rows of the kernels, output channels.
+    """Keep or remove whole groups: input channels, rows of the kernels, output channels.
 
-    Few wide groups (fewer than each has channels, as many in as out) lose an equal number of channels each
-    instead: the same places in every group, of its input and of its output channels.
+    If there are fewer groups than channels per group, and as many input as output channels per group, every
+    group loses channels instead: the same positions in each, of its input and of its output channels.
     """
     rows, width = known.state(kernel).labels(0), kernel.shape[1]
     square = kernel.shape[0] == groups * width
@@ -52,13 +51,13 @@ def _grouped(
     known.pin(kernel, "is the width of a group of channels", [1])
     if rows is None:  # kernels that nothing may cut
         if incoming is not None and incoming is not FREE:
-            known.ledger.pin(incoming, "meets the fixed kernels of a grouped convolution")
+            known.constraints.pin(incoming, "meets the fixed kernels of a grouped convolution")
         return None
     first = _unite_rows(known, rows, groups)
     if incoming is None or incoming is FREE:
-        known.ledger.pin(rows, "meets fixed input channels of a grouped convolution")
+        known.constraints.pin(rows, "meets fixed input channels of a grouped convolution")
     else:
-        known.ledger.unite(_unite_rows(known, incoming, groups), first, "grouped convolution")
+        known.constraints.unite(_unite_rows(known, incoming, groups), first, "grouped convolution")
     if not transposed:
         return rows
     spread: Ints = np.repeat(first, kernel.shape[1])
@@ -66,27 +65,27 @@ def _grouped(
 
 
 def _within_groups(known: Propagation, incoming: Dim, kernel: Tensor, groups: int) -> Dim:
-    """Place p of every group is kept or removed: one column of the kernels and a row in each group."""
+    """Keep or remove place p of every group: one column of the kernels and a row in each group."""
     rows, columns = known.state(kernel).dims[:2]
     if rows is None or rows is FREE or columns is None or columns is FREE:
         for dim in (rows, columns, incoming):
             if dim is not None and dim is not FREE:
-                known.ledger.pin(dim, "meets the fixed kernels of a grouped convolution")
+                known.constraints.pin(dim, "meets the fixed kernels of a grouped convolution")
         return None
     place: Ints = np.tile(columns, groups)
-    known.ledger.unite(rows, place, "is one place in every group of channels")
+    known.constraints.unite(rows, place, "is one place in every group of channels")
     if incoming is None or incoming is FREE:
-        known.ledger.pin(columns, "meets fixed input channels of a grouped convolution")
+        known.constraints.pin(columns, "meets fixed input channels of a grouped convolution")
     else:
-        known.ledger.unite(incoming, place, "grouped convolution")
+        known.constraints.unite(incoming, place, "grouped convolution")
     return rows
 
 
 def _unite_rows(known: Propagation, labels: Ints, groups: int) -> Ints:
-    """[C] -> [groups]: unite what lies in one of `groups` equal blocks; the first label of each."""
+    """Unite what lies in each of `groups` equal blocks of [C]; return each block's first label."""
     rows = labels.reshape(groups, -1)
     for column in range(1, rows.shape[1]):
-        known.ledger.unite(rows[:, 0], rows[:, column], "is one group of channels")
+        known.constraints.unite(rows[:, 0], rows[:, column], "is one group of channels")
     first: Ints = rows[:, 0]
     return first
 
@@ -99,14 +98,13 @@ _OPERANDS = {
 }
 
 
-def matmul(known: Propagation, call: Call, flows: bool) -> list[Ints]:
-    """Rows and columns are carried; what is summed over unites if one side is a weight, and stays if none
-    is."""
+def matmul(known: Propagation, call: Call, is_activation: bool) -> list[Ints]:
+    """Carry rows and columns; unite the summed dimension if one side is a weight, else pin it."""
     left, right, added = _OPERANDS[call.name]
     a, b = call[left], call[right]
     scale = _contract(known, a, b, b.dim() - 2)
     dims: list[Dim] = [known.state(a).dims[-2], known.state(b).dims[-1]]
-    if b.dim() == 2 and not known.state(b).flows:
+    if b.dim() == 2 and not known.state(b).is_activation:
         _remember(known, b.T, dims[1])
     if a.dim() == 3:
         dims.insert(0, known.unite(known.state(a).dims[0], known.state(b).dims[0], "meets a fixed batch"))
@@ -115,14 +113,14 @@ def matmul(known: Propagation, call: Call, flows: bool) -> list[Ints]:
         for k in range(1, bias.dim() + 1):
             if bias.shape[-k] > 1:
                 dims[-k] = known.unite(dims[-k], known.state(bias).dims[-k], "meets a fixed bias")
-    known.set(call.out, dims, flows)
+    known.set(call.out, dims, is_activation)
     return scale
 
 
 def _contract(known: Propagation, a: Tensor, b: Tensor, k: int) -> list[Ints]:
-    """Sum over the last dimension of `a` and dimension `k` of `b`; returns what the cost scales with."""
+    """Sum over `a`'s last dimension and dimension `k` of `b`; return what the cost scales with."""
     x, y = known.state(a), known.state(b)
-    if x.flows and y.flows:
+    if x.is_activation and y.is_activation:
         known.pin(a, "is summed over in a product of activations", [a.dim() - 1])
         known.pin(b, "is summed over in a product of activations", [k])
     else:
@@ -133,40 +131,40 @@ def _contract(known: Propagation, a: Tensor, b: Tensor, k: int) -> list[Ints]:
 
 
 def _remember(known: Propagation, weight: Tensor, rows: Dim) -> None:
-    """A Linear layer is a convolution with kernels of one number."""
+    """Record a Linear layer as a convolution with kernels of one number."""
     if rows is not None and rows is not FREE:
         known.convolved(rows, Convolution(weight, False, 1, rows))
 
 
-def linear(known: Propagation, call: Call, flows: bool) -> list[Ints]:
-    """`x @ weight.T + bias`."""
+def linear(known: Propagation, call: Call, is_activation: bool) -> list[Ints]:
+    """Follow `x @ weight.T + bias`."""
     x, weight, bias = call["input"], call["weight"], call["bias"]
     scale = _contract(known, x, weight, 1)
     out = known.state(weight).dims[0]
     _remember(known, weight, out)
     if bias is not None:
         out = known.unite(out, known.state(bias).dims[0], "meets a fixed bias")
-    known.set(call.out, [*known.state(x).dims[:-1], out], flows)
+    known.set(call.out, [*known.state(x).dims[:-1], out], is_activation)
     return scale
 
 
-def embedding(known: Propagation, call: Call, flows: bool) -> None:
+def embedding(known: Propagation, call: Call, is_activation: bool) -> None:
     weight, indices = call["weight"], call["indices"]
     known.pin(weight, "is a row of an embedding", [0])
     known.pin(indices, "is an index")
-    known.set(call.out, [*[None] * indices.dim(), known.state(weight).dims[1]], flows)
+    known.set(call.out, [*[None] * indices.dim(), known.state(weight).dims[1]], is_activation)
 
 
-def roi_align(known: Propagation, call: Call, flows: bool) -> None:
-    """Boxes cut out of an image and resampled: one for each box, in the channels of the image."""
+def roi_align(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Follow boxes that are cut out of an image and resampled, each with the image's channels."""
     x, boxes = call["input"], call["rois"]
     known.pin(x, f"is a spatial dimension of {call.func}", [k for k in range(x.dim()) if k != 1])
     known.pin(boxes, f"is a box of {call.func}")
-    known.set(call.out, [None, known.state(x).dims[1], None, None], flows)
+    known.set(call.out, [None, known.state(x).dims[1], None, None], is_activation)
 
 
-def batch_norm(known: Propagation, call: Call, flows: bool) -> None:
-    """The channels unite with the affine parameters and the statistics."""
+def batch_norm(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Unite the channels with the affine parameters and the statistics."""
     x = call["input"]
     dims = list(known.state(x).dims)
     known.pin(x, "is normalised over", [k for k in range(x.dim()) if k != 1])
@@ -174,11 +172,11 @@ def batch_norm(known: Propagation, call: Call, flows: bool) -> None:
         if call.has(name) and call[name] is not None:
             dims[1] = known.unite(dims[1], known.state(call[name]).dims[0], "meets a fixed batch norm")
     for out in call.outputs():
-        known.set(out, dims if out.dim() == x.dim() else [None] * out.dim(), flows)
+        known.set(out, dims if out.dim() == x.dim() else [None] * out.dim(), is_activation)
 
 
-def group_norm(known: Propagation, call: Call, flows: bool) -> None:
-    """Whole groups are kept or removed, since each is normalised by itself."""
+def group_norm(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Keep or remove whole groups, since each is normalised by itself."""
     x = call["input"]
     dims = list(known.state(x).dims)
     known.pin(x, "is normalised over", [k for k in range(x.dim()) if k != 1])
@@ -188,13 +186,13 @@ def group_norm(known: Propagation, call: Call, flows: bool) -> None:
     channels = dims[1]
     if channels is not None and channels is not FREE:
         _unite_rows(known, channels, int(call["group"]))
-    known.set(call.out[0], dims, flows)
+    known.set(call.out[0], dims, is_activation)
     for out in call.outputs()[1:]:
-        known.set(out, [None] * out.dim(), flows)
+        known.set(out, [None] * out.dim(), is_activation)
 
 
-def layer_norm(known: Propagation, call: Call, flows: bool) -> None:
-    """A masked channel would still count in mean and variance: what is normalised over stays."""
+def layer_norm(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Pin the normalised dimensions: a masked channel would still count in mean and variance."""
     x = call["input"]
     n = len(call["normalized_shape"])
     why = "is normalised over by a layer norm"
@@ -205,15 +203,15 @@ def layer_norm(known: Propagation, call: Call, flows: bool) -> None:
             for k in range(1, n + 1):
                 dims[-k] = known.unite(dims[-k], known.state(call[name]).dims[-k], why)
     for out in call.outputs():
-        known.set(out, dims if out.shape == x.shape else [None] * out.dim(), flows)
+        known.set(out, dims if out.shape == x.shape else [None] * out.dim(), is_activation)
 
 
-def weight_norm(known: Propagation, call: Call, flows: bool) -> None:
-    """`g * v / |v|`, each slice along `dim` by itself: what the norm runs over stays."""
+def weight_norm(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Pin the dimensions of the norm in `g * v / |v|`, which normalises each slice along `dim`."""
     v, g, dim = call["v"], call["g"], call["dim"]
     over = [k for k in range(v.dim()) if k != dim]
     known.pin(v, "is normalised over by a weight norm", over)
     dims = list(known.state(v).dims)
     dims[dim] = known.unite(dims[dim], known.state(g).dims[dim], "meets a fixed weight norm")
-    known.set(call.out[0], dims, flows)
-    known.set(call.out[1], [d if k == dim else None for k, d in enumerate(dims)], flows)
+    known.set(call.out[0], dims, is_activation)
+    known.set(call.out[1], [d if k == dim else None for k, d in enumerate(dims)], is_activation)

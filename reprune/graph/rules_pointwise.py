@@ -1,4 +1,4 @@
-"""Elementwise operations, with broadcasting."""
+"""Follow labels through elementwise operations, with broadcasting."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .state import FREE, Call, Dim
 _ADDITIONS = frozenset({"add", "sub", "rsub"})
 
 
-def pointwise(known: Propagation, call: Call, flows: bool) -> None:
-    """Positions that meet in an element are coupled; a dimension of size 1 fits them all."""
+def pointwise(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Unite positions that meet in an element; a dimension of size 1 fits them all."""
     tensors = call.tensors()
     for out in call.outputs():
         dims = [_meet(known, call, tensors, out, d) for d in range(out.dim())]
         if any(out is x for x in tensors):
-            known.write(out, dims, flows, str(call.func))
+            known.write(out, dims, is_activation, str(call.func))
         else:
-            known.set(out, dims, flows)
+            known.set(out, dims, is_activation)
 
 
 def _meet(known: Propagation, call: Call, tensors: list[Tensor], out: Tensor, d: int) -> Dim:
-    """What meets in dimension `d` of `out`, and what that dimension carries."""
+    """Unite what meets in dimension `d` of `out` and return what that dimension carries."""
     carried: Dim = FREE
     flowed = False
     for x in tensors:
@@ -31,11 +31,11 @@ def _meet(known: Propagation, call: Call, tensors: list[Tensor], out: Tensor, d:
             continue
         state = known.state(x)
         dim = state.dims[k]
-        flows = state.flows and known.is_activation(x)
-        if flows and flowed and call.name in _ADDITIONS and _has_labels(dim) and _has_labels(carried):
-            known.ledger.meet(carried, dim)  # type: ignore[arg-type]
+        is_activation = state.is_activation and known.is_activation(x)
+        if is_activation and flowed and call.name in _ADDITIONS and _has_labels(dim) and _has_labels(carried):
+            known.constraints.meet(carried, dim)  # type: ignore[arg-type]
         carried = known.unite(carried, dim, f"meets fixed channels in {call.func}")
-        flowed = flowed or flows
+        flowed = flowed or is_activation
     return carried if out.shape[d] > 1 else None
 
 

@@ -1,4 +1,4 @@
-"""Operations that move, join or reduce dimensions."""
+"""Follow labels through operations that move, join or reduce dimensions."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .propagation import Propagation
 from .state import FREE, Call, Dim, State
 
 
-def movement(known: Propagation, call: Call, flows: bool) -> None:
-    """Run the operation on position numbers, one labelled dimension at a time, and see where they went."""
+def movement(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Run the operation on position numbers, one labelled dimension at a time, to see where they go."""
     x, *others = call.tensors()
     for other in others:
         known.pin(other, f"is an index of {call.func}")
@@ -25,7 +25,7 @@ def movement(known: Propagation, call: Call, flows: bool) -> None:
     outs = call.outputs()
     if not x.numel() or not all(out.numel() for out in outs):  # no positions to follow: boxes, but none found
         known.pin(x, f"is empty in {call.func} on the example inputs")
-        state = State((None,) * x.dim(), state.flows)
+        state = State((None,) * x.dim(), state.is_activation)
     if all(d is FREE or size == 1 for d, size in zip(state.dims, x.shape, strict=True)):
         dims: list[list[Dim]] = [[FREE if size > 1 else None for size in out.shape] for out in outs]
     else:
@@ -38,11 +38,11 @@ def movement(known: Propagation, call: Call, flows: bool) -> None:
     for out, out_dims in zip(outs, dims, strict=True):
         if call.func.is_view:
             known.viewed(out, x)
-        known.set(out, out_dims, flows)
+        known.set(out, out_dims, is_activation)
 
 
 def _expanded(call: Call, x: Tensor, out: Tensor) -> list[bool]:
-    """Dimensions of `out` that are copies: new ones, and those that were of size 1."""
+    """Return which dimensions of `out` are copies: new ones, and those that were of size 1."""
     if call.name not in ("expand", "repeat"):
         return [False] * out.dim()
     old = [1] * (out.dim() - x.dim()) + list(x.shape)
@@ -55,12 +55,12 @@ def _place(known: Propagation, out: list[Dim], moved: dict[int, Ints], call: Cal
         if taken is None or taken is FREE:
             out[d] = labels
         else:  # two cut dimensions in one: no slice of it is a slice of both
-            known.ledger.pin(labels, f"is merged with other channels in {call.func}")
-            known.ledger.pin(taken, f"is merged with other channels in {call.func}")
+            known.constraints.pin(labels, f"is merged with other channels in {call.func}")
+            known.constraints.pin(taken, f"is merged with other channels in {call.func}")
 
 
 def _moved(known: Propagation, call: Call, x: Tensor, k: int, labels: Ints) -> list[dict[int, Ints]]:
-    """For each output: {dimension: its labels} from the labels along dimension `k` of `x`."""
+    """Return {dimension: its labels} for each output, from the labels along dimension `k` of `x`."""
     shape = [1] * x.dim()
     shape[k] = x.shape[k]
     device = "cpu" if x.is_meta else x.device
@@ -76,13 +76,13 @@ def _moved(known: Propagation, call: Call, x: Tensor, k: int, labels: Ints) -> l
         return _chunks(known, call, parts, varying, labels)
     (part,), (where,) = parts, varying
     if not where:
-        known.ledger.pin(labels, f"is indexed explicitly in {call.func}")
+        known.constraints.pin(labels, f"is indexed explicitly in {call.func}")
         return [{}]
     if len(where) == 1:
-        line = _line(part, where[0])
-        if np.unique(line).size < labels.size:
-            known.ledger.pin(labels, f"is cut at a fixed place by {call.func}")
-        return [{where[0]: labels[line]}]
+        taken = _positions_along(part, where[0])
+        if np.unique(taken).size < labels.size:
+            known.constraints.pin(labels, f"is cut at a fixed place by {call.func}")
+        return [{where[0]: labels[taken]}]
     return [_split(known, call, part, where, k, labels)]
 
 
@@ -98,7 +98,7 @@ def _rerun(call: Call, x: Tensor, positions: Tensor) -> list[Tensor]:
 
 
 def _varying(part: Tensor, positions: Tensor) -> list[int]:
-    """The dimensions of `part` along which the positions in it differ."""
+    """Return the dimensions of `part` along which the positions in it differ."""
     if part.untyped_storage().data_ptr() == positions.untyped_storage().data_ptr():  # a view of each once
         return [d for d in range(part.dim()) if part.shape[d] > 1 and part.stride(d) != 0]
     return [
@@ -108,34 +108,34 @@ def _varying(part: Tensor, positions: Tensor) -> list[int]:
     ]
 
 
-def _line(part: Tensor, d: int) -> Ints:
-    """The values along dimension `d`, the only one along which `part` varies."""
-    line: Ints = part[tuple(slice(None) if e == d else 0 for e in range(part.dim()))].cpu().numpy()
-    return line
+def _positions_along(part: Tensor, d: int) -> Ints:
+    """Return the positions along dimension `d`, the only one along which `part` varies."""
+    along: Ints = part[tuple(slice(None) if e == d else 0 for e in range(part.dim()))].cpu().numpy()
+    return along
 
 
 def _chunks(
     known: Propagation, call: Call, parts: list[Tensor], varying: list[list[int]], labels: Ints
 ) -> list[dict[int, Ints]]:
-    """Equal chunks unite with each other: they stay equal. Others are cut at fixed places."""
+    """Unite equal chunks with each other, so that they stay equal; cut others at fixed places."""
     if all(len(where) <= 1 for where in varying) and not any(
         where == [] and p.numel() for p, where in zip(parts, varying, strict=True)
     ):
-        lines = [_line(part, where[0]) for part, where in zip(parts, varying, strict=True)]
-        if len({line.size for line in lines}) == 1 and np.array_equal(
-            np.sort(np.concatenate(lines)), np.arange(labels.size)
+        chunks = [_positions_along(part, where[0]) for part, where in zip(parts, varying, strict=True)]
+        if len({chunk.size for chunk in chunks}) == 1 and np.array_equal(
+            np.sort(np.concatenate(chunks)), np.arange(labels.size)
         ):
-            for line in lines[1:]:
-                known.ledger.unite(labels[lines[0]], labels[line], "is an equal chunk")
-            return [{where[0]: labels[line]} for where, line in zip(varying, lines, strict=True)]
-    known.ledger.pin(labels, f"is cut at a fixed place by {call.func}")
+            for chunk in chunks[1:]:
+                known.constraints.unite(labels[chunks[0]], labels[chunk], "is an equal chunk")
+            return [{where[0]: labels[chunk]} for where, chunk in zip(varying, chunks, strict=True)]
+    known.constraints.pin(labels, f"is cut at a fixed place by {call.func}")
     return [{} for _ in parts]
 
 
 def _split(
     known: Propagation, call: Call, part: Tensor, where: list[int], k: int, labels: Ints
 ) -> dict[int, Ints]:
-    """One dimension became several (a view C -> g, C/g): one of them carries, the others unite.
+    """Split one dimension into several (a view C -> g, C/g): one carries, the others unite.
 
     Which one cannot be known from one trace. Operations keep their channel dimension; of a view, the
     longest part carries (groups are few, channels many). The certificate rejects a wrong guess.
@@ -148,15 +148,15 @@ def _split(
     if (row_of == FIXED).any() or not np.array_equal(
         row_of[rows], np.broadcast_to(np.arange(rows.shape[0])[:, None], rows.shape)
     ):
-        known.ledger.pin(labels, f"is rearranged in an unsupported way by {call.func}")
+        known.constraints.pin(labels, f"is rearranged in an unsupported way by {call.func}")
         return {}
     first = labels[rows[:, 0]]
-    known.ledger.unite(labels, first[row_of], f"is one block in {call.func}")
+    known.constraints.unite(labels, first[row_of], f"is one block in {call.func}")
     return {d: first}
 
 
-def cat(known: Propagation, call: Call, flows: bool) -> None:
-    """Labels stand one behind the other; the other dimensions unite."""
+def cat(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Concatenate labels along one dimension and unite the others."""
     tensors = [
         x for x in call["tensors"] if x.dim() == call.out.dim()
     ]  # an old rule lets empty 1-D tensors pass
@@ -165,17 +165,17 @@ def cat(known: Propagation, call: Call, flows: bool) -> None:
     for x in tensors:
         labels = known.state(x).labels(d)
         joined.append(labels if labels is not None else fixed(x.shape[d]))
-    line = np.concatenate(joined)
+    labels_along = np.concatenate(joined)
     dims = _united(known, call, tensors)
-    dims[d] = line if (line != FIXED).any() else None
-    known.set(call.out, dims, flows)
+    dims[d] = labels_along if (labels_along != FIXED).any() else None
+    known.set(call.out, dims, is_activation)
 
 
-def stack(known: Propagation, call: Call, flows: bool) -> None:
-    """A new dimension that nothing may cut; the others unite."""
+def stack(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Add a new dimension that cannot be pruned; unite the others."""
     dims = _united(known, call, call["tensors"])
     dims.insert(call["dim"] % call.out.dim(), None)
-    known.set(call.out, dims, flows)
+    known.set(call.out, dims, is_activation)
 
 
 def _united(known: Propagation, call: Call, tensors: list[Tensor]) -> list[Dim]:
@@ -188,8 +188,8 @@ def _united(known: Propagation, call: Call, tensors: list[Tensor]) -> list[Dim]:
     return dims
 
 
-def pad(known: Propagation, call: Call, flows: bool) -> None:
-    """Padding adds positions that always exist; a negative one cuts at a fixed place."""
+def pad(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Add positions that always exist; a negative padding cuts at a fixed place."""
     x, widths = call["self"], list(call["pad"])
     dims = list(known.state(x).dims)
     for n in range(len(widths) // 2):
@@ -198,73 +198,75 @@ def pad(known: Propagation, call: Call, flows: bool) -> None:
         if labels is None or low == high == 0:
             continue
         if min(low, high) < 0:
-            known.ledger.pin(labels, f"is cut at a fixed place by {call.func}")
+            known.constraints.pin(labels, f"is cut at a fixed place by {call.func}")
             dims[k] = None
         else:
             dims[k] = np.concatenate([fixed(low), labels, fixed(high)])
-    known.set(call.out, dims, flows)
+    known.set(call.out, dims, is_activation)
 
 
-def index_put(known: Propagation, call: Call, flows: bool) -> None:
-    """Values are written at numbers along some dimensions; along the others they meet what is there."""
+def index_put(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Pin the indexed dimensions; along the others, unite the written values with the tensor."""
     x, values = call["self"], call["values"]
     why = f"is written by number in {call.func}"
-    given = [k for k, index in enumerate(call["indices"]) if index is not None]
-    for k in given:
+    indexed = [k for k, index in enumerate(call["indices"]) if index is not None]
+    for k in indexed:
         known.pin(call["indices"][k], why)
-    known.pin(x, why, given)
+    known.pin(x, why, indexed)
     dims: list[Dim] = [None] * x.dim()
     # Lists of numbers side by side become one dimension of the values; others move dimensions about.
-    plain = given == list(range(given[0], given[-1] + 1)) and all(
-        call["indices"][k].dim() == 1 for k in given
+    plain = indexed == list(range(indexed[0], indexed[-1] + 1)) and all(
+        call["indices"][k].dim() == 1 for k in indexed
     )
     if not plain:
         known.pin(x, why)
         known.pin(values, why)
     for k in range(x.dim()):
-        if plain and k not in given:
-            place = (k if k < given[0] else k - len(given) + 1) - (x.dim() - len(given) + 1) + values.dim()
+        if plain and k not in indexed:
+            place = (
+                (k if k < indexed[0] else k - len(indexed) + 1) - (x.dim() - len(indexed) + 1) + values.dim()
+            )
             meets = place >= 0 and values.shape[place] > 1
             dims[k] = known.state(x).dims[k]
             if meets:
                 dims[k] = known.unite(dims[k], known.state(values).dims[place], why)
     if call.out is x:
-        known.write(x, dims, flows, str(call.func))
+        known.write(x, dims, is_activation, str(call.func))
     else:
-        known.set(call.out, dims, flows)
+        known.set(call.out, dims, is_activation)
 
 
-def glu(known: Propagation, call: Call, flows: bool) -> None:
-    """The two halves unite."""
+def glu(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Unite the two halves."""
     x = call["self"]
     k = call["dim"] % x.dim()
     dims = list(known.state(x).dims)
     labels = known.state(x).labels(k)
     if labels is not None:
         value, gate = np.split(labels, 2)
-        known.ledger.unite(value, gate, "is a half of a gated unit")
+        known.constraints.unite(value, gate, "is a half of a gated unit")
         dims[k] = value
-    known.set(call.out, dims, flows)
+    known.set(call.out, dims, is_activation)
 
 
-def as_strided(known: Propagation, call: Call, flows: bool) -> None:
-    """In place and with the old shape (a change of memory format) nothing moves; else anything may."""
+def as_strided(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Carry labels if only the memory format changes, in place and with the old shape; else pin."""
     x = call["self"]
     if call.out is x and len(known.state(x).dims) == x.dim():
         return
     known.pin(x, f"is rearranged in an unsupported way by {call.func}")
-    known.set(call.out, [None] * call.out.dim(), flows)
+    known.set(call.out, [None] * call.out.dim(), is_activation)
 
 
-def reduction(known: Propagation, call: Call, flows: bool) -> None:
-    """What is reduced over stays: a masked channel is not removed from a mean or a maximum."""
+def reduction(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Pin the reduced dimensions: a masked channel is not removed from a mean or a maximum."""
     x = call.tensors()[0]
     over = _reduced(call, x.dim())
     known.pin(x, f"is reduced over by {call.func}", over)
     dims = [None if k in over else d for k, d in enumerate(known.state(x).dims)]
     for out in call.outputs():
         kept = dims if out.dim() == x.dim() else [d for k, d in enumerate(dims) if k not in over]
-        known.set(out, kept if len(kept) == out.dim() else [None] * out.dim(), flows)
+        known.set(out, kept if len(kept) == out.dim() else [None] * out.dim(), is_activation)
 
 
 def _reduced(call: Call, ndim: int) -> list[int]:
@@ -275,13 +277,15 @@ def _reduced(call: Call, ndim: int) -> list[int]:
 
 
 def spatial(n: int) -> Callable[[Propagation, Call, bool], None]:
-    """Pools, resampling, reflecting pads: the last `n` dimensions are worked on, the others stay as they
-    are."""
+    """Return a rule for pools, resampling and reflecting pads, which work on the last `n` dimensions.
 
-    def rule(known: Propagation, call: Call, flows: bool) -> None:
+    The other dimensions stay as they are.
+    """
+
+    def rule(known: Propagation, call: Call, is_activation: bool) -> None:
         x = call.tensors()[0]
         known.pin(x, f"is a spatial dimension of {call.func}", list(range(x.dim() - n, x.dim())))
         for out in call.outputs():
-            known.set(out, [*known.state(x).dims[:-n], *[None] * n], flows)
+            known.set(out, [*known.state(x).dims[:-n], *[None] * n], is_activation)
 
     return rule

@@ -1,7 +1,7 @@
-"""What of a call must stay the same when channels leave.
+"""Describe what must stay the same in a call when channels are removed.
 
-One trace cannot tell a constant from a number made of a size (`C ** -0.5`, a branch on the width). A
-sliced model whose calls bear other scalars is not the model that was traced.
+One trace cannot distinguish a constant from a number computed from a size (`C ** -0.5`, a branch on the
+width). A sliced model whose calls have other scalars is not the model that was traced.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from .state import Call
 
 
 def signature(call: Call, known: Propagation) -> tuple[Any, ...] | None:
-    """The operation and its scalars, without those that are sizes by their meaning; None for a call that
-    only moves values: labels show where they go, and whether a copy is needed depends on sizes.
+    """Return the operation and its scalars, without those that are sizes by their meaning.
+
+    It is None for a call that only moves values: labels show where they go, and whether a copy is
+    needed depends on sizes.
     """
     if is_movement(call) or call.name in ("clone", "contiguous") or _changes_memory_format(call, known):
         return None
@@ -34,13 +36,16 @@ def signature(call: Call, known: Propagation) -> tuple[Any, ...] | None:
     constants = [
         x.item()
         for x in call.tensors()
-        if x.dim() == 0 and x.device.type == "cpu" and not known.state(x).flows
+        if x.dim() == 0 and x.device.type == "cpu" and not known.state(x).is_activation
     ]
     return (call.name, *call.scalars(), *constants)
 
 
 def _changes_memory_format(call: Call, known: Propagation) -> bool:
-    """In place, into the sizes that were there: what pooling to 1 x 1 does to a channels_last tensor."""
+    """Return whether the call resizes in place to the same sizes.
+
+    Pooling to 1 x 1 does so to a channels_last tensor.
+    """
     if call.name != "as_strided" or call.out is not call["self"]:
         return False
     x = call.out
@@ -48,5 +53,5 @@ def _changes_memory_format(call: Call, known: Propagation) -> bool:
     state = known.state(x)
     if not dense or len(state.dims) != x.dim():
         return False
-    lines = [state.labels(k) for k in range(x.dim())]
-    return all(line is None or line.size == size for line, size in zip(lines, x.shape, strict=True))
+    all_ids = [state.labels(k) for k in range(x.dim())]
+    return all(ids is None or ids.size == size for ids, size in zip(all_ids, x.shape, strict=True))

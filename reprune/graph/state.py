@@ -1,4 +1,4 @@
-"""What is known of a tensor while a model is traced, and one call of an ATen operation."""
+"""Define the state of a traced tensor and a call of an ATen operation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Free(enum.Enum):
 
 FREE = Free.FREE
 Dim = Ints | Free | None
-"""The labels along one dimension; FREE; or None, where every position is fixed."""
+"""The labels along one dimension; FREE; or None if every position is fixed."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class State:
     """What is known of one tensor."""
 
     dims: tuple[Dim, ...]
-    flows: bool
-    """It depends on the model's input: an activation, not a weight."""
+    is_activation: bool
+    """Whether it depends on the model's input: an activation, not a weight."""
 
     def labels(self, dim: int) -> Ints | None:
-        """The labels along `dim`, if it has any."""
+        """Return the labels along `dim`, or None if it has none."""
         labels = self.dims[dim]
         return None if labels is None or labels is FREE else labels
 
     def labelled(self) -> list[int]:
-        """The dimensions that carry labels."""
+        """Return the dimensions that carry labels."""
         return [k for k, d in enumerate(self.dims) if d is not None and d is not FREE]
 
 
@@ -77,7 +77,7 @@ class Call:
         return name in _arguments(self.func)
 
     def tensors(self) -> list[torch.Tensor]:
-        """The tensors among the arguments, lists flattened."""
+        """Return the tensors among the arguments, lists flattened."""
         return list(self._tensors)
 
     def outputs(self) -> list[torch.Tensor]:
@@ -85,14 +85,14 @@ class Call:
         return [x for x in _flat(outs) if isinstance(x, torch.Tensor)]
 
     def scalars(self) -> Iterator[Any]:
-        """The plain values among the arguments."""
+        """Yield the plain values among the arguments."""
         for x in self._values:
             if isinstance(x, (bool, int, float, complex, str)):
                 yield x
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:
-    """`values`, with lists in place of their elements: ATen's arguments nest no deeper."""
+    """Return `values` with lists replaced by their elements; ATen's arguments nest no deeper."""
     flat: list[Any] = []
     for value in values:
         if type(value) is list or type(value) is tuple:
@@ -104,12 +104,12 @@ def _flat(values: Iterable[Any]) -> list[Any]:
 
 @functools.cache
 def _arguments(func: Any) -> dict[str, tuple[int, Any]]:
-    """{argument of an operation: its place and default}."""
+    """Return {argument of an operation: (position, default)}."""
     return {a.name: (k, a.default_value) for k, a in enumerate(func._schema.arguments)}
 
 
 def storage_of(x: torch.Tensor) -> int | None:
-    """A number that tensors share which share memory, on the device "meta" too; None where there is none."""
+    """Return a number that tensors sharing memory share, on "meta" too; None where there is none."""
     try:
         return int(x.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # a sparse tensor has several
@@ -118,7 +118,7 @@ def storage_of(x: torch.Tensor) -> int | None:
 
 @functools.cache
 def base_name(func: Any) -> str:
-    """`aten::add_` -> `add`: an operation and its in-place form share a rule."""
+    """Return the name of an operation, `aten::add_` -> `add`; an in-place form shares its rule."""
     name = str(func._schema.name)
     name = name.removeprefix("aten::")
     return name if name.endswith("__") else name.rstrip("_")

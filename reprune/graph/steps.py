@@ -1,4 +1,4 @@
-"""What ran in a trace, step by step, and where the runs of a model and of its slice part."""
+"""Compare the steps of a model's trace with those of its slice and find where they part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..aliases import Ints
 Edge = tuple[Ints, Ints]
 
 CALLS = "its calls depend on the number of channels: "
-"""Begins the reason where calls differ."""
+"""Prefix of the reason where calls differ."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Step:
 
     operation: str
     what: tuple[Any, ...] | None
-    """The operation and its scalars, which must stay the same when channels leave; None for a call that only
-    moves values."""
+    """The operation and its scalars, which must not change when channels are removed; None if it only moves
+    values."""
     reads: tuple[str, ...]
     """The model's own tensors among its arguments."""
     touched: list[Ints]
     """The labels of its arguments."""
     flowing: list[Ints]
-    """Those of activations among them."""
+    """The labels of the activations among its arguments."""
     edges: list[Edge]
-    """What united in it."""
+    """The positions that it united."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,14 @@ class Parting:
     stretch: int
     reason: str
     labels: list[Ints]
-    """Those of the activations there."""
+    """The labels of the activations at that point."""
 
 
 def stretches(steps: Sequence[Step]) -> list[list[Step]]:
-    """`steps`, cut before each that reads tensors of the model.
+    """Split `steps` before each that reads tensors of the model.
 
-    Both runs read the same, so where they part in one stretch, they can still be compared in all others.
+    Both runs read the same tensors, so where they differ in one stretch, they can still be compared in all
+    others.
     """
     found: list[list[Step]] = [[]]
     for step in steps:
@@ -58,7 +59,10 @@ def stretches(steps: Sequence[Step]) -> list[list[Step]]:
 
 
 def partings(before: Sequence[Step], after: Sequence[Step], complete: bool) -> Iterator[Parting]:
-    """Where the run of a slice, `after`, parts from that of its model; `complete`: it ran to its end."""
+    """Yield where the run of a slice, `after`, differs from its model's.
+
+    `complete` says that the slice's run reached its end.
+    """
     old, new = stretches(before), stretches(after)
     for k, (mine, other) in enumerate(zip(old, new, strict=False)):
         if k and mine[0].reads != other[0].reads:
@@ -76,22 +80,25 @@ def partings(before: Sequence[Step], after: Sequence[Step], complete: bool) -> I
 
 
 def _other_edge(mine: list[Step], other: list[Step]) -> tuple[str, list[Ints]] | None:
-    """The first positions that unite otherwise: what is wrong, and those positions."""
+    """Return what is wrong with the first positions that unite differently, and those positions."""
     left = [(step.operation, *edge) for step in mine for edge in step.edges]
     right = [edge for step in other for edge in step.edges]
     for (name, *pair), found in zip(left, right, strict=False):
         wrong = [
-            line[line != new] if line.shape == new.shape else line
-            for line, new in zip(pair, found, strict=True)
-            if not np.array_equal(line, new)
+            ids[ids != new] if ids.shape == new.shape else ids
+            for ids, new in zip(pair, found, strict=True)
+            if not np.array_equal(ids, new)
         ]
         if wrong:
-            return f"{name} takes channels by their number or by a fixed size (the certificate)", wrong
+            return f"the model hard-codes channel indices or counts at {name} (the certificate)", wrong
     return None
 
 
 def _other_call(mine: list[Step], other: list[Step], ended: bool) -> tuple[Step | None, Step | None] | None:
-    """The first calls that differ; `ended`: no more calls would have come to the `other` ones."""
+    """Return the first calls that differ.
+
+    `ended` says that no more calls would have come to the `other` ones.
+    """
     left, right = ([step for step in steps if step.what is not None] for steps in (mine, other))
     for a, b in zip(left, right, strict=False):
         if a.what != b.what:
@@ -103,9 +110,9 @@ def _other_call(mine: list[Step], other: list[Step], ended: bool) -> tuple[Step 
 
 def _parting(stretch: int, mine: Step | None, other: Step | None) -> Parting:
     before, after = ("nothing" if s is None else str(s.what or s.operation) for s in (mine, other))
-    lines = [line for step in (mine, other) if step is not None for line in step.flowing]
+    all_ids = [ids for step in (mine, other) if step is not None for ids in step.flowing]
     return Parting(
         stretch,
         f"{CALLS}{before} becomes {after} (the certificate)",
-        lines,
+        all_ids,
     )

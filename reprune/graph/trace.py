@@ -1,4 +1,4 @@
-"""Running a model once while every ATen operation says what it means for labels."""
+"""Run a model once while the rule of every ATen operation propagates labels."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _ATTENTION = tuple(
 
 
 class UntraceableError(ValueError):
-    """An operation that a trace cannot get through, by name."""
+    """Raised for an operation that a trace cannot follow; it names the operation."""
 
 
 class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows labels through a forward pass.
 
     `labels` are those of the model's tensors: fresh ones at first, and those that were kept when a sliced
-    model is traced again for its certificate, with the `choices` of the first trace. With a `device`, the
+    model is traced again for its certificate, with the `guesses` of the first trace. With a `device`, the
     one where the values are, a model on "meta" is traced without them.
     """
 
@@ -59,15 +59,15 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tensors: Mapping[str, Tensor],
         labels: Mapping[Key, Ints],
         preserved: Preserved,
-        choices: Sequence[int] = (),
+        guesses: Sequence[int] = (),
         device: torch.device | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.known = Propagation(tensors, labels, choices)
+        self.known = Propagation(tensors, labels, guesses)
         self.preserved = preserved
         self.without_values = None if device is None else WithoutValues(device, preserved)
         self.steps: list[Step] = []
-        """What ran: a sliced model must run the same."""
+        """The steps of the run; a sliced model must repeat them."""
         self.costs: list[tuple[int, list[Ints]]] = []
         """FLOPs of each counted operation, and the dimensions that they are proportional to."""
         self.data_dependent = False
@@ -75,7 +75,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.reached: Any = None
         """The operation that ran last."""
         self.at: list[State] = []
-        """What is known of the tensors of the last call on activations; of its outputs too, once it ran."""
+        """States of the tensors of the last call on activations, including its outputs once it has run."""
         self.memory = Memory()
         self._rules: dict[Any, Rule] = {}
         self._own = {id(x): name for name, x in tensors.items()}
@@ -96,20 +96,20 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return func.decompose(*args, **call.kwargs)
         self.reached, tensors = func, call.tensors()
         states = [self.known.state(x) for x in tensors]
-        flows = any(state.flows for state in states)
-        if flows:
+        is_activation = any(state.is_activation for state in states)
+        if is_activation:
             self.at = states
         if self.without_values is None:
             self.preserved.before(call, self.memory.made)
             call.out = func(*args, **call.kwargs)
         else:
             call.out = self.without_values(call, self.memory.made)
-        if torch.Tag.dynamic_output_shape in func.tags and any(state.flows for state in states[-1:]):
+        if torch.Tag.dynamic_output_shape in func.tags and any(state.is_activation for state in states[-1:]):
             self.data_dependent = True  # its last tensor, for a gather the last index, comes from the data
-        touched = [(dim, s.flows) for s in states for dim in s.dims if isinstance(dim, np.ndarray)]
-        what, united = signature(call, self.known), len(self.known.ledger.edges)
+        touched = [(dim, s.is_activation) for s in states for dim in s.dims if isinstance(dim, np.ndarray)]
+        what, united = signature(call, self.known), len(self.known.constraints.edges)
         try:
-            scale = rule(self.known, call, flows) or []
+            scale = rule(self.known, call, is_activation) or []
         except Exception as error:
             raise UntraceableError(
                 f"model: channels cannot be followed through {func}: its rule fails with "
@@ -121,12 +121,12 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 what=what,
                 reads=tuple(self._own[id(x)] for x in tensors if id(x) in self._own),
                 touched=[dim for dim, _ in touched],
-                flowing=[dim for dim, flows in touched if flows],
-                edges=self.known.ledger.edges[united:],
+                flowing=[dim for dim, is_activation in touched if is_activation],
+                edges=self.known.constraints.edges[united:],
             )
         )
         self.memory.note(call, self.known)
-        if flows:
+        if is_activation:
             self.at = states + [self.known.state(x) for x in call.outputs()]
         if self._watch is not None:
             self._watch.call(func, tensors, self._own.keys())
@@ -136,7 +136,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return call.out
 
     def leaves(self, x: Tensor, how: str) -> None:
-        """The values of `x` leave PyTorch, and nobody knows for what."""
+        """Pin the values of `x`, which leave PyTorch for an unknown use."""
         if self.without_values is not None and not self.without_values.has_values(x):
             raise NeedsValuesError(f"it reads values by {how}")
         self.known.pin(x, f"leaves PyTorch by {how}")
@@ -145,7 +145,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @functools.cache
 def _has_parts(func: Any) -> bool:
-    """Made of other operations; PyTorch has not taken it apart, as it had only tensors of inference mode."""
+    """Return whether the operation is composite and, in inference mode, was not decomposed."""
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 
@@ -193,10 +193,10 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """:func:`torch.nn.functional.batch_norm`; of an empty tensor by the operation of all others.
+    """Run :func:`torch.nn.functional.batch_norm`, on empty tensors by the operation of all others.
 
-    PyTorch normalises an empty tensor by other operations, which take the numbers of the first channel:
-    whether a detector finds nothing in the example must not matter.
+    PyTorch normalises an empty tensor by other operations, which index the first channel. A detector that
+    finds nothing in the example must be traced like any other.
     """
     if training or input.numel():
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
@@ -206,11 +206,12 @@ def _batch_norm(
 def run(
     model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Trace, twice: bool = False
 ) -> Ran:
-    """Trace `model`, a copy to be thrown away, in evaluation mode, then in training mode (auxiliary heads),
-    under one trace.
+    """Trace `model`, a disposable copy, in evaluation mode and then in training mode.
 
-    What the first pass leaves on the model can make the next another one: it fills a cache, initialises a
-    layer, counts. Then there is a second pass in evaluation mode (and with `twice` in any case).
+    Auxiliary heads run in training mode only; both passes form one trace.
+
+    The first pass can change the next one: it fills a cache, initialises a layer or counts. Then a second
+    pass in evaluation mode follows (and with `twice` in any case).
     """
     model.eval()
     before, written = _attributes(model), trace.preserved.written
@@ -243,12 +244,12 @@ def run(
 
 @dataclass(frozen=True)
 class Ran:
-    """How a run went."""
+    """How a run ended."""
 
     twice: bool
-    """There were two passes in evaluation mode."""
+    """Whether there were two passes in evaluation mode."""
     problem: str | None = None
-    """Why the pass in training mode could not be made."""
+    """Why the pass in training mode failed."""
 
 
 def _where(trace: Trace) -> str:
@@ -259,7 +260,7 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
     args, kwargs = fresh(example)
     for x in tensors_in(args, kwargs):
         if not trace.known.knows(x):
-            trace.known.set(x, [None] * x.dim(), flows=True)
+            trace.known.set(x, [None] * x.dim(), is_activation=True)
     trace.preserved.begin_pass()
     if (watch := current()) is not None:
         watch.begin_pass()
@@ -269,7 +270,7 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
 
 
 def _attributes(model: nn.Module) -> list[Any]:
-    """What hangs on the modules of `model`: containers and what is in them."""
+    """Return the containers that hang on the modules of `model`, and what is in them."""
     found: list[Any] = []
     for module in model.modules():
         for value in module.__dict__.values():
@@ -284,7 +285,7 @@ def _same(one: list[Any], other: list[Any]) -> bool:
 
 
 def fresh_labels(tensors: Mapping[str, Tensor]) -> tuple[dict[Key, Ints], int]:
-    """A label for every position of every dimension longer than 1, and how many there are."""
+    """Return labels for every position of every dimension longer than 1, and their number."""
     labels: dict[Key, Ints] = {}
     count = 0
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""A model after its first trace: labels, atoms and what ran."""
+"""Hold a model after its first trace: labels, atoms and steps."""
 
 from __future__ import annotations
 
@@ -34,58 +34,58 @@ class TracedModel:
     labels: Mapping[Key, Ints]
     """The index map: {(tensor, dim): the label of each position}."""
     norms: Mapping[str, Ints]
-    """{norm without tensors: the labels of the channels that it is given}."""
+    """{norm without tensors: the labels of its input channels}."""
     atoms: Atoms
     flops: Cost
     params: Cost
-    choices: list[int]
+    guesses: list[int]
     steps: list[Step]
-    """What ran."""
+    """The steps of the run."""
     data_dependent: bool
     twice: bool
-    """A pass changes the next one, so that there were two in evaluation mode."""
+    """Whether a pass changes the next one, so that two were made in evaluation mode."""
     training_problem: str | None
     """Why the model could not be traced in training mode too."""
     shapes: bool = False
-    """The model was traced on the device "meta", without values."""
+    """Whether the model was traced on the device "meta", without values."""
 
     def slices(self, kept: npt.NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
-        """{tensor: {dim: kept positions}} for the dimensions that lose some when the atoms `kept` [atoms]
-        stay."""
+        """Return {tensor: {dim: kept positions}} of the dimensions that shrink to `kept` [atoms]."""
         slices: dict[str, dict[int, Ints]] = {}
-        for (name, dim), line in self.labels.items():
-            stays = kept[self.atoms.of[line]]
+        for (name, dim), ids in self.labels.items():
+            stays = kept[self.atoms.atom_of[ids]]
             if not stays.all():
                 slices.setdefault(name, {})[dim] = np.flatnonzero(stays)
         return slices
 
     def widths(self, kept: npt.NDArray[np.bool_]) -> dict[str, int]:
-        """{norm without tensors: how many of its channels are left} when the atoms `kept` [atoms] stay."""
-        stays, of = np.append(kept, True), np.append(self.atoms.of, fixed(1))
-        return {name: int(stays[of[line]].sum()) for name, line in self.norms.items()}
+        """Return {norm without tensors: channels left} when the atoms `kept` [atoms] stay."""
+        stays, atom_of = np.append(kept, True), np.append(self.atoms.atom_of, fixed(1))
+        return {name: int(stays[atom_of[ids]].sum()) for name, ids in self.norms.items()}
 
-    def filled(self, kept: npt.NDArray[np.bool_], least: int = 1) -> npt.NDArray[np.bool_]:
-        """`kept` and the first atoms that it takes to leave at least `least` positions of every dimension.
+    def filled(self, kept: npt.NDArray[np.bool_], minimum: int = 1) -> npt.NDArray[np.bool_]:
+        """Return `kept` plus the first atoms needed for at least `minimum` positions per dimension.
 
-        A group can have a layer that sees a part of its channels only, and none of these may be in `kept`.
+        A layer may see only a part of a group's channels, and possibly none of these is in `kept`.
         """
         kept = kept.copy()
-        for line in self.labels.values():
-            atoms = self.atoms.of[line]
+        for ids in self.labels.values():
+            atoms = self.atoms.atom_of[ids]
             for atom in atoms:
-                if np.count_nonzero(kept[atoms]) >= least:
+                if np.count_nonzero(kept[atoms]) >= minimum:
                     break
                 kept[atom] = True
         return kept
 
 
 LARGE_BYTES = 2**25
-"""Of tensors and example inputs: from here on a pass without values costs less time and memory than one with
-them."""
+"""Size of tensors and example inputs above which a pass without values is cheaper than one with them."""
 
 
 def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]:
-    """Run `model` once and solve what the trace says. The model is left as it was.
+    """Run `model` once and solve the constraints that the trace states.
+
+    The model is unchanged.
 
     A large model is run without values, if it can be.
     """
@@ -112,14 +112,14 @@ def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedMod
         if trace.data_dependent or how.problem is not None:
             raise NeedsValuesError
         _with_values(trace, labels, named_tensors(ran), tensors)
-    atoms = solve(trace.known.ledger, count)
+    atoms = solve(trace.known.constraints, count)
     traced = TracedModel(
         labels=labels,
         norms=norms,
         atoms=atoms,
         flops=cost_of(trace.costs, atoms),
         params=parameter_cost(model, labels, atoms),
-        choices=trace.known.choices,
+        guesses=trace.known.guesses,
         steps=trace.steps,
         data_dependent=trace.data_dependent,
         twice=how.twice,
@@ -132,9 +132,13 @@ def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedMod
 def _with_values(
     trace: Trace, labels: Mapping[Key, Ints], shapes: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> None:
-    """The kernels that convolutions were called with, from `shapes` to the `tensors` of the model itself;
-    those that are computed from them need values."""
-    owner = {int(line[0]): name for (name, _), line in labels.items()}
+    """Give convolutions the model's own `tensors` as kernels, in place of those in `shapes`.
+
+    Raises `NeedsValuesError` for kernels that are computed from these.
+
+    The kernels of computed weights are not among the tensors themselves.
+    """
+    owner = {int(ids[0]): name for (name, _), ids in labels.items()}
     for first, convolution in trace.known.convolutions.items():
         name = owner.get(first)
         if name is None:
@@ -151,12 +155,12 @@ def _with_values(
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where the values of `model` are."""
+    """Return the device of the values of `model`."""
     return next((t.device for t in named_tensors(model).values()), torch.device("cpu"))
 
 
 def without_values(example: Example) -> Example:
-    """`example` with its floating-point tensors on the device "meta"."""
+    """Return `example` with its floating-point tensors on the device "meta"."""
     shapes: Example = tree_map(
         lambda x: x.to("meta") if isinstance(x, Tensor) and x.is_floating_point() else x, example
     )
@@ -164,7 +168,7 @@ def without_values(example: Example) -> Example:
 
 
 def as_example(example_inputs: Any) -> Example:
-    """A tensor, a tuple of arguments or a dictionary of keyword arguments, as (args, kwargs)."""
+    """Return a tensor, a tuple of arguments or a dictionary of keyword arguments as (args, kwargs)."""
     if isinstance(example_inputs, Tensor):
         return (example_inputs,), {}
     if isinstance(example_inputs, dict):

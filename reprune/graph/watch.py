@@ -1,4 +1,4 @@
-"""How far tracing has come, and when it has taken too long."""
+"""Report the progress of a trace and stop it when it takes too long."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from ..aliases import Progress
 
 PASSES = 4
-"""Of a model that needs no second certificate: the trace and the certificate, in evaluation and training."""
+"""Passes of a model that needs one certificate: trace and certificate, in evaluation and training mode."""
 
 
 class Watch:
-    """Counts the tensors of the model that a trace has come to, and keeps its time limit."""
+    """Counts the model's tensors that a trace has reached, and keeps its time limit."""
 
     def __init__(self, report: Progress | None, seconds: float | None, tensors: int) -> None:
         self._report, self._seconds = report, seconds
@@ -27,13 +27,13 @@ class Watch:
         self._reached: set[int] = set()
 
     def begin_pass(self) -> None:
-        """A forward pass begins."""
+        """Note that a forward pass begins."""
         self._passes += 1
         self._reached.clear()
         self._tell(0)
 
     def call(self, func: Any, tensors: Sequence[Tensor], own: Set[int]) -> None:
-        """`func` has run on `tensors`; `own`: the ids of the model's."""
+        """Note that `func` has run on `tensors`; `own` holds the ids of the model's tensors."""
         new = ({id(x) for x in tensors} & own) - self._reached
         if new:
             self._reached |= new
@@ -46,7 +46,7 @@ class Watch:
             )
 
     def end(self) -> None:
-        """Tracing is over."""
+        """Note that tracing is over."""
         if self._report is not None:
             self._report("trace", self._total, self._total)
 
@@ -60,13 +60,13 @@ _current: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
 def current() -> Watch | None:
-    """The watch over what is traced now."""
+    """Return the watch of the current trace, or None."""
     return _current.get()
 
 
 @contextlib.contextmanager
 def watching(watch: Watch) -> Iterator[None]:
-    """`watch` is told of every call that is traced in between."""
+    """Tell `watch` of every call that is traced inside the block."""
     token = _current.set(watch)
     try:
         yield

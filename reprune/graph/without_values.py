@@ -1,4 +1,4 @@
-"""Running operations for the shapes of their results, where values would cost arithmetic and memory."""
+"""Run operations only for the shapes of their results, to save arithmetic and memory."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .preserving import Preserved, written_by
 from .state import Call, storage_of
 
 _FILLED = {"zeros": 0, "ones": 1, "full": None, "empty": None}
-"""Names of operations that make a constant tensor, with `new_` before or `_like` behind too."""
+"""Names of operations that make a constant tensor, also with the prefix `new_` or the suffix `_like`."""
 
 
 class NeedsValuesError(Exception):
-    """A model reads values, so its shapes do not tell enough of it."""
+    """Raised when a model reads values, so that shapes alone do not describe it."""
 
 
 class WithoutValues:
     """Computes operations of a model whose weights and inputs are on the device "meta".
 
-    What depends on neither, such as a grid or a mask, is computed on `device`: code may keep such tensors for
-    later passes, and those of the user's are real. A tensor on `device` that is written to without values
-    has none from then on.
+    What depends on neither, such as a grid or a mask, is computed on `device`, because code may keep such
+    tensors for later passes. A tensor on `device` loses its values when a tensor without values is written to
+    it.
     """
 
     def __init__(self, device: torch.device, preserved: Preserved) -> None:
@@ -38,7 +38,7 @@ class WithoutValues:
         return not x.is_meta and storage_of(x) not in self._hollow
 
     def __call__(self, call: Call, new: Container[int]) -> Any:
-        """The result of `call`; `new`: the storages that operations of this run made."""
+        """Return the result of `call`; `new` holds the storages that operations of this run made."""
         args, kwargs = call.args, call.kwargs
         if all(self.has_values(x) for x in call.tensors()):
             self._preserved.before(call, new)
@@ -67,7 +67,7 @@ class WithoutValues:
         return tree_map(lambda x: real.get(id(x), x), out)
 
     def _constant(self, call: Call, shape: Tensor, kind: str) -> Tensor:
-        """A constant tensor like one without values."""
+        """Return a constant tensor shaped like one without values."""
         out = torch.empty_strided(shape.shape, shape.stride(), dtype=shape.dtype, device=self.device)
         value = call["fill_value"] if kind == "full" else _FILLED[kind]
         return out if value is None else out.fill_(value)

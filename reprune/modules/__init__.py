@@ -1,1 +1,1 @@
-"""What is done with a network as it is: its names, wrappers, copies, slices and sizes."""
+"""Handle networks as they are: names, wrappers, copies, slices and sizes."""

@@ -1,4 +1,4 @@
-"""Copies of a model: modules and what hangs on them are new, tensors are shared or replaced."""
+"""Copy a model: modules and their attributes are new, tensors are shared or replaced."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ _AS_THEY_ARE = (type, FunctionType, BuiltinFunctionType, ModuleType)
 
 
 def shared_copy(model: nn.Module, new: Mapping[Tensor, Tensor]) -> nn.Module:
-    """A copy of `model` with the tensors `new` {old: new} in place of the old; all others are shared."""
-    return _Copies({id(old): tensor for old, tensor in new.items()}, share=True).of_model(model)
+    """Copy `model` with its tensors replaced by `new` {old: new}; all others are shared."""
+    return _Copies({id(old): tensor for old, tensor in new.items()}, share=True).copied_model(model)
 
 
 @torch.inference_mode(False)
 def whole_copy(model: nn.Module) -> nn.Module:
-    """A copy of `model` with tensors of its own.
+    """Copy `model` with tensors of its own.
 
-    It is that of :func:`copy.deepcopy`, which fails where something on a module cannot be copied. Here that
-    is shared (a lock, a file, a stream), and a tensor with a history, such as a loss, is copied without it.
+    It equals that of :func:`copy.deepcopy`, which fails if something on a module cannot be copied. Here such
+    objects (a lock, a file, a stream) are shared, and a tensor with an autograd history, such as a loss, is
+    copied without it.
     """
-    return _Copies({}, share=False).of_model(model)
+    return _Copies({}, share=False).copied_model(model)
 
 
 def fresh(value: Any) -> Any:
-    """A copy of `value`, such as the arguments of a model, which shares its tensors."""
-    return _Copies({}, share=True).of(value)
+    """Copy `value`, such as the arguments of a model, but share its tensors."""
+    return _Copies({}, share=True).copied(value)
 
 
 class _Copies:
@@ -45,10 +46,10 @@ class _Copies:
         self._memo: dict[Any, Any] = memo
         self._share = share
         self._alive: list[Any] = []
-        """What the ids of the memo belong to."""
+        """The objects whose ids the memo holds."""
 
-    def of_model(self, model: nn.Module) -> nn.Module:
-        """A copy of `model`, in which its modules refer to each other as they did, weakly too."""
+    def copied_model(self, model: nn.Module) -> nn.Module:
+        """Copy `model` so that its modules refer to each other as before, weak references too."""
         modules = [module for module in model.modules() if not self._as_it_says(module)]
         for module in modules:
             self._put(module, type(module).__new__(type(module)))
@@ -58,8 +59,8 @@ class _Copies:
         copied: nn.Module = self._memo[id(model)]
         return copied
 
-    def of(self, one: Any) -> Any:
-        """A copy of `one`."""
+    def copied(self, one: Any) -> Any:
+        """Copy `one`."""
         kind = type(one)
         if kind in ATOMS:
             return one
@@ -69,18 +70,18 @@ class _Copies:
             return self._put(one, one if self._share else self._values(one))
         if kind is dict or kind is OrderedDict or kind is defaultdict:
             new = self._put(one, defaultdict(one.default_factory) if kind is defaultdict else kind())
-            new.update((self.of(key), self.of(value)) for key, value in one.items())
+            new.update((self.copied(key), self.copied(value)) for key, value in one.items())
             return new
         if kind is list or kind is deque:
             new = self._put(one, [] if kind is list else deque(maxlen=one.maxlen))
-            new.extend(self.of(value) for value in one)
+            new.extend(self.copied(value) for value in one)
             return new
         if kind is tuple or kind is set or kind is frozenset:
-            return self._put(one, kind(self.of(value) for value in one))
+            return self._put(one, kind(self.copied(value) for value in one))
         if isinstance(one, _AS_THEY_ARE):
             return one
         if kind is MethodType:
-            return MethodType(one.__func__, self.of(one.__self__))
+            return MethodType(one.__func__, self.copied(one.__self__))
         if kind is weakref.ref:
             target = self._memo.get(id(one()), one())
             return one if target is one() else weakref.ref(target)
@@ -93,7 +94,7 @@ class _Copies:
 
     def _or_shared(self, value: Any) -> Any:
         try:
-            return self.of(value)
+            return self.copied(value)
         except RecursionError:  # nested deeper than Python can follow
             return value
 
@@ -104,7 +105,7 @@ class _Copies:
             return tensor.detach().clone()
 
     def _as_it_says(self, one: Any) -> bool:
-        """Copy `one` by its own `__deepcopy__`; False if it has none, or that fails."""
+        """Copy `one` by its own `__deepcopy__`; return False if it has none or that fails."""
         if id(one) in self._memo:
             return True
         own = getattr(type(one), "__deepcopy__", None)
@@ -121,27 +122,27 @@ class _Copies:
         return True
 
     def _rebuilt(self, one: Any) -> Any:
-        """Make `one` anew of copies of its parts, as it would be unpickled; `one` itself where that fails."""
+        """Rebuild `one` from copies of its parts, as by pickle; return `one` itself where that fails."""
         try:
             reduce = copyreg.dispatch_table.get(type(one))
             parts = one.__reduce_ex__(4) if reduce is None else reduce(one)
             if isinstance(parts, str):
                 return one
             make, args, state, items, pairs = (*parts, None, None, None)[:5]
-            new = self._put(one, make(*(self.of(arg) for arg in args)))
+            new = self._put(one, make(*(self.copied(arg) for arg in args)))
             if items is not None:
-                new.extend(self.of(item) for item in items)
+                new.extend(self.copied(item) for item in items)
             if pairs is not None:
-                new.update((self.of(key), self.of(value)) for key, value in pairs)
+                new.update((self.copied(key), self.copied(value)) for key, value in pairs)
             if state is not None:
-                _set_state(new, self.of(state))
+                _set_state(new, self.copied(state))
             return new
         except Exception:  # a lock, a file, a stream: it is one of a kind
             return self._put(one, one)
 
 
 def _state_of(module: nn.Module) -> dict[str, Any]:
-    """The attributes of `module`, or what it says should be copied of them."""
+    """Return the attributes of `module`, or those that it says should be copied."""
     try:
         state = module.__reduce_ex__(4)[2]
     except Exception:  # it cannot be pickled, a parametrised module for one

@@ -1,5 +1,4 @@
-"""Everything that an object holds, whatever kinds of objects are in between: where the tensors in inputs,
-outputs and attributes are found."""
+"""Find everything that an object holds, such as the tensors in inputs, outputs and attributes."""
 
 from __future__ import annotations
 
@@ -25,19 +24,21 @@ from torch import Tensor, nn
 ATOMS = frozenset(
     (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), torch.dtype, torch.device, torch.Size)
 )
-"""Types that hold nothing."""
+"""Types that hold no other objects."""
 
 _NOT_ITS_OWN = (type, ModuleType, CodeType, nn.Module)
-"""What an object refers to and does not own: classes, and the network itself."""
+"""What an object refers to but does not own: classes, and the network itself."""
 
 _SUSPENDED = {GeneratorType: "gi_frame", CoroutineType: "cr_frame", AsyncGeneratorType: "ag_frame"}
 
 
 def held_by(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> Iterator[Any]:
-    """The `roots` and all that they hold, each once and nearest first: in containers, attributes, slots,
-    closures and suspended generators, behind weak references, at any depth.
+    """Yield the `roots` and all that they hold, each once and nearest first.
 
-    Left out are classes, Python modules, neural networks, and what `enter` says no to.
+    Containers, attributes, slots, closures, suspended generators and weak references are followed to
+    any depth.
+
+    Classes, Python modules, neural networks and what `enter` rejects are left out.
     """
     seen: set[int] = set()
     alive: list[Any] = []  # an id is that of one object only as long as it lives
@@ -53,12 +54,12 @@ def held_by(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> Ite
 
 
 def tensors_in(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> list[Tensor]:
-    """All tensors that `roots` hold."""
+    """Return all tensors that `roots` hold."""
     return [one for one in held_by(*roots, enter=enter) if isinstance(one, Tensor)]
 
 
 def _inside(one: Any) -> Iterable[Any]:
-    """What `one` holds itself."""
+    """Return what `one` holds itself."""
     kind = type(one)
     if isinstance(one, Tensor):
         return list(one.__dict__.values())  # a subclass may wrap others

@@ -1,4 +1,4 @@
-"""Which tensors of a model lie in the same memory."""
+"""Find which tensors of a model share memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def check_apart(tensors: Mapping[str, Tensor], names: Collection[str], what: str) -> None:
-    """Raise `ValueError` if one of `tensors` in `names` shares memory with another without being it.
+    """Raise `ValueError` if one of `tensors` in `names` shares memory with a different tensor.
 
-    `what` would not know how to keep them in one. Tensors that are one object under several names are tied,
-    which is no sharing in this sense; neither are different parts of one storage.
+    `what`, the action that is about to happen, would separate them. Tensors that are one object under several
+    names are tied, which is allowed, as are different parts of one storage.
     """
     storages: dict[int, dict[int, str]] = {}
     for name, tensor in tensors.items():
@@ -26,7 +26,7 @@ def check_apart(tensors: Mapping[str, Tensor], names: Collection[str], what: str
                 if {name, other} & set(names) and bool((mine & theirs).any()):
                     raise ValueError(
                         f"model: {other} and {name} share memory without being one tensor, and {what} would "
-                        "part them; register one tensor under both names, or give each its own (.clone())"
+                        "separate them; register one tensor under both names, or give each its own (.clone())"
                     )
             taken[name] = mine
 
@@ -35,7 +35,7 @@ _PLAIN = Tensor.__torch_dispatch__
 
 
 def _bytes_of(tensor: Tensor) -> Tensor:
-    """Which bytes of its storage `tensor` lies in: [bytes] bool."""
+    """Return which bytes of its storage `tensor` occupies, [bytes] bool."""
     width = tensor.element_size()
     taken = torch.zeros(tensor.untyped_storage().nbytes(), dtype=torch.bool)
     strides = (*(step * width for step in tensor.stride()), 1)

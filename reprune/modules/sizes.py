@@ -1,4 +1,4 @@
-"""The sizes that layers keep as attributes: brought in line with their tensors after these were sliced."""
+"""Update the sizes that layers keep as attributes after their tensors were sliced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WithWeight = (_Conv, nn.Linear, nn.Embedding, nn.PReLU, *NORMS)
 
 
 def sync_layer_sizes(module: nn.Module) -> None:
-    """Bring the attributes of a layer in line with the shape of its weight."""
+    """Update the size attributes of a layer to the shape of its weight."""
     weight = current_weight(module) if isinstance(module, _WithWeight) else None
     if isinstance(module, nn.modules.batchnorm._NormBase):
         for tensor in (weight, module.running_mean):
@@ -45,9 +45,12 @@ def sync_layer_sizes(module: nn.Module) -> None:
 
 
 def current_weight(module: nn.Module) -> Tensor | None:
-    """The weight that the next forward pass in evaluation mode takes, where it is computed too: by
-    `torch.nn.utils.parametrize`, or by a hook (old `weight_norm`, `torch.nn.utils.prune`), which leaves
-    it as a plain attribute, of the old size until the hook runs again, as it does here."""
+    """Return the weight that the next forward pass in evaluation mode uses, computed ones too.
+
+    It may be computed by `torch.nn.utils.parametrize`, or by a hook (old `weight_norm`,
+    `torch.nn.utils.prune`) that stores it as a plain attribute: of the old size until the hook runs
+    again, as it does here.
+    """
     hooked = any(isinstance(module.__dict__.get(name), Tensor) for name in ("weight", "bias"))
     if "weight" in module._parameters and not hooked:
         return module._parameters["weight"]
@@ -65,7 +68,7 @@ def current_weight(module: nn.Module) -> Tensor | None:
 
 
 def set_widths(model: nn.Module, widths: Mapping[str, int]) -> None:
-    """Tell norms without tensors, {name: channels}, how many they are given."""
+    """Set the number of channels of norms without tensors, {name: channels}."""
     modules = named_modules(model)
     for name, channels in widths.items():
         _set_width(modules[name], channels)
@@ -80,5 +83,5 @@ def _set_width(module: nn.Module, channels: int) -> None:
 
 
 def _scaled(groups: int, channels: int, before: int) -> int:
-    """Groups keep their width."""
+    """Return the number of groups after slicing: groups keep their width."""
     return channels // (before // groups) if groups > 1 else 1

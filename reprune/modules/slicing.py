@@ -1,7 +1,7 @@
-"""Slicing: keeping some positions of some dimensions of a model's parameters and buffers.
+"""Slice a model: keep some positions of some dimensions of its parameters and buffers.
 
-The one place that changes shapes. Everything is cut before anything is replaced, so an error leaves the
-model as it was.
+This is the only module that changes shapes. Everything is sliced before anything is replaced, so an error
+leaves the model as it was.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from .sizes import set_widths, sync_layer_sizes
 from .wrappers import named_modules, named_parameters, plain_names
 
 Slices = Mapping[str, Mapping[int, Ints]]
-"""{parameter or buffer: {dimension: sorted kept positions}}; what is not named stays whole."""
+"""{parameter or buffer: {dimension: sorted kept positions}}; everything else is not sliced."""
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by their plain names; a tied one under its first name only."""
+    """Return parameters and buffers by plain name; a tied one appears under its first name only."""
     plain = plain_names(model)
     buffers = {plain(name): buffer for name, buffer in model.named_buffers()}
     return {**named_parameters(model), **buffers}
 
 
 def slice_tensor(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
-    """The kept positions of `tensor`, as a tensor of its own in the same memory format."""
+    """Return the kept positions of `tensor` as a new tensor in the same memory format."""
     out = tensor.detach()
     for dim, positions in kept.items():
         out = out.index_select(dim, torch.from_numpy(positions).to(out.device))
@@ -37,13 +37,13 @@ def slice_tensor(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
 
 
 def in_format_of(tensor: Tensor, out: Tensor) -> Tensor:
-    """`out` in the memory format of `tensor`."""
+    """Return `out` in the memory format of `tensor`."""
     layout = format_of(tensor)
     return out if layout == torch.contiguous_format else out.contiguous(memory_format=layout)
 
 
 def format_of(tensor: Tensor) -> torch.memory_format:
-    """The memory format of `tensor`: with the channels last, or as ever."""
+    """Return the memory format of `tensor`: channels last or contiguous."""
     for ndim, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
         if tensor.dim() == ndim and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=layout):
             return layout
@@ -51,13 +51,13 @@ def format_of(tensor: Tensor) -> torch.memory_format:
 
 
 def sliced_shape(shape: Sequence[int], kept: Mapping[int, Ints]) -> tuple[int, ...]:
-    """The shape of the kept positions of a tensor of `shape`."""
+    """Return the shape of the kept positions of a tensor of `shape`."""
     return tuple(kept[dim].size if dim in kept else size for dim, size in enumerate(shape))
 
 
 @torch.inference_mode(False)
 def slice_model(model: nn.Module, slices: Slices) -> dict[Tensor, Tensor]:
-    """{tensor of the model: its slice} for every tensor that `slices` names. The model is not changed."""
+    """Return {tensor of the model: its slice} for every tensor in `slices`; the model is unchanged."""
     tensors = named_tensors(model)
     new: dict[Tensor, Tensor] = {}
     for name, kept in slices.items():
@@ -67,10 +67,10 @@ def slice_model(model: nn.Module, slices: Slices) -> dict[Tensor, Tensor]:
 
 
 def replacement(old: Tensor, value: Tensor, moved: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """What takes the place of `old` in a model: a parameter or buffer with another value.
+    """Return the parameter or buffer that takes the place of `old`, with another value.
 
-    Gradient, and attributes that a training loop has left on a parameter and that have its shape, are
-    `moved`; without that there is no gradient.
+    `moved` slices the gradient, and attributes of the parameter's shape that a training loop has set on it;
+    without it the gradient is dropped.
     """
     if not isinstance(old, nn.Parameter):
         return value
@@ -86,8 +86,11 @@ def replacement(old: Tensor, value: Tensor, moved: Callable[[Tensor], Tensor] | 
 def replace_tensors(
     model: nn.Module, new: Mapping[Tensor, Tensor], widths: Mapping[str, int] | None = None
 ) -> None:
-    """Replace tensors of `model`, tied ones at every place, and set the sizes that its layers remember; those
-    of norms without tensors are given as `widths`. `ValueError` if there is none of such a name."""
+    """Replace tensors of `model`, tied ones everywhere, and update the size attributes of its layers.
+
+    `widths` gives the sizes of norms without tensors. Raises `ValueError` if there is no tensor of
+    such a name.
+    """
     for name in sorted((widths or {}).keys() - named_modules(model).keys()):
         raise ValueError(f"plan: made for a model with a norm named {name}; this model has none")
     for module in model.modules():
@@ -101,7 +104,7 @@ def replace_tensors(
 
 
 def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], meta: bool = False) -> nn.Module:
-    """A smaller copy of `model` that shares every tensor that is not cut: for a look, not for training.
+    """Return a smaller copy of `model` that shares every unsliced tensor; it is not for training.
 
     `widths`: the channels of norms without tensors. With `meta` it has shapes only: its floating-point
     tensors are on the device "meta".
@@ -115,8 +118,10 @@ def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], met
 
 
 def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, int]) -> nn.Module:
-    """A copy of `model` with the tensors `new` by name, and norms without tensors of `widths`; all others are
-    shared. Not for training."""
+    """Copy `model` with `new` tensors by name and norms without tensors of `widths`.
+
+    All other tensors are shared; the copy is not for training.
+    """
     tensors = named_tensors(model)
     other = shared_copy(model, {tensors[name]: tensor for name, tensor in new.items()})
     for module in other.modules():

@@ -1,4 +1,4 @@
-"""Wrappers around a network or its parts: what is planned, cut and saved is inside, under its own names."""
+"""Look through wrappers around a network; the inside is planned, sliced and saved by its own names."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WRAPPERS = {
     "ModelEmaV2": "module",  # timm
     "ModelEmaV3": "module",
 }
-"""{class: where it holds what it wraps}; subclasses and namesakes of other packages do alike."""
+"""{class: attribute that holds the wrapped module}; subclasses and namesakes of other packages count too."""
 
 AVERAGES = {"AveragedModel", "ModelEmaV2", "ModelEmaV3"}
-"""Those whose module is not the one that was given, but a copy with averaged values."""
+"""Wrappers whose module is a copy with averaged values, not the module that was given."""
 
 
 def inside(module: nn.Module) -> str | None:
-    """The attribute that holds the module in `module`; None if that is no wrapper."""
+    """Return the attribute that holds the wrapped module, or None if `module` is no wrapper."""
     for kind in type(module).__mro__:
         attribute = WRAPPERS.get(kind.__name__)
         if attribute is not None and module._modules.get(attribute) is not None:
@@ -36,7 +36,7 @@ def inside(module: nn.Module) -> str | None:
 
 
 def unwrap(model: nn.Module) -> tuple[nn.Module, set[str]]:
-    """The user's own module inside all wrappers, and which of `WRAPPERS` were around it."""
+    """Return the user's own module inside all wrappers, and which of `WRAPPERS` were around it."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module; got {' '.join(repr(model).split())[:80]}")
     around: set[str] = set()
@@ -49,11 +49,11 @@ def unwrap(model: nn.Module) -> tuple[nn.Module, set[str]]:
 
 
 def changeable(model: nn.Module) -> nn.Module:
-    """The module inside all wrappers, if its parameters may be replaced there; else `ValueError`."""
+    """Return the module inside all wrappers; raise `ValueError` if its parameters cannot be replaced."""
     inner, around = unwrap(model)
     if "DistributedDataParallel" in around:
         raise ValueError(
-            "model: expected one that is not yet in DistributedDataParallel, which would go on with the "
+            "model: expected one that is not yet in DistributedDataParallel, which would keep the "
             "parameters that it was made for; change the module inside (model.module) and wrap it again"
         )
     return inner
@@ -61,7 +61,7 @@ def changeable(model: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def eagerly() -> Iterator[None]:
-    """Nothing is compiled, and nothing that was runs, in between."""
+    """Compile nothing, and run nothing compiled, inside the block."""
     if "torch._dynamo" not in sys.modules:  # nothing was compiled yet
         yield
         return
@@ -70,7 +70,7 @@ def eagerly() -> Iterator[None]:
 
 
 def plain_names(model: nn.Module) -> Callable[[str], str]:
-    """A function from the name of a tensor or module in `model` to its name as if nothing was wrapped."""
+    """Return a function from the name of a tensor or module to its name without wrappers."""
     steps = {
         f"{path}.{attribute}" if path else attribute
         for path, module in model.named_modules(remove_duplicate=False)
@@ -85,12 +85,12 @@ def plain_names(model: nn.Module) -> Callable[[str], str]:
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules by their plain names; the one inside in place of its wrapper."""
+    """Return modules by plain name, with the one inside in place of its wrapper."""
     return _plain(model, model.named_modules())
 
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters by their plain names; a tied one under its first name only."""
+    """Return parameters by plain name; a tied one appears under its first name only."""
     return _plain(model, model.named_parameters())
 
 
@@ -100,15 +100,14 @@ def _plain(model: nn.Module, items: Iterable[tuple[str, T]]) -> dict[str, T]:
 
 
 def plain_state(model: nn.Module, keep_vars: bool = False) -> dict[str, Any]:
-    """The `state_dict()` of the module inside all wrappers, by plain names; with `keep_vars` its own
-    tensors."""
+    """Return the `state_dict()` inside all wrappers by plain name; `keep_vars` keeps its own tensors."""
     inner = unwrap(model)[0]
     plain = plain_names(inner)
     return {plain(name): value for name, value in inner.state_dict(keep_vars=keep_vars).items()}
 
 
 def load_plain_state(model: nn.Module, state: Mapping[str, Any]) -> None:
-    """Load what :func:`plain_state` returned; errors as `load_state_dict`."""
+    """Load what :func:`plain_state` returned; raises as `load_state_dict`."""
     inner = unwrap(model)[0]
     plain = plain_names(inner)
     raw = {plain(name): name for name in inner.state_dict()}

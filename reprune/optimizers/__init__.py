@@ -1,4 +1,4 @@
-"""What an optimizer keeps of parameters: its groups, its state, and whatever else refers to them."""
+"""Find what an optimizer keeps of parameters: groups, state, and other references to them."""
 
 from .checks import check_parameters, check_references, check_states, state_obstacle
 from .keeper import Entry, Keeper

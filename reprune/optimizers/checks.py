@@ -1,4 +1,4 @@
-"""Whether parameters can be replaced by smaller ones so that all that trained them trains these."""
+"""Check that parameters can be replaced by smaller ones in everything that trains them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .walk import walk
 
 
 def check_parameters(parameters: Parameters) -> None:
-    """Raise `ValueError` if something hangs on one of `parameters` that cannot move to another tensor.
+    """Raise `ValueError` if something attached to `parameters` cannot move to another tensor.
 
-    That are hooks, and attributes which refer to parameters, to optimizers, or to tensors of another shape.
+    These are hooks, and attributes that refer to parameters, to optimizers, or to tensors of another shape.
     """
     for name, parameter in parameters.items():
         for kind, hooks in (
@@ -39,7 +39,7 @@ def check_parameters(parameters: Parameters) -> None:
 
 
 def check_references(keeper: Keeper, parameters: Parameters) -> None:
-    """Raise `ValueError` if an optimizer refers to `parameters` elsewhere than in its groups."""
+    """Raise `ValueError` if an optimizer refers to `parameters` outside of its groups."""
     names = {id(parameter): name for name, parameter in parameters.items()}
     memory = {_memory(parameter): name for name, parameter in parameters.items()}
     grads = {_memory(p.grad): name for name, p in parameters.items() if p.grad is not None}
@@ -53,8 +53,8 @@ def check_references(keeper: Keeper, parameters: Parameters) -> None:
             raise ValueError(
                 "optimizer: expected one that keeps parameters in its param_groups only; got "
                 f"{found.path}, which {f'refers to {name}' if name else 'has the size of all of them'}: it "
-                "would go on with parameters that are not in the model any more.  Prune first and make the "
-                "optimizer afterwards, or use another"
+                "would continue to update parameters that are no longer in the model. Prune first and make "
+                "the optimizer afterwards, or use another"
             )
 
 
@@ -69,7 +69,7 @@ def check_states(keeper: Keeper, parameters: Parameters) -> None:
 
 
 def state_obstacle(keeper: Keeper, parameters: Parameters) -> str:
-    """What is in the way of slicing the states of `parameters`; "" if nothing is."""
+    """Return why the states of `parameters` cannot be sliced, or "" if they can."""
     count = _count(keeper)
     for found in keeper.tensors:
         if found.in_state and _is_flat(found.value, count):
@@ -95,7 +95,7 @@ def state_obstacle(keeper: Keeper, parameters: Parameters) -> str:
 
 
 def _reason(value: Any, parameter: Tensor, odd: bool) -> str:
-    """Why the state `value` cannot follow `parameter`; "" if it can."""
+    """Return why the state `value` cannot follow `parameter`, or "" if it can."""
     if isinstance(value, Tensor):
         if fits(value, parameter):
             return "has the parameter's shape by chance only, as others of that kind show" if odd else ""
@@ -108,12 +108,12 @@ def _reason(value: Any, parameter: Tensor, odd: bool) -> str:
 
 
 def _holds_more(value: Any) -> bool:
-    """Does it lead to an optimizer or to a tensor of more than one number?"""
+    """Return whether `value` leads to an optimizer or a tensor of more than one number."""
     return any(not isinstance(found.value, Tensor) or found.value.numel() > 1 for found in walk(value, ""))
 
 
 def _count(keeper: Keeper) -> int:
-    """How many numbers all parameters have together; 0 if there is one parameter only."""
+    """Return how many numbers all parameters have together, or 0 if there is only one parameter."""
     held = keeper.held().values()
     return sum(p.numel() for p in held) if len(held) > 1 else 0
 
@@ -123,7 +123,7 @@ def _is_flat(tensor: Tensor, count: int) -> bool:
 
 
 def _memory(tensor: Tensor) -> int:
-    """Where the memory of a plain tensor begins; 0 if it has none of its own."""
+    """Return where the memory of a plain tensor begins, or 0 if it has none of its own."""
     try:
         return tensor.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):  # of a subclass, or fake

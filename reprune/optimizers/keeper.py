@@ -1,4 +1,4 @@
-"""An optimizer with those inside it, as the keeper of parameters and of a state of each."""
+"""Treat an optimizer, with those inside it, as the keeper of parameters and their states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Parameters = Mapping[str, Tensor]
 States = MutableMapping[Tensor, Any]
 """{parameter: {kind: value}}, as `optimizer.state`."""
 Carried = list[tuple[States, dict[Tensor, Any]]]
-"""[(states of an optimizer, {parameter: what it is to have there})]."""
+"""[(states of an optimizer, {parameter: its new state there})]."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Entry:
     """A state that has one number for each of a parameter's."""
 
     name: str
-    """The parameter."""
+    """Name of the parameter."""
     kind: str
     value: Tensor
     states: States
-    """Where it is kept."""
+    """The dictionary that holds it."""
 
     @property
     def key(self) -> str:
@@ -39,7 +39,7 @@ class Entry:
 class Keeper:
     """`optimizer` and those inside it (SAM, Lookahead, wrappers), seen at one moment.
 
-    Raises `TypeError` if it is no optimizer.
+    Raises `TypeError` if `optimizer` is not one.
     """
 
     def __init__(self, optimizer: Any) -> None:
@@ -47,28 +47,28 @@ class Keeper:
             raise TypeError(f"optimizer: expected a torch.optim.Optimizer; got {type(optimizer).__name__}")
         found = list(walk(optimizer, type(optimizer).__name__))
         self.tensors: list[Found] = [f for f in found if isinstance(f.value, Tensor)]
-        """All that is kept but the parameters in the groups."""
+        """All tensors that are kept, except for the parameters in the groups."""
         self.parts = [f.value for f in found if not isinstance(f.value, Tensor)]
         """The optimizers, the outermost first."""
 
     def groups(self) -> Iterator[MutableMapping[str, Any]]:
-        """The groups of parameters of every optimizer."""
+        """Yield the parameter groups of every optimizer."""
         for part in self.parts:
             yield from part.param_groups
 
     def held(self) -> dict[int, Tensor]:
-        """{id: parameter} of all that are trained."""
+        """Return {id: parameter} of all that are trained."""
         return {id(p): p for group in self.groups() for p in group["params"]}
 
     def states(self) -> list[States]:
-        """The states of every optimizer."""
+        """Return the states of every optimizer."""
         found = [getattr(part, "state", None) for part in self.parts]
         return list({id(s): s for s in found if isinstance(s, MutableMapping)}.values())
 
     def entries(self, parameters: Parameters) -> list[Entry]:
-        """The states of `parameters` that have their shape, and not by chance.
+        """Return the states of `parameters` that have their shape, and not by chance.
 
-        Raises `ValueError` if two optimizers keep one of the same name.
+        Raises `ValueError` if two optimizers keep a state of the same name.
         """
         found: dict[str, Entry] = {}
         for states in self.states():
@@ -86,7 +86,7 @@ class Keeper:
         return list(found.values())
 
     def carried(self, parameters: Parameters, sliced: Callable[[Entry], Tensor]) -> Carried:
-        """The states of `parameters` as they will be, those of the parameter's shape `sliced`."""
+        """Return the states of `parameters` after slicing; those of the parameter's shape are `sliced`."""
         kept = [
             (states, {p: copy.copy(states[p]) for p in parameters.values() if p in states})
             for states in self.states()
@@ -97,7 +97,7 @@ class Keeper:
         return kept
 
     def replace(self, new: Mapping[Tensor, Tensor], carried: Carried) -> None:
-        """Hold the parameters `new` {old: new} in place of the old, with the states `carried`."""
+        """Replace parameters by `new` {old: new}, with the states `carried`."""
         for group in self.groups():
             if isinstance(group["params"], list):
                 group["params"][:] = [new.get(p, p) for p in group["params"]]
@@ -113,14 +113,14 @@ class Keeper:
                 part._numel_cache = None
 
     def restart(self) -> None:
-        """Forget all states, as if no step had been made."""
+        """Drop all states, as if no step had been made."""
         for states in self.states():
             states.clear()
 
     def after_each_step(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Let `call` be made after each step of every optimizer; returns what ends that.
+        """Call `call` after each step of every optimizer; return a function that ends that.
 
-        Raises `TypeError` where no optimizer can tell of its steps.
+        Raises `TypeError` if no optimizer has hooks for its steps.
         """
         able = {
             id(p._optimizer_step_post_hooks): p
@@ -142,14 +142,15 @@ class Keeper:
 
 
 def fits(value: Any, parameter: Tensor) -> bool:
-    """Is `value` a plain tensor of the parameter's shape?"""
+    """Return whether `value` is a plain tensor of the parameter's shape."""
     return type(value) in (Tensor, nn.Parameter) and value.shape == parameter.shape
 
 
 def odd_kinds(states: States) -> set[str]:
-    """The kinds of state that have another shape than their parameter somewhere.
+    """Return the kinds of state whose shape differs from their parameter's somewhere.
 
-    Where such a one has the parameter's shape it is by chance, like the [n, n] factors of an [n, n] weight.
+    Elsewhere such a state may have its parameter's shape by chance, like the [n, n] factors of an [n, n]
+    weight.
     """
     return {
         kind

@@ -1,4 +1,4 @@
-"""What an object refers to, as far as tensors and optimizers are concerned."""
+"""Walk over what an object refers to, in search of tensors and optimizers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 DEPTH = 8
-"""How many steps from the start a reference is looked for."""
+"""Maximum number of steps from the start to a reference."""
 _ENDS = (str, bytes, int, float, complex, type, ModuleType, nn.Module, np.ndarray, torch.Generator)
 
 
@@ -24,11 +24,11 @@ class Found:
     path: str
     value: Any
     in_state: bool
-    """It is part of an optimizer's state."""
+    """Whether it is part of an optimizer's state."""
 
 
 def is_optimizer(value: Any) -> bool:
-    """Does `value` have groups of parameters as `torch.optim.Optimizer` has them?"""
+    """Return whether `value` has parameter groups as `torch.optim.Optimizer` has them."""
     if isinstance(value, (type, nn.Module)):
         return False
     groups = getattr(value, "param_groups", None)
@@ -36,10 +36,10 @@ def is_optimizer(value: Any) -> bool:
 
 
 def walk(start: Any, path: str) -> Iterator[Found]:
-    """The tensors, by every path, and optimizers that `start` refers to (itself included), nearest first.
+    """Yield tensors, by every path, and optimizers that `start` refers to, itself included, nearest first.
 
-    Followed are attributes, keys, values and items; not modules, functions and the inside of tensors. Left
-    out are the parameters in an optimizer's groups and the keys of its state, which is where they belong.
+    It follows attributes, keys, values and items, but not modules, functions and the inside of tensors. The
+    parameters in an optimizer's groups and the keys of its state are left out, since they belong there.
     """
     seen: dict[int, Any] = {}  # holds the objects, so that no id is used twice
     queue = deque([(Found(path, start, False), 0)])

@@ -1,4 +1,4 @@
-"""A pruning plan: what it holds, whether it fits a model, its JSON, and the modules that remember theirs."""
+"""Define a pruning plan, its checks against a model, its JSON, and the modules that remember theirs."""
 
 from .origin import forget_plan, plan_of, remember_plan
 from .pruning_plan import PruningPlan

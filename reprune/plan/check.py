@@ -1,4 +1,4 @@
-"""Whether a plan is one: its positions, its counts, and the model that it is applied to."""
+"""Check that a plan is valid: its positions, its counts, and the model that it is applied to."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Positions = Mapping[int, Any]
 
 
 def fingerprint_of(shapes: Mapping[str, Iterable[int]]) -> str:
-    """A digest of a model's parameters: their names and shapes."""
+    """Return a digest of the names and shapes of a model's parameters."""
     return hashlib.sha256(json.dumps(sorted((name, [*s]) for name, s in shapes.items())).encode()).hexdigest()
 
 
 def check_positions(what: str, kept: Any, size: int) -> None:
-    """Raise `ValueError` unless `kept` are some of `size` positions, sorted, none twice."""
+    """Raise `ValueError` unless `kept` are sorted distinct positions below `size`."""
     whole = isinstance(kept, np.ndarray) and kept.dtype.kind in "iu" and kept.ndim == 1
     if not (whole and kept.size and kept[0] >= 0 and kept[-1] < size and bool((kept[1:] > kept[:-1]).all())):
         raise ValueError(

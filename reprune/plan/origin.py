@@ -1,7 +1,7 @@
-"""Where a network comes from: every module remembers the plan that cut it, and its own name in that plan.
+"""Remember, in every module, the plan that pruned it and its own name in that plan.
 
-So a file can be written of whatever network a pruned module is a part of by then, and of a part alone. What
-is remembered is text, and goes along with copies and pickles, which need no reprune.
+So a file can be written of any network that a pruned module has become a part of, and of a part alone. The
+record is text, which copies and pickles carry and which needs no reprune to be read.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _MARK = "_reprune_plan"
 
 
 def remember_plan(model: nn.Module, plan: PruningPlan, first: PruningPlan | None) -> None:
-    """Leave on every module that `plan`, after `first` if there was one, made `model` from the full model."""
-    text = (plan if first is None else plan.after(first)).to_json()
+    """Record on every module that `plan`, after `first` if there was one, made `model`."""
+    text = (plan if first is None else plan.composed_with(first)).to_json()
     cut = {id(tensor): name for name, tensor in named_tensors(model).items()}
     for name, module in named_modules(model).items():
         own = {**module._parameters, **module._buffers}
@@ -31,16 +31,17 @@ def remember_plan(model: nn.Module, plan: PruningPlan, first: PruningPlan | None
 
 
 def forget_plan(model: nn.Module) -> None:
-    """Let `model` be as if no plan had made it."""
+    """Remove the records of plans from `model`."""
     for module in model.modules():
         module.__dict__.pop(_MARK, None)
 
 
 def plan_of(model: nn.Module) -> PruningPlan | None:
-    """The plan that made `model` from the full model, if one did; put together from those of its parts, and
-    the part of a larger network's that is its own.
+    """Return the plan that made `model` from the full model, or None.
 
-    `ValueError` if a tensor is no longer of the size that its plan gave it.
+    It is composed of the plans of its parts, and of the model's part of a larger network's plan.
+
+    Raises `ValueError` if a tensor no longer has the size that its plan gave it.
     """
     places: dict[str, list[_Place]] = {}
     for name, module in named_modules(model).items():
@@ -67,18 +68,18 @@ class _Place:
     tensors: Mapping[str, str]
 
     def tensor(self, local: str) -> str:
-        """The name of a tensor of its own here."""
+        """Return the name, here, of one of its own tensors."""
         return f"{self.here}.{local}" if self.here else local
 
 
 def _is_whole(plan: PruningPlan, places: Sequence[_Place]) -> bool:
-    """Are `places` all that `plan` cut, under the same names?"""
+    """Return whether `places` are all that `plan` pruned, under the same names."""
     there = {name for place in places for name in place.tensors.values()}
     return plan.slices.keys() <= there and all(place.here == place.there for place in places)
 
 
 def _part(plan: PruningPlan, places: Sequence[_Place], tensors: Mapping[str, Tensor]) -> PruningPlan:
-    """What `plan` says of the modules in `places`, under their names here."""
+    """Return what `plan` says of the modules in `places`, under their names here."""
     of = {
         place.tensor(local): there
         for place in places
@@ -98,7 +99,7 @@ def _part(plan: PruningPlan, places: Sequence[_Place], tensors: Mapping[str, Ten
 
 
 def _together(plans: list[PruningPlan], tensors: Mapping[str, Tensor]) -> PruningPlan:
-    """One plan of a network with `tensors` from those of its parts."""
+    """Combine the plans of a network's parts into one plan of the network with `tensors`."""
     slices = {name: dims for plan in plans for name, dims in plan.slices.items()}
     shapes = {name: shape for plan in plans for name, shape in plan.shapes.items()}
     note = "put together from the plans of parts, or a part of one: FLOPs are those of the pruned networks"
@@ -118,7 +119,7 @@ def _together(plans: list[PruningPlan], tensors: Mapping[str, Tensor]) -> Prunin
 
 
 def _counted(plan: PruningPlan, tensors: Mapping[str, Tensor]) -> PruningPlan:
-    """`plan` with the parameters that are there: layers may have been put in place of others since."""
+    """Return `plan` with today's parameter count: layers may have been replaced since."""
     own = {name: t for name, t in tensors.items() if isinstance(t, nn.Parameter)}
     full = {name: plan.shapes.get(name, tuple(t.shape)) for name, t in own.items()}
     params = (sum(map(math.prod, full.values())), sum(t.numel() for t in own.values()))

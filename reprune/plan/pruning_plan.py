@@ -1,4 +1,4 @@
-"""A pruning plan: what is kept of a whole model. Frozen, printable, JSON; it changes nothing."""
+"""Define the pruning plan of a whole model: frozen, printable, JSON; it changes nothing."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ FORMAT = 1
 class PruningPlan:
     """Which channels of a model are kept.
 
-    `print(plan)` shows a table; :func:`reprune.apply` carries it out; :meth:`to_json` and
-    :meth:`from_json` store it.
+    `print(plan)` shows a table; :func:`reprune.apply` applies it; :meth:`to_json` and :meth:`from_json` store
+    it.
     """
 
     keep: Mapping[str, Ints]
-    """{convolution: sorted kept output channels} for every convolution that a decision was made about."""
+    """{convolution: sorted kept output channels} for every convolution that was decided about."""
     channels: Mapping[str, int]
     """{convolution: number of output channels before}, in the order in which the model runs them."""
     skipped: Mapping[str, str]
@@ -39,12 +39,11 @@ class PruningPlan:
     shapes: Mapping[str, tuple[int, ...]] = field(repr=False)
     """{parameter or buffer that is sliced: its shape before}."""
     widths: Mapping[str, int] = field(default_factory=dict, repr=False)
-    """{norm that neither learns nor counts: the channels that it is given}: such have no tensors to tell
-    by."""
+    """{norm without tensors: number of its input channels}, which no tensor tells."""
     coverage: Mapping[str, float] = field(default_factory=dict, repr=False)
-    """{convolution: share of its kernel clusters that the kept filters cover}."""
+    """{convolution: fraction of its kernel clusters that the kept filters cover}."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """The target and the choices that it was made with."""
+    """The target and the other settings."""
     notes: tuple[str, ...] = ()
     """What the user should know, such as a pass in training mode that could not be traced."""
 
@@ -52,7 +51,7 @@ class PruningPlan:
     """A digest of the names and shapes of the model's parameters; "" if it is not known."""
 
     def __eq__(self, other: object) -> bool:
-        """Do both keep the same channels of the same model, with the same record of how they were found?"""
+        """Return whether both keep the same channels of the same model, found in the same way."""
         if not isinstance(other, PruningPlan):
             return NotImplemented
         return self is other or self.to_json() == other.to_json()
@@ -67,8 +66,8 @@ class PruningPlan:
     def _check_parts(self) -> None:
         check_parts(self.keep, self.channels, self.slices, self.shapes, self.coverage)
 
-    def after(self, first: PruningPlan) -> PruningPlan:
-        """This plan, made for a model that `first` had already pruned, as one plan for the full model."""
+    def composed_with(self, first: PruningPlan) -> PruningPlan:
+        """Return this plan, made for a model that `first` had pruned, as one plan for the full model."""
         slices = {name: dict(dims) for name, dims in first.slices.items()}
         for name, dims in self.slices.items():
             mine = slices.setdefault(name, {})
@@ -92,8 +91,10 @@ class PruningPlan:
             fingerprint=first.fingerprint,
         )
 
+    after = composed_with  # its first name
+
     def to_json(self) -> str:
-        """The plan as JSON text with a checksum; equal lists of positions are written once."""
+        """Return the plan as JSON text with a checksum; equal lists of positions are written once."""
         lists = Lists()
         return written(
             {
@@ -119,8 +120,10 @@ class PruningPlan:
 
     @staticmethod
     def from_json(text: str) -> PruningPlan:
-        """The plan that :meth:`to_json` wrote. `ValueError` if it is something else, damaged or from a
-        newer version."""
+        """Return the plan that :meth:`to_json` wrote.
+
+        Raises `ValueError` if the text is something else, damaged or from a newer version.
+        """
         plan = PruningPlan(**fields_of(text, FORMAT))
         try:
             plan._check_parts()

@@ -1,4 +1,4 @@
-"""The JSON form of a plan, read with nothing taken for granted."""
+"""Write and read the JSON form of a plan, checking every field."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIMENSIONS = tuple(map(str, range(8)))  # of a tensor that a layer has
 
 
 class Lists:
-    """Lists of positions, equal ones once, by number."""
+    """Lists of positions by number; equal lists are stored once."""
 
     def __init__(self) -> None:
         self.lists: list[list[int]] = []
@@ -31,14 +31,14 @@ class Lists:
 
 
 def written(content: dict[str, Any]) -> str:
-    """`content` as JSON, with a checksum."""
+    """Return `content` as JSON with a checksum."""
     return json.dumps(content | {"checksum": _checksum(content)})
 
 
 def fields_of(text: str, version: int) -> dict[str, Any]:
-    """The fields of the plan in `text`, each of its type; whether they fit each other is not looked at.
+    """Return the typed fields of the plan in `text`, without checking that they fit each other.
 
-    Raises `TypeError` if `text` is none, `ValueError` for whatever else is wrong.
+    Raises `TypeError` if `text` is no string, `ValueError` for anything else that is wrong.
     """
     if not isinstance(text, str):
         raise TypeError(f"text: expected the JSON of a pruning plan; got a {type(text).__name__}")
@@ -62,7 +62,7 @@ def fields_of(text: str, version: int) -> dict[str, Any]:
 
 
 class _WrongError(Exception):
-    """What is wrong with a field."""
+    """Raised for what is wrong with a field."""
 
 
 def _fields(raw: dict[str, Any]) -> dict[str, Any]:
@@ -120,10 +120,10 @@ def _share(value: Any) -> float:
     return float(value) if type(value) in (int, float) and 0 <= value <= 1 else _no("a share of 0 to 1")
 
 
-def _pair(key: str, raw: dict[str, Any], least: int) -> tuple[int, int]:
+def _pair(key: str, raw: dict[str, Any], minimum: int) -> tuple[int, int]:
     values = raw[key]
-    if not isinstance(values, list) or len(values) != 2 or not all(is_int(n, least) for n in values):
-        raise _WrongError(f"{key!r} should be two integers of at least {least}")
+    if not isinstance(values, list) or len(values) != 2 or not all(is_int(n, minimum) for n in values):
+        raise _WrongError(f"{key!r} should be two integers of at least {minimum}")
     return values[0], values[1]
 
 

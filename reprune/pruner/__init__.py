@@ -1,4 +1,4 @@
-"""Pruning while training: a few lines in anyone's loop."""
+"""Prune while training, with a few lines in the user's loop."""
 
 from .history import Event, History
 from .pruner import Pruner

@@ -1,7 +1,8 @@
-"""Code that torch.compile made for shapes which an event has changed.
+"""Drop code that torch.compile made for shapes which an event has changed.
 
 Every event makes the model compile anew, and at `recompile_limit` (8) versions of a function dynamo gives up
-and runs it uncompiled for good. So what an event has made stale is dropped, and events do not count.
+and runs it uncompiled for good. So code that an event has made stale is dropped, and events do not count
+towards the limit.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from ..modules.wrappers import inside
 
 
 class CompiledCode:
-    """The compiled versions of all functions of the process, looked at once per event.
+    """The compiled versions of all functions of the process, looked up once per event.
 
-    A version does not tell which model it is of. A function that has more versions than at the last event
-    compiled again in between, so it is one that events change: its versions are dropped. At the first look
-    that is not known yet, and only those are dropped of which another round would come up to the limit.
+    A version does not show which model it belongs to. A function with more versions than at the last event
+    was compiled again in between, so events change it, and its versions are dropped. At the first event this
+    is not known yet, and only functions that would reach the limit by the next are dropped.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -33,7 +34,7 @@ class CompiledCode:
             )
 
     def drop_stale(self) -> None:
-        """Call after an event: the model has other shapes now."""
+        """Drop compiled code of outdated shapes, after an event."""
         dynamo = _dynamo()
         if dynamo is None:
             return
@@ -58,7 +59,7 @@ def _is_compiled(model: nn.Module) -> bool:
 
 
 def _dynamo() -> Any:
-    """torch._dynamo, where something was compiled and its code can be dropped; else None."""
+    """Return torch._dynamo where something was compiled and its code can be dropped, else None."""
     dynamo: Any = sys.modules.get("torch._dynamo")
     try:
         dynamo.convert_frame.input_codes.seen, dynamo.eval_frame.reset_code  # noqa: B018  (are they there?)

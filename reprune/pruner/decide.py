@@ -1,4 +1,4 @@
-"""One event: counts, clusters and coverage on the channels that are there, then which others come back."""
+"""Decide an event: counts, clusters and coverage of the channels present, then regrowth."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ class GroupDecision:
     kept: Ints
     """Atoms that were selected."""
     regrown: Ints
-    """Atoms that come back."""
+    """Atoms that are regrown."""
     covered: int
     clusters: int
-    """Over all input channels; 0 and 0 if the group kept what it had."""
+    """Over all input channels; both 0 if the group kept all it had."""
 
 
 @dataclass(frozen=True)
 class FullWeights:
-    """The full-size values that are decided on."""
+    """The full-size values on which decisions are based."""
 
     tensors: Mapping[str, Tensor]
-    """Full-size parameters; what is not there has its most recent values."""
+    """Full-size parameters; absent channels have their most recent values."""
     kernel: Callable[[Producer], Tensor]
     """[O, I, ...] full-size kernels of a convolution."""
     inputs: Mapping[str, Ints]
-    """{convolution: [I] the atom of each input channel; -1: always there}."""
+    """{convolution: [I] the atom of each input channel; -1: always present}."""
 
 
 def decide(
     graph: ChannelGraph, source: FullWeights, alive: AtomMask, settings: Settings, event: int, share: float
 ) -> dict[str, GroupDecision]:
-    """{group: what is kept of the atoms `alive`, and what comes back}.
+    """Return {group: what is kept of the atoms `alive`, and what is regrown}.
 
-    `share` of each group's atoms come back. With several processes each works on some of the groups, and all
-    return the same, or raise.
+    A fraction `share` of each group's atoms is regrown. With several processes each works on some of the
+    groups, and all return the same or raise.
     """
     everyone = shared(lambda: _own_part(graph, source, alive, settings, event, share))
     found = {name: result for part in everyone for name, result in part.items()}
@@ -59,7 +59,7 @@ def decide(
 def _own_part(
     graph: ChannelGraph, source: FullWeights, alive: AtomMask, settings: Settings, event: int, share: float
 ) -> dict[str, GroupDecision]:
-    """What this process decides."""
+    """Return what this process decides."""
     counts = _counts(graph, source.tensors, alive, settings)
     rank, size = rank_and_size()
     owner = owners([cost(group, source, alive, counts[group.name]) for group in graph.groups], size)
@@ -89,14 +89,14 @@ def _own_part(
 
 
 def cost(group: ChannelGroup, source: FullWeights, alive: AtomMask, keep: int) -> float:
-    """About how many nanoseconds it takes to cluster `group` and cover its clusters, on one thread.
+    """Return about how many ns one thread takes to cluster `group` and cover its clusters.
 
-    In ratios it is what counts. Kernels of one number are sorted, so their cost is linear in the filters n;
-    in d numbers there is a part in n d and one in n^2 d. Fitted to the layers of ResNet-50 with half of the
-    filters kept, which gives 2, 3 and 4 processes measured shares within 12 % of each other.
+    Only ratios matter. Kernels of one number are sorted, so their cost is linear in the number of filters n;
+    for d numbers there is a term in n d and one in n^2 d. The constants are fitted to the layers of ResNet-50
+    with half of the filters kept, where 2, 3 and 4 processes get measured loads within 12 % of each other.
 
-    The C++ core has a cruder model for the order of the layers of one process (csrc/selection/select.cpp):
-    there all threads help with the last layers, so that seconds need not be known.
+    The C++ extension has a simpler model for the order of the layers of one process
+    (csrc/selection/select.cpp): there all threads help with the last layers, so it needs no seconds.
     """
     n = int(alive[group.atoms].sum())
     if keep == n:
@@ -113,7 +113,7 @@ def cost(group: ChannelGroup, source: FullWeights, alive: AtomMask, keep: int) -
 def _counts(
     graph: ChannelGraph, tensors: Mapping[str, Tensor], alive: AtomMask, settings: Settings
 ) -> Mapping[str, int]:
-    """Step 1; the scale of a channel that is not there counts 0."""
+    """Return the counts (step 1); the scale of an absent channel counts as 0."""
     scales: dict[str, Tensor] = {}
     for group in graph.groups:
         for name, positions, where in group.gammas:
@@ -124,7 +124,7 @@ def _counts(
 
 
 def _live_kernel(producer: Producer, source: FullWeights, alive: AtomMask) -> Tensor:
-    """The kernels of the input channels that are there: [O, I', ...]."""
+    """Return the kernels of the input channels that are present, [O, I', ...]."""
     atoms = source.inputs[producer.name]
     there = np.flatnonzero(alive[atoms] | (atoms < 0))
     kernel = source.kernel(producer)
@@ -134,7 +134,7 @@ def _live_kernel(producer: Producer, source: FullWeights, alive: AtomMask) -> Te
 def _regrown(
     group: ChannelGroup, kernels: Mapping[str, Tensor], kept: Ints, count: int, seed: int, event: int
 ) -> Ints:
-    """Positions in `group` of `count` dropped channels (all, if there are fewer) that come back."""
+    """Return positions in `group` of `count` dropped channels to regrow, or of all if there are fewer."""
     dropped = np.setdiff1d(np.arange(group.atoms.size), kept)
     if count == 0 or dropped.size <= count:
         return dropped[:count]

@@ -1,9 +1,9 @@
-"""Processes of torch.distributed that prune one network: they share the layers, and agree or all raise.
+"""Share the layers of one network among torch.distributed processes, which agree or all raise.
 
-Each event is a few meetings at which every process tells what it has and whether it failed. A process that
-fails comes to the meeting all the same, so no one waits for it, and all hear why. One that is killed
-or never comes is noticed by the backend: gloo sees a closed connection at once, and otherwise the
-`timeout` given to `torch.distributed.init_process_group` ends the wait.
+An event makes a few collective calls, in which every process reports its results and whether it failed. A
+process that fails still takes part, so that no process waits for it and all learn the reason. A process that
+was killed or never takes part is noticed by the backend: gloo sees a closed connection at once, and otherwise
+the `timeout` given to `torch.distributed.init_process_group` ends the wait.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def rank_and_size() -> tuple[int, int]:
-    """This process and how many there are; (0, 1) without an initialised process group."""
+    """Return this process's rank and the world size; (0, 1) without a process group."""
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_initialized():
@@ -30,8 +30,7 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def owners(costs: Sequence[float], size: int) -> list[int]:
-    """Which of `size` processes does each piece of work: the dearest first, each to the one with least so
-    far."""
+    """Assign each piece of work to one of `size` processes: largest first, to the least loaded."""
     load = np.zeros(size)
     owner = [0] * len(costs)
     for k in sorted(range(len(costs)), key=lambda k: (-costs[k], k)):
@@ -41,9 +40,9 @@ def owners(costs: Sequence[float], size: int) -> list[int]:
 
 
 def gathered(mine: Any) -> list[Any]:
-    """What every process passed here, in the order of their ranks; [mine] if there is one.
+    """Return what every process passed, in the order of their ranks; [mine] if there is one.
 
-    Raises `RuntimeError` if the backend finds that another will not come.
+    Raises `RuntimeError` if the backend finds that another process will not take part.
     """
     import torch.distributed as dist
 
@@ -62,10 +61,10 @@ def gathered(mine: Any) -> list[Any]:
 
 
 def shared(work: Callable[[], T]) -> list[T]:
-    """What `work` returned on every process, in the order of their ranks.
+    """Return what `work` returned on every process, in the order of their ranks.
 
-    If it raises on one, it raises on all: there the error itself, elsewhere a `RuntimeError` that names
-    that process and its error.
+    If it raises on one process, it raises on all: there the error itself, elsewhere a `RuntimeError` that
+    names that process and its error.
     """
     done: list[T] = []
     error: Exception | None = None
@@ -90,14 +89,14 @@ def shared(work: Callable[[], T]) -> list[T]:
 
 
 def agreed(work: Callable[[], T]) -> T:
-    """What `work` returns here, once it has succeeded on every process; errors as :func:`shared`."""
+    """Return what `work` returns here, after it succeeded on every process; raises as :func:`shared`."""
     own: list[T] = []
     shared(lambda: own.append(work()))
     return own[0]
 
 
 def check_alike(everyone: Sequence[Mapping[str, str]]) -> None:
-    """Raise `ValueError` that names the first thing in which a process differs from the first one."""
+    """Raise `ValueError` with the first thing in which a process differs from the first one."""
     first = everyone[0]
     for rank, other in enumerate(everyone):
         for name in (*first, *other):
@@ -111,7 +110,7 @@ def check_alike(everyone: Sequence[Mapping[str, str]]) -> None:
 
 
 def digest(tensor: Tensor) -> str:
-    """A short text, another one for other values."""
+    """Return a short text that identifies the values of `tensor`."""
     import torch
 
     data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

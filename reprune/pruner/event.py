@@ -1,4 +1,4 @@
-"""An event: what is selected and what comes back, decided by all processes together, then made to hold."""
+"""Run an event: all processes decide together what is kept and regrown, then it is enforced."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .live import Live
 
 
 def run_event(live: Live, epoch: int, final: bool) -> None:
-    """The event after `epoch` (REPrune, Algorithm 2); after a `final` one nothing comes back.
+    """Run the event after `epoch` (REPrune, Algorithm 2); a `final` one regrows nothing.
 
-    Raises `ValueError` on all processes if one finds NaN, something changed, or another state than the
-    others; then nothing is changed.
+    Raises `ValueError` on all processes if one of them finds NaN, an outside change, or another state than
+    the others have; nothing is changed then.
     """
     start = time.perf_counter()
     check_alike(shared(lambda: _ready(live, epoch, final)))
@@ -45,7 +45,7 @@ def run_event(live: Live, epoch: int, final: bool) -> None:
 
 
 def _ready(live: Live, epoch: int, final: bool) -> dict[str, str]:
-    """Check all and take in the values of today; returns in what all processes must be alike."""
+    """Check everything and store the current values; return what all processes must share."""
     live.check()
     check_finite(live.tracked, live.odd)
     live.mode.check_values(live.tracked, live.layout())
@@ -63,7 +63,7 @@ def _ready(live: Live, epoch: int, final: bool) -> dict[str, str]:
 
 
 def _prepared(live: Live, alive: AtomMask, final: bool) -> Callable[[], None]:
-    """What moves to the atoms `alive`, which are certified first if they are to be `final`."""
+    """Return a function that moves to the atoms `alive`, certified first if they are `final`."""
     if final:
         live.structure.certify(live.whole(), alive)
     return live.moving(alive)

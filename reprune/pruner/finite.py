@@ -1,4 +1,4 @@
-"""NaN and infinite values are noticed before an event selects by them or spreads them."""
+"""Find NaN and infinite values before an event selects by them or spreads them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .tracked import Tracked
 
 
 def not_finite(tracked: Tracked) -> dict[tuple[str, str], str]:
-    """{(kind, tensor): what it is, in words} of all that have NaN or infinite values.
+    """Return {(kind, tensor): what it is, in words} of all that have NaN or infinite values.
 
-    Parameters, buffers and the optimizer's state of parameters are looked at, each whole; gradients are not:
-    mixed precision leaves infinite ones behind when it skips a step.
+    Parameters, buffers and the optimizer's state of parameters are checked completely. Gradients are not,
+    because mixed precision leaves infinite ones behind when it skips a step.
     """
     looked: dict[tuple[str, str], tuple[str, Tensor]] = {}
     for prefix, model in tracked.models():

@@ -1,7 +1,7 @@
-"""The state of a pruned module at full size: zeros stand for channels that are gone.
+"""Convert the state of a pruned module to and from full size, with zeros for removed channels.
 
-A module of full size that loads it computes the same, and a smaller one takes the sizes that it tells of. So
-checkpoints fit both a module as it is built and one that was pruned, whenever they were written.
+A full-size module that loads such a state computes the same, and a smaller one takes the sizes that the zeros
+imply. So checkpoints fit both a freshly built and a pruned module, whenever they were written.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from .zeros import missing
 
 
 class FullSize:
-    """Lets `state_dict()` of modules be of full size, and `load_state_dict()` take it.
+    """Makes `state_dict()` of modules full-size, and `load_state_dict()` accept it.
 
-    The modules are the model of `live`, its copies and copies of these; `live` is at full size now.
-    Anything that is not at full size is loaded as ever, and a state of the module's own tensors
-    (`keep_vars=True`) is left as it is.
+    The modules are the model of `live`, its copies and copies of these; `live` is at full size now. States
+    that are not at full size are loaded as usual, and a state of the module's own tensors (`keep_vars=True`)
+    is left as it is.
     """
 
     def __init__(self, live: Live) -> None:
@@ -37,13 +37,13 @@ class FullSize:
         plain = plain_names(live.model)
         here = {plain(name) for name in saved}
         self._unsaved = {name: tensors[name].detach().clone() for name in live.layout() if name not in here}
-        """What can be cut and is in no state: buffers that are not persistent."""
+        """Sliceable tensors that are in no state: buffers that are not persistent."""
         self._spared = live.structure.spared(live.model)
         self.grow = False
-        """A module that loads becomes whole: its optimizer, which loads too, does so."""
+        """Whether a module that loads becomes full-size; its optimizer, which loads too, does then."""
 
     def attach(self, module: nn.Module) -> None:
-        """Do so for `module`, and nobody else any more."""
+        """Install the hooks on `module` in place of any other `FullSize`."""
         for hooks in (module._state_dict_hooks, module._load_state_dict_pre_hooks):
             for key, hook in list(hooks.items()):
                 if isinstance(getattr(hook, "hook", hook), FullSize):
@@ -54,7 +54,7 @@ class FullSize:
     def __call__(
         self, module: nn.Module, state: MutableMapping[str, Any], prefix: str, metadata: Any, *loading: Any
     ) -> None:
-        """The hook: with `loading` of the one kind, else of the other."""
+        """Run the hook: with `loading` that of loading, else that of saving."""
         plain = plain_names(module)
         raw = {plain(name.removeprefix(prefix)): name for name in state if name.startswith(prefix)}
         (self._take if loading else self._give)(module, state, raw)
@@ -63,7 +63,7 @@ class FullSize:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """In a pickle it is a method of PyTorch that does nothing: such a module needs no reprune."""
+        """Pickle as a method of PyTorch that does nothing: such a module needs no reprune."""
         return getattr, (nn.Identity(), "__init__")
 
     def _give(self, module: nn.Module, state: MutableMapping[str, Any], raw: Mapping[str, str]) -> None:
@@ -93,7 +93,7 @@ class FullSize:
             state[raw[name]] = slice_tensor(found[name], target[name])
 
     def _layout(self, module: nn.Module) -> dict[str, dict[int, Any]]:
-        """{tensor of `module` that was cut since the pruner began: {dimension: positions that are there}}."""
+        """Return {tensor of `module` that was sliced since the pruner began: {dimension: positions}}."""
         plan, first = plan_of(module), self._live.first
         layout: dict[str, dict[int, Any]] = {}
         for name, dims in plan.slices.items() if plan is not None else ():
@@ -105,7 +105,7 @@ class FullSize:
         return layout
 
     def _resize(self, module: nn.Module, target: Mapping[str, Positions], alive: Any) -> None:
-        """Give the tensors of `module` other sizes; their values are loaded afterwards."""
+        """Resize the tensors of `module`; their values are loaded afterwards."""
         tensors, sizes = named_tensors(module), self._live.tracked.sizes
         whole = self._live.layout(self._live.graph.everything())
         now, new = self._layout(module), {}
@@ -127,9 +127,10 @@ class FullSize:
 
 
 def scattered(part: Tensor, size: tuple[int, ...], where: Positions, spared: Collection[int] = ()) -> Tensor:
-    """`part` at the positions `where` of a tensor of `size`, and zeros elsewhere.
+    """Return a tensor of `size` with `part` at the positions `where` and zeros elsewhere.
 
-    Ones along the dimensions `spared`, where zeros would give NaN: other tensors take these channels out.
+    Along the dimensions `spared`, where zeros would give NaN, it is filled with ones: other tensors remove
+    these channels.
     """
     full = in_format_of(part, part.new_zeros(size))
     for dim, gone in missing(size, {dim: kept for dim, kept in where.items() if dim in spared}):
@@ -141,7 +142,7 @@ def scattered(part: Tensor, size: tuple[int, ...], where: Positions, spared: Col
 
 
 def full_size_state(live: Live, optimizer_state: dict[str, Any]) -> dict[str, Any]:
-    """`state_dict()` of the optimizer of `live`, at full size."""
+    """Return the optimizer's `state_dict()` at full size."""
     layout = live.layout()
     sizes = live.tracked.sizes
     wide = {

@@ -1,4 +1,4 @@
-"""What happened while a network was pruned: one record per event."""
+"""Record what happened while a network was pruned, event by event."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Event:
-    """One event. Layers are named by the first convolution of their group."""
+    """The record of one event. Layers are named by the first convolution of their group."""
 
     epoch: int
     sparsity: float
-    """Share of the channels of the prunable layers that was dropped by the selection, before any came
-    back."""
+    """Fraction of the prunable layers' channels that the selection dropped, before regrowth."""
     kept: Mapping[str, int]
     """{layer: channels selected}."""
     regrown: Mapping[str, int]
-    """{layer: channels that came back}."""
+    """{layer: channels regrown}."""
     clusters: Mapping[str, int]
-    """{layer: clusters of kernels, over all input channels}; no entry where a layer kept all it had."""
+    """{layer: clusters of kernels over all input channels}; layers that kept all they had are left out."""
     coverage: float
     """Covered clusters / all clusters, over all layers; 1 where nothing was clustered."""
     flops: float
-    """Share of the full network's FLOPs that the selected channels need."""
+    """Fraction of the full network's FLOPs that the selected channels need."""
     flops_regrown: float
-    """The same with the channels that came back: what the training goes on with."""
+    """The same after regrowth: the FLOPs of the network that is trained until the next event."""
     seconds: float
     """Time that the event took."""
 
 
 LAYERS = ("kept", "regrown", "clusters")
-"""The fields with a number for each layer; the others are one number."""
+"""The fields with one number per layer; the others are single numbers."""
 
 
 class History:
@@ -52,16 +51,16 @@ class History:
         return self._events[index]
 
     def add(self, event: Event) -> None:
-        """Append one."""
+        """Append the record of an event."""
         self._events.append(event)
 
     def to_list(self) -> list[dict[str, Any]]:
-        """The records as plain values, for JSON."""
+        """Return the records as plain values, for JSON."""
         return [asdict(event) for event in self._events]
 
     @staticmethod
     def from_list(records: list[dict[str, Any]]) -> History:
-        """The history that :meth:`to_list` wrote; `TypeError` or `ValueError` if it is damaged."""
+        """Return the history that :meth:`to_list` wrote; `TypeError` or `ValueError` if it is damaged."""
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
             raise TypeError("expected a list of records")
         history = History()
@@ -87,29 +86,39 @@ class History:
         return "\n".join(lines)
 
     def plot(self) -> Any:
-        """A matplotlib figure: coverage rate and FLOPs over the epochs. Needs ``pip install
-        "reprune[plot]"``.
+        """Return a matplotlib figure of coverage rate and FLOPs over the epochs.
+
+        Needs ``pip install "reprune[plot]"``.
 
         `history.plot().savefig("history.png")` writes it; no window opens.
         """
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 4), dpi=150, layout="constrained")
+        figure = Figure(figsize=(7, 4.4), dpi=150, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         epochs = [event.epoch for event in self._events]
         for label, values in (
-            ("coverage rate", [event.coverage for event in self._events]),
-            ("FLOPs selected", [event.flops for event in self._events]),
-            ("FLOPs with channels that came back", [event.flops_regrown for event in self._events]),
+            ("clusters covered", [event.coverage for event in self._events]),
+            ("FLOPs of the selected channels", [event.flops for event in self._events]),
+            ("FLOPs after regrowth", [event.flops_regrown for event in self._events]),
         ):
-            axes.plot(epochs, values, marker="o", markersize=3, label=label)
+            percent = [100 * value for value in values]
+            axes.plot(epochs, percent, marker="o", markersize=3, label=label)
         axes.locator_params(axis="x", integer=True)
+        axes.set_title("Coverage and FLOPs while pruning", loc="left", weight="bold")
         axes.set_xlabel("epoch")
-        axes.set_ylabel("share")
-        axes.set_ylim(0, 1.05)
+        axes.set_ylabel("% of the clusters, or of the full network's FLOPs")
+        axes.set_ylim(0, 105)
         axes.legend(frameon=False)
+        figure.supxlabel(
+            "One point per event. Regrown channels are trained until the next event; none at the last.",
+            x=0.02,
+            ha="left",
+            color="#6b7280",
+            fontsize=8,
+        )
         return figure
 
 

@@ -1,4 +1,4 @@
-"""A training that is pruned, as it stands: its model, optimizer and copies, and which channels are there."""
+"""Hold the training that is being pruned: model, optimizer, copies, and which channels are present."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .tracked import Tracked
 class Live:
     """What :class:`reprune.Pruner` works on, and what its state is saved from and loaded into.
 
-    Attributes are for the modules of this package alone.
+    Its attributes are internal to this package.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class Live:
         self.tracked, self.structure = tracked, structure
         self.settings, self.schedule = settings, schedule
         self.asked, self.mode = asked, mode
-        """The mode that the user named, and that of now: a mask ends in tensors that are smaller."""
+        """The mode that the user named, and the current one: mask mode ends with smaller tensors."""
         self.first = first
-        """The plan that the model was made by before, if it was."""
+        """The plan that had made the model before, or None."""
         self.compiled = compiled
         self.alive: AtomMask = self.graph.everything()
-        """[atoms] which are there."""
+        """[atoms] which are present."""
         self.coverage = {group.name: 1.0 for group in self.graph.groups}
         self.store = Store()
         self.hold: Callable[[], None] = _nothing
@@ -65,12 +65,12 @@ class Live:
         self.check()
         layout = self.layout()
         self.odd = {key: said for key, said in not_finite(tracked).items() if key[1] not in layout}
-        """What was not finite from the start, and is never cut."""
+        """Tensors that were not finite at the start and are never sliced."""
         self.follow_optimizer()
 
     @property
     def graph(self) -> ChannelGraph:
-        """That of the full model."""
+        """The graph of the full model."""
         return self.structure.graph
 
     @property
@@ -79,28 +79,28 @@ class Live:
         return self.tracked.model
 
     def layout(self, alive: AtomMask | None = None) -> Layout:
-        """{tensor: {dimension: positions that are there}} with the atoms `alive`, or those of now."""
+        """Return {tensor: {dimension: positions present}} with the atoms `alive`, by default the current."""
         return self.structure.layout(self.alive if alive is None else alive)
 
     def record(self) -> dict[str, Any]:
-        """All settings, as a plan records them."""
+        """Return all settings as a plan records them."""
         schedule = self.schedule
         times = {"interval": schedule.interval, "until": schedule.until, "regrow": schedule.regrow}
         return self.settings.to_dict() | times
 
     def plan(self) -> PruningPlan:
-        """What the last event kept and let come back, as a plan for the full model."""
+        """Return what the last event kept and regrew, as a plan for the full model."""
         plan = self.plan_with(self.alive)
         if not len(self.history) or self.history[-1].epoch < self.schedule.last:
             return plan  # channels come back until the last event
         return replace(plan, notes=(*plan.notes, *landing_notes(self.graph, self.settings, self.alive)))
 
     def plan_with(self, alive: AtomMask) -> PruningPlan:
-        """The plan that keeps the atoms `alive` of the full model."""
+        """Return the plan that keeps the atoms `alive` of the full model."""
         return plan_of_atoms(self.graph, alive, self.coverage, self.tracked.sizes, self.record())
 
     def check(self) -> None:
-        """Raise `ValueError` if model or optimizer are not what they should be now."""
+        """Raise `ValueError` if model or optimizer differ from what they should be now."""
         layout, sizes = self.layout(), self.tracked.sizes
         self.tracked.check(
             {name: self.mode.shape(size, layout.get(name, {})) for name, size in sizes.items()}
@@ -113,7 +113,7 @@ class Live:
         self.unhook = Keeper(self.tracked.optimizer).after_each_step(lambda: self.hold())
 
     def go_on_with(self, optimizer: Any, copies: Sequence[nn.Module]) -> None:
-        """Another optimizer and other copies, made of the model as it is now."""
+        """Continue with another optimizer and other copies, made of the model as it is now."""
         self.unhook()
         self.tracked.replace(optimizer, [unwrap(one)[0] for one in copies])
         self.store.drop(lambda key: not key.startswith("model/"))
@@ -122,8 +122,10 @@ class Live:
             self.follow_optimizer()
 
     def absorb(self, every: bool | None = None, known: Collection[str] = ()) -> None:
-        """Bring the store up to date with what is there, but for the keys that are `known`; with `every`
-        state of the optimizer, whatever the mode."""
+        """Update the store with the current values, except for the keys in `known`.
+
+        With `every`, it takes all state of the optimizer, whatever the mode.
+        """
         layout, sizes = self.layout(), self.tracked.sizes
         take, there = self.store.absorb, self.mode.live
         states = self.tracked.states(layout, self.mode.every if every is None else every)
@@ -138,7 +140,7 @@ class Live:
                 take(entry.key, there(entry.value, where), sizes[entry.name], where)
 
     def whole(self) -> nn.Module:
-        """A copy of the model at full size, with the most recent values."""
+        """Return a copy of the model at full size, with the most recent values."""
         tensors = named_tensors(self.model)
         full = {}
         for name in self.layout():
@@ -147,7 +149,7 @@ class Live:
         return copy_with(self.model, full, self.graph.traced.widths(self.graph.everything()))
 
     def moving(self, alive: AtomMask) -> Callable[[], None]:
-        """Make ready to have the atoms `alive`, with values of the store; what is returned does it."""
+        """Prepare to change to the atoms `alive`, with stored values; return a function that does it."""
         before, after = self.layout(), self.layout(alive)
         changed = {
             name: where
@@ -164,26 +166,28 @@ class Live:
         return move
 
     def has(self, alive: AtomMask) -> None:
-        """The atoms `alive` are in the model now."""
+        """Record that the atoms `alive` are in the model now."""
         self.alive = alive
         self.hold = self.mode.holder(self.tracked, self.layout())
 
     def shrink_for_good(self, alive: AtomMask, known: Collection[str] = ()) -> None:
-        """Let model, copies and optimizer have the atoms `alive` alone, in whatever mode; `known` as for
-        :meth:`absorb`."""
+        """Shrink model, copies and optimizer to the atoms `alive`, whatever the mode.
+
+        `known` is as for :meth:`absorb`.
+        """
         absorb = partial(self.absorb, known=known)
         self.mode = self.mode.shrunk(self.tracked, self.layout(alive), absorb, self.store)
         self.has(alive)
 
     def end(self) -> None:
-        """No event comes any more."""
+        """Record that no event follows."""
         self.unhook()
         self.tell_plan()
         self.store = Store()
         self.finished = True
 
     def tell_plan(self) -> None:
-        """Let a model that is smaller carry the plan that made it, so that `reprune.save` can write it."""
+        """Record the plan on a smaller model, so that `reprune.save` can write it."""
         if self.mode.small:
             plan = self.plan()
             for _, model in self.tracked.models():
@@ -191,7 +195,7 @@ class Live:
                 remember_plan(model, plan, self.first)
 
     def undo(self) -> Callable[[], None]:
-        """A function that makes this what it is now again; model and optimizer are not looked at."""
+        """Return a function that restores the present state, apart from model and optimizer."""
         before, full = dict(vars(self)), dict(self.store.full)
 
         def put_back() -> None:

@@ -1,4 +1,4 @@
-"""Mask mode: zeros in tensors of full size."""
+"""Implement the mask mode: zeros in tensors of full size."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from .zeros import missing, zeroed
 
 
 class MaskMode:
-    """Tensors keep their size; every position that is not there is zero.
+    """Tensors keep their size; every position of a removed channel is zero.
 
-    Along the dimensions of `spared` {tensor: dimensions} a tensor keeps its values: others are zero for it.
+    Along the dimensions in `spared` {tensor: dimensions} a tensor keeps its values; zeros in other tensors
+    remove the channels.
     """
 
     small = False
@@ -33,20 +34,20 @@ class MaskMode:
 
     @classmethod
     def of(cls, structure: Structure, model: nn.Module) -> MaskMode:
-        """Raises `ValueError` if zeros do not take channels out of `model`."""
+        """Return the mode; raise `ValueError` if zeros do not take channels out of `model`."""
         mode = cls(structure.spared(model))
         structure.check_zeros(model, mode.zeros)
         return mode
 
     @staticmethod
     def check_wrappers(around: Collection[str]) -> None:
-        """Any will do: the tensors stay."""
+        """Accept any wrapper: the tensors stay."""
 
     def check(self, tracked: Tracked, layout: Layout) -> None:
-        """Nothing follows before the end."""
+        """Accept anything: no tensor changes its size before the end."""
 
     def zeros(self, layout: Layout) -> dict[str, dict[int, Ints]]:
-        """`layout` without the dimensions along which nothing is set to zero."""
+        """Return `layout` without the dimensions along which nothing is set to zero."""
         return {
             name: {dim: kept for dim, kept in where.items() if dim not in self._spared.get(name, ())}
             for name, where in layout.items()
@@ -81,7 +82,7 @@ class MaskMode:
         return change
 
     def holder(self, tracked: Tracked, layout: Layout) -> Callable[[], None]:
-        """A function that sets to zero what is not there, in the model's parameters."""
+        """Return a function that zeroes removed channels in the model's parameters."""
         parameters = named_parameters(tracked.model)
         work = [
             (parameters[name], dim, torch.from_numpy(gone).to(parameters[name].device))
@@ -98,10 +99,10 @@ class MaskMode:
         return hold
 
     def changed(self, compiled: CompiledCode) -> None:
-        """Shapes are the same."""
+        """Do nothing: shapes are the same."""
 
     def check_values(self, tracked: Tracked, layout: Layout) -> None:
-        """Raise `ValueError` if a parameter is not zero where a channel is not there."""
+        """Raise `ValueError` if a parameter is not zero at a removed channel."""
         parameters = named_parameters(tracked.model)
         for name, where in self.zeros(layout).items():
             if name in parameters:

@@ -1,6 +1,6 @@
-"""How it is enforced which channels are there: what the two modes have in common.
+"""Define what the two modes have in common: how the current channels are enforced.
 
-Both are given the store, which has every value; they differ only in what stands in the model.
+Both get the store, which has every value; they differ only in what the model holds.
 """
 
 from __future__ import annotations
@@ -17,42 +17,44 @@ from .tracked import Tracked
 
 
 class Mode(Protocol):
-    """A way to make a layout hold."""
+    """A way to enforce a layout."""
 
     small: bool
-    """Tensors have the size of the channels that are there."""
+    """Whether tensors have the size of the present channels."""
     every: bool
-    """Every state of the optimizer has to be one that can be cut."""
+    """Whether every state of the optimizer has to be sliceable."""
 
     @classmethod
     def of(cls, structure: Structure, model: nn.Module) -> Mode:
-        """The mode for `model`; `ValueError` if it cannot be."""
+        """Return the mode for `model`; raise `ValueError` if it is impossible."""
 
     @staticmethod
     def check_wrappers(around: Collection[str]) -> None:
-        """Raise `ValueError` if a model in these wrappers cannot be pruned so."""
+        """Raise `ValueError` if a model in these wrappers cannot be pruned in this mode."""
 
     def check(self, tracked: Tracked, layout: Layout) -> None:
-        """Raise `ValueError` if `tracked` cannot follow; called at the end of every epoch."""
+        """Raise `ValueError` if `tracked` cannot follow. Called at the end of every epoch."""
 
     def check_values(self, tracked: Tracked, layout: Layout) -> None:
-        """Raise `ValueError` if `layout` does not hold any more; called before an event."""
+        """Raise `ValueError` if `layout` does not hold any more. Called before an event."""
 
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
-        """Shape in the model of a tensor of shape `full`."""
+        """Return the shape in the model of a tensor of shape `full`."""
 
     def live(self, tensor: Tensor, where: Positions) -> Tensor:
-        """The values at the positions that are there."""
+        """Return the values at the positions that are present."""
 
     def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
-        """Make ready to change the tensors named in `after` from one layout to the other, with values of the
-        store; what is returned does it."""
+        """Prepare to change the tensors in `after` from one layout to the other; return what does it.
+
+        Values come from the store.
+        """
 
     def holder(self, tracked: Tracked, layout: Layout) -> Callable[[], None]:
-        """What has to be called after every step of the optimizer for `layout` to hold."""
+        """Return a function to call after every optimizer step, so that `layout` holds."""
 
     def changed(self, compiled: CompiledCode) -> None:
-        """Called after an event."""
+        """Update compiled code after an event."""
 
     def shrunk(self, tracked: Tracked, layout: Layout, absorb: Callable[[bool], None], store: Store) -> Mode:
-        """Let tensors have the size of `layout` from now on, and return the mode that says so."""
+        """Shrink tensors to `layout` for good, and return the mode for that."""

@@ -1,4 +1,4 @@
-"""The pruner: REPrune's concurrent paradigm, in two lines of anyone's loop."""
+"""Define the pruner: REPrune's concurrent training and pruning, in two lines of the user's loop."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ MODES: dict[str, type[Mode]] = {"shrink": ShrinkMode, "mask": MaskMode}
 class Pruner:
     """Prunes `model` while `optimizer` trains it.
 
-    At the end of every `interval`-th epoch up to `until`, channels are selected among those that are there
-    (REPrune, Park et al., AAAI 2024, Algorithm 2) and some of the dropped come back (CHEX, Hou et al., CVPR
-    2022). After the last of these events the structure is final, and the training goes on to its end. A
-    channel that comes back has the values that it had when it left: its filter, the next layers' input
-    slices, BatchNorm parameters and statistics, optimizer state.
+    At the end of every `interval`-th epoch up to `until`, channels are selected among those present (REPrune,
+    Park et al., AAAI 2024, Algorithm 2) and some of the dropped ones are regrown (CHEX, Hou et al., CVPR
+    2022). After the last of these events the structure is final, and the training continues to its end. A
+    regrown channel has the values that it had when it was dropped: its filter, the next layers' input slices,
+    BatchNorm parameters and statistics, optimizer state.
 
     In shrink mode an event puts new parameters into the model and the optimizer: wrap the model anew in
     DistributedDataParallel where `step()` returns True.
@@ -54,7 +54,7 @@ class Pruner:
         params: maximum fraction of the parameters to retain, as in :func:`reprune.make_plan`.
         interval: Epochs from one event to the next.
         until: Epoch after which there are no events.
-        regrow: Fraction of each layer's channels that comes back at first; along a cosine it falls to 0.
+        regrow: Fraction of each layer's channels that the first event regrows; it falls to 0 along a cosine.
         mode: `"shrink"`: parameters, buffers, gradients and optimizer state become smaller at every event,
             and training faster. `"mask"`: dropped channels are zeros in tensors of full size until
             :meth:`finalize`.
@@ -64,7 +64,7 @@ class Pruner:
         ties: How ties between filters are broken.
         scope: Which groups of channels are pruned.
         rule: How the count of each layer is found.
-        layers: Whose output channels are decided about.
+        layers: Which layers' output channels can be pruned.
         min_keep: Minimum number of channels of a layer.
         ignore: Layers that are not pruned.
         round_to: Layers keep a multiple of this many channels, or all.
@@ -154,7 +154,7 @@ class Pruner:
         self.live = Live(
             tracked, structure, settings, schedule, mode, way, plan_of(inner), CompiledCode(model)
         )
-        """What is pruned, as it stands: for the modules of reprune alone."""
+        """The training that is being pruned; internal to reprune."""
 
     @property
     def model(self) -> nn.Module:
@@ -178,12 +178,12 @@ class Pruner:
 
     @property
     def schedule(self) -> Schedule:
-        """When events come, and how many channels come back."""
+        """When events happen, and how many channels they regrow."""
         return self.live.schedule
 
     @property
     def epoch(self) -> int:
-        """Epochs done."""
+        """Number of epochs done."""
         return self.live.epoch
 
     @property
@@ -193,20 +193,20 @@ class Pruner:
 
     @property
     def finished(self) -> bool:
-        """Was :meth:`finalize` called?"""
+        """Whether :meth:`finalize` was called."""
         return self.live.finished
 
     @property
     def plan(self) -> PruningPlan:
-        """What the last event kept and let come back, as a plan for the full model."""
+        """What the last event kept and regrew, as a plan for the full model."""
         return self.live.plan()
 
     @torch.inference_mode(False)
     def step(self) -> bool:
-        """Call at the end of every epoch. Returns True if it was one with an event.
+        """Count an epoch, at its end; return True if an event was due.
 
         Raises `ValueError` if the optimizer does not hold the model's parameters (any more), the model was
-        changed by someone else, or an event finds NaN or infinite values. After an error all is as it was.
+        changed outside the pruner, or an event finds NaN or infinite values. Nothing is changed then.
         """
         live, epoch = self.live, self.live.epoch + 1
         event = not live.finished and live.schedule.fires(epoch)
@@ -219,11 +219,11 @@ class Pruner:
 
     @torch.inference_mode(False)
     def finalize(self) -> PruningPlan:
-        """Make the structure final and the model small; call it after the last epoch. Returns the plan.
+        """Make the structure final and the model small, after the last epoch; return the plan.
 
-        In mask mode the tensors are cut now, in place; use the model inside wrappers from here on. If the
-        last event has not come yet it comes now, with a warning. `ValueError` if there was no event at
-        all.
+        In mask mode the tensors are sliced now, in place; use the model inside wrappers from now on. If the
+        last event has not happened yet, it happens now, with a warning. Raises `ValueError` if there was no
+        event at all.
         """
         live = self.live
         if live.finished:
@@ -247,16 +247,16 @@ class Pruner:
         return self.plan
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on: plain values and tensors, those of dropped channels included."""
+        """Return the state for a resume: plain values and tensors, also of dropped channels."""
         return state.save(self.live)
 
     @torch.inference_mode(False)
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Go on from `saved`, with a model at full size or at any other point of the same training.
+        """Resume from `saved`, with a model at full size or at any point of the same training.
 
         Model and optimizer get their structure; load their own states after this.
-        :func:`reprune.load_training` does it all. `ValueError` if `saved` is of another model; then
-        nothing is changed.
+        :func:`reprune.load_training` does all of it. Raises `ValueError` if `saved` belongs to another model;
+        nothing is changed then.
         """
         state.load(self.live, saved)
 

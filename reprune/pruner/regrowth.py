@@ -1,5 +1,4 @@
-"""Which dropped channels come back: those that the kept ones span least, by chance (CHEX, Hou et al.
-2022)."""
+"""Draw the channels to regrow: those least spanned by the kept ones are likeliest (CHEX, Hou et al. 2022)."""
 
 from __future__ import annotations
 
@@ -14,11 +13,11 @@ Floats = npt.NDArray[np.float64]
 
 
 def residual_norms(kept: Floats, candidates: Floats) -> Floats:
-    """Norms of what is left of each candidate after projection on the span of the kept filters.
+    """Return the norms of the candidates' residuals after projection on the kept filters' span.
 
     Args:
-        kept: [K, D] flattened filters that stay.
-        candidates: [C, D] flattened filters that do not.
+        kept: [K, D] flattened filters that are kept.
+        candidates: [C, D] flattened filters that are not.
 
     Returns:
         [C] `|| w - P w ||`, P the orthogonal projection on the span of the rows of `kept`.
@@ -39,11 +38,11 @@ def _norms(rows: Floats) -> Floats:
 
 
 def draw(norms: Floats, count: int, seed: int, event: int, layer: str) -> Ints:
-    """`count` different candidates, drawn one after the other with probabilities softmax(`norms`) [C].
+    """Draw `count` candidates without replacement with probabilities softmax(`norms`) [C].
 
-    Drawing without replacement from a softmax is taking the largest of `norms + Gumbel noise`
-    (Gumbel-top-k); the noise depends on (seed, event, layer) alone, so every process draws the same.
-    Returns the drawn, ascending.
+    Drawing without replacement from a softmax is taking the largest of `norms + Gumbel noise` (Gumbel-top-k);
+    the noise depends on (seed, event, layer) alone, so every process draws the same. It returns the drawn
+    candidates, ascending.
     """
     digest = hashlib.sha256(f"{seed} {event} {layer}".encode()).digest()
     noise = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little"))).gumbel(

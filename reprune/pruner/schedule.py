@@ -1,4 +1,4 @@
-"""When channels are selected, and how many come back (REPrune's Algorithm 2, CHEX's cosine)."""
+"""Schedule events and regrowth (REPrune's Algorithm 2, CHEX's cosine)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..arguments import integer, number, shown
 
 @dataclass(frozen=True)
 class Schedule:
-    """An event every `interval` epochs up to `until`; a share of `regrow`, falling to 0, comes back."""
+    """An event every `interval` epochs up to `until`, each regrowing a fraction that falls to 0."""
 
     interval: int
     until: int
@@ -38,12 +38,14 @@ class Schedule:
         return self.until - self.until % self.interval
 
     def fires(self, epoch: int) -> bool:
-        """Is there an event at the end of `epoch`, counted from 1?"""
+        """Return whether there is an event at the end of `epoch`, counted from 1."""
         return epoch % self.interval == 0 and epoch <= self.last
 
     def share(self, epoch: int) -> float:
-        """`delta_t = delta_0 (1 + cos(pi t / until)) / 2`: the share of each layer that comes back at the
-        end of `epoch`; 0 at the last event."""
+        """Return the fraction of each layer to regrow at the end of `epoch`, 0 at the last event.
+
+        It is `delta_t = delta_0 (1 + cos(pi t / until)) / 2`.
+        """
         if epoch >= self.last:
             return 0.0
         return self.regrow * (1 + math.cos(math.pi * epoch / self.until)) / 2

@@ -1,4 +1,4 @@
-"""Shrink mode: tensors become smaller at every event, and grow again with the channels that come back."""
+"""Implement the shrink mode: tensors shrink at every event and grow with regrown channels."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .tracked import Tracked
 
 
 class ShrinkMode:
-    """Tensors hold what is there and nothing else.
+    """Tensors hold the channels that are present and nothing else.
 
-    With `restart` the optimizer's state is not cut: it starts anew.
+    With `restart` the optimizer's state is not sliced but starts anew.
     """
 
     small = True
@@ -45,7 +45,7 @@ class ShrinkMode:
         tracked.check_states(layout)
 
     def check_values(self, tracked: Tracked, layout: Layout) -> None:
-        """Members.check looks at the shapes, and there is nothing else."""
+        """Check nothing: `Tracked.check` has compared the shapes."""
 
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
         return sliced_shape(full, where)
@@ -90,7 +90,7 @@ class ShrinkMode:
 
 
 def _moved(grad: Tensor, full: tuple[int, ...], before: Positions, after: Positions) -> Tensor:
-    """A gradient in another layout; zero for channels that come back."""
+    """Return a gradient in another layout, zero for regrown channels."""
     if grad.is_sparse:
         return _moved(grad.to_dense(), full, before, after).to_sparse(grad.sparse_dim())
     whole = torch.zeros(full, dtype=grad.dtype, device=grad.device)

@@ -1,4 +1,4 @@
-"""The pruner's state as plain values and tensors, and back."""
+"""Save the pruner's state as plain values and tensors, and load it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .snapshot_check import FORMAT, check
 
 
 def fingerprint(live: Live) -> str:
-    """A digest of the full model's tensors and of how they hang together."""
+    """Return a digest of the full model's tensors and of how they are coupled."""
     digest = hashlib.sha256(repr(sorted(live.tracked.sizes.items())).encode())
-    digest.update(live.graph.traced.atoms.of.astype(np.int64).tobytes())
+    digest.update(live.graph.traced.atoms.atom_of.astype(np.int64).tobytes())
     for group in live.graph.groups:
         digest.update(group.name.encode() + group.atoms.astype(np.int64).tobytes())
     return digest.hexdigest()
 
 
 def save(live: Live) -> dict[str, Any]:
-    """The state of `live`; tensors are copies."""
+    """Return the state of `live`; tensors are copies."""
     return {
         "format": FORMAT,
         "model": fingerprint(live),
@@ -43,10 +43,10 @@ def save(live: Live) -> dict[str, Any]:
 
 
 def load(live: Live, saved: Mapping[str, Any], own: bool = False) -> None:
-    """Bring `live`, its model and optimizer into the structure of `saved`.
+    """Restore `live`, its model and optimizer to the structure of `saved`.
 
-    With `own` nobody else has the tensors of `saved`, and all values of model, copies and optimizer are
-    loaded after this: then they are those of `saved` until then, and little is copied.
+    `own` says that the tensors of `saved` are not used elsewhere and that all values of model, copies and
+    optimizer are loaded after this. Until then they share the tensors of `saved`, so that little is copied.
     """
     check_saved(live, saved)
     alive = saved["alive"].cpu().numpy().copy()
@@ -81,7 +81,7 @@ def check_saved(live: Live, saved: Mapping[str, Any]) -> None:
 def shapes(
     live: Live, saved: Mapping[str, Any]
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """The shapes that all tensors will have with `saved`, and those of the tensors that are cut."""
+    """Return the shapes of all tensors with `saved`, and those of the sliced tensors."""
     sizes = live.tracked.sizes
     if not live.mode.small and not saved["finished"]:
         return sizes, {}
@@ -91,6 +91,6 @@ def shapes(
 
 
 def live_tensors(live: Live) -> dict[str, Tensor]:
-    """The tensors of the model and its copies, by the keys of the store."""
+    """Return the tensors of the model and its copies, by the keys of the store."""
     models = live.tracked.models()
     return {f"{prefix}/{name}": t for prefix, model in models for name, t in named_tensors(model).items()}

@@ -1,4 +1,4 @@
-"""Whether a pruner's saved state is whole and of such a pruner: looked at before anything is changed."""
+"""Check that a pruner's saved state is complete and matches, before anything is changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .history import History
 from .live import Live
 
 FORMAT = 1
-"""Version of the state's form."""
+"""Version of the state's format."""
 KEYS = ("model", "mode", "settings", "copies", "epoch", "finished", "alive", "coverage", "history", "store")
 
 
@@ -90,7 +90,7 @@ def _check_coverage(live: Live, coverage: Any) -> None:
 
 
 def _check_store(live: Live, store: Any, may_lack: bool) -> None:
-    """Full-size twins of what can be cut: of the model and its copies all, of the optimizer some."""
+    """Check the full-size values: all of the model and its copies, some of the optimizer."""
     names = live.layout()
     sizes = {
         f"{prefix}/{name}": live.tracked.sizes[name] for prefix, _ in live.tracked.models() for name in names

@@ -1,4 +1,4 @@
-"""The full-size store: the most recently used value of every channel, in host memory."""
+"""Store the most recently used value of every channel, at full size, in host memory."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from ..aliases import Ints
 from ..modules.slicing import slice_tensor
 
 Positions = Mapping[int, Ints]
-"""{dimension: sorted positions} of one tensor; what is not named is whole."""
+"""{dimension: sorted positions} of one tensor; other dimensions are complete."""
 Layout = Mapping[str, Positions]
-"""{tensor: {dimension: positions that are there}}."""
+"""{tensor: {dimension: positions that are present}}."""
 
 
 class Store:
-    """Full-size twins of tensors that are cut, by key ("model/conv.weight",
-    "momentum_buffer/conv.weight")."""
+    """Full-size values of sliced tensors, by key such as "model/conv.weight"."""
 
     def __init__(self) -> None:
         self.full: dict[str, Tensor] = {}
 
     def absorb(self, key: str, live: Tensor, size: Sequence[int], where: Positions) -> None:
-        """Take in `live`, which holds the positions `where` of a tensor of `size`."""
+        """Store `live`, which holds the positions `where` of a tensor of `size`."""
         part = live.detach().to("cpu")
         if key not in self.full:
             like = part if part.shape == tuple(size) else part.new_zeros(tuple(size))
@@ -32,23 +31,23 @@ class Store:
         write(self.full[key], where, part)
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """Hold `saved` and nothing else, in the memory format of what was there."""
+        """Replace the content by `saved`, in the memory format of what was there."""
         was, self.full = self.full, {}
         for key, tensor in saved.items():
             fits = key in was and was[key].shape == tensor.shape
             self.full[key] = torch.empty_like(was[key]).copy_(tensor) if fits else tensor.clone()
 
     def drop(self, what: Callable[[str], bool]) -> None:
-        """Forget the twins of the keys that `what` is true of."""
+        """Drop the values of the keys for which `what` is true."""
         self.full = {key: tensor for key, tensor in self.full.items() if not what(key)}
 
     def take(self, key: str, where: Positions, device: torch.device) -> Tensor:
-        """The positions `where`, as a tensor of its own on `device`."""
+        """Return the positions `where` as a new tensor on `device`."""
         return slice_tensor(self.full[key], where).to(device).clone(memory_format=torch.preserve_format)
 
 
 def write(full: Tensor, where: Positions, part: Tensor) -> None:
-    """`full[where] = part`, on the device of `full`."""
+    """Assign `full[where] = part`, on the device of `full`."""
     dims = [(dim, kept) for dim, kept in where.items() if kept.size < full.shape[dim]]
     if not dims:
         full.copy_(part)

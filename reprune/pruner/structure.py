@@ -1,4 +1,4 @@
-"""What a pruner knows of its model for good: the graph of the full model, traced once."""
+"""Keep what never changes about a pruner's model: the graph of the full model, traced once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .zeros import check_zeros, spared_dims
 
 
 class Structure:
-    """The groups of channels of the full model, and what its tensors have to do with them."""
+    """The groups of channels of the full model, and how they relate to its tensors."""
 
     def __init__(
         self,
@@ -41,23 +41,23 @@ class Structure:
         self._movable = movable = np.zeros(traced.atoms.count, dtype=bool)
         for group in full.groups:
             movable[group.atoms] = True
-        self._lines: dict[str, dict[int, Ints]] = {}
-        for (name, dim), line in traced.labels.items():
-            atoms = traced.atoms.of[line]
+        self._atoms_along: dict[str, dict[int, Ints]] = {}
+        for (name, dim), ids in traced.labels.items():
+            atoms = traced.atoms.atom_of[ids]
             if movable[atoms].any():
-                self._lines.setdefault(name, {})[dim] = atoms
+                self._atoms_along.setdefault(name, {})[dim] = atoms
 
     def spared(self, model: nn.Module) -> dict[str, set[int]]:
-        """{tensor: dimensions} along which zeros do not take channels out of `model`."""
-        return spared_dims(model, self._lines)
+        """Return {tensor: dimensions} along which zeros do not take channels out of `model`."""
+        return spared_dims(model, self._atoms_along)
 
     def alive_in(self, tensors: Mapping[str, Tensor], spared: Mapping[str, set[int]]) -> AtomMask:
-        """The atoms of which `tensors`, some of the full model's, have anything but zeros.
+        """Return the atoms that have anything but zeros in `tensors`, some of the full model's.
 
-        Along the dimensions of `spared` there are others in any case.
+        Along the dimensions in `spared`, values never are all zero and are not looked at.
         """
         alive = ~self._movable
-        for name, dims in self._lines.items():
+        for name, dims in self._atoms_along.items():
             if name in tensors:
                 there = (tensors[name] != 0).cpu().numpy()
                 for dim in dims.keys() - spared.get(name, set()):
@@ -66,14 +66,14 @@ class Structure:
         return self.graph.traced.filled(alive)
 
     def layout(self, alive: AtomMask) -> dict[str, dict[int, Ints]]:
-        """{tensor that can be cut: {dimension: positions that are there}} with the atoms `alive`."""
+        """Return {sliceable tensor: {dimension: positions present}} with the atoms `alive`."""
         return {
             name: {dim: np.flatnonzero(alive[atoms]) for dim, atoms in dims.items()}
-            for name, dims in self._lines.items()
+            for name, dims in self._atoms_along.items()
         }
 
     def check_zeros(self, model: nn.Module, zeros: Callable[[Layout], Layout]) -> None:
-        """Raise `ValueError` if `zeros`, of a layout, do not take channels out of `model`."""
+        """Raise `ValueError` if `zeros`, in a layout, do not take channels out of `model`."""
         kept = self.graph.everything()
         for group in self.graph.groups:
             kept[group.atoms[::2]] = False
@@ -84,21 +84,20 @@ class Structure:
     def certify(self, model: nn.Module, kept: AtomMask) -> None:
         """Raise `ValueError` unless `model`, at full size, is the same network with the atoms `kept` alone.
 
-        The trace is made anew, with the values of today.
+        The model is traced anew, with its current values.
         """
         graph = self.graph.on(model, self._example)
-        same = np.array_equal(graph.traced.atoms.of, self.graph.traced.atoms.of)
+        same = np.array_equal(graph.traced.atoms.atom_of, self.graph.traced.atoms.atom_of)
         failure = graph.certify(kept) if same else None
         if failure is not None or not same:
             reason = "its channel dependencies differ" if failure is None else failure.reason
             raise ValueError(
                 "model: with the channels that the last event keeps it would not be the network that was "
-                f"traced at the start: {reason}; nothing was changed, and the training can go on as it is"
+                f"traced at the start: {reason}; nothing was changed, and the training can continue as it is"
             )
 
     def source(self, model: nn.Module, full: Mapping[str, Tensor]) -> FullWeights:
-        """What is decided on: the full-size tensors in `full` ("model/..."), and those of `model` that are
-        never cut."""
+        """Return the values to decide on: `full` ("model/..."), and the unsliced tensors of `model`."""
         values = {name: full.get(f"model/{name}", tensor) for name, tensor in named_tensors(model).items()}
         device = next(model.parameters()).device
 
@@ -116,8 +115,7 @@ class Structure:
 
 
 def _light(graph: ChannelGraph) -> ChannelGraph:
-    """The graph without full-size weights and without the records of the trace, which training does not
-    need."""
+    """Return the graph without full-size weights and trace records, which training does not need."""
     groups = tuple(
         replace(group, producers=tuple(replace(p, kernel=p.kernel.to("meta")) for p in group.producers))
         for group in graph.groups
@@ -126,7 +124,7 @@ def _light(graph: ChannelGraph) -> ChannelGraph:
 
 
 def _computed(graph: ChannelGraph, producers: list[Producer]) -> dict[str, str]:
-    """{convolution: the module that computes its weight}, where that is no parameter of its own."""
+    """Return {convolution: the module that computes its weight} where that is no parameter itself."""
     tensors = named_tensors(graph.model)
     modules = named_modules(graph.model)
     found = {}
@@ -143,14 +141,14 @@ def _computed(graph: ChannelGraph, producers: list[Producer]) -> dict[str, str]:
 
 
 def _inputs(graph: ChannelGraph, producer: Producer) -> Ints:
-    """[I] the atom of each input channel of a layer, -1 where it is always there."""
+    """Return the atom [I] of each input channel of a layer, -1 where it is always present."""
     channels = producer.kernel.shape[1]
     if producer.transposed and producer.groups > 1:  # every group has input channels of its own
         return np.full(channels, -1)
     dim = 0 if producer.transposed else 1
     linear = isinstance(named_modules(graph.model)[producer.name], nn.Linear)
     for name, tensor in named_tensors(graph.model).items():
-        line = graph.traced.labels.get((name, dim))
-        if name.startswith(f"{producer.name}.") and tensor.dim() > (1 if linear else 2) and line is not None:
-            return graph.traced.atoms.of[line] if line.size == channels else np.full(channels, -1)
+        ids = graph.traced.labels.get((name, dim))
+        if name.startswith(f"{producer.name}.") and tensor.dim() > (1 if linear else 2) and ids is not None:
+            return graph.traced.atoms.atom_of[ids] if ids.size == channels else np.full(channels, -1)
     return np.full(channels, -1)

@@ -1,5 +1,4 @@
-"""The tensors that are cut together: a model's, its copies', the optimizer's state. And who may touch
-them."""
+"""Track the tensors that are sliced together: of the model, its copies and the optimizer's state."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ class Tracked:
         self.replace(optimizer, copies)
 
     def replace(self, optimizer: torch.optim.Optimizer, copies: Sequence[nn.Module]) -> None:
-        """Another optimizer and other copies of the model as it is now.
+        """Continue with another optimizer and other copies of the model as it is now.
 
         Raises `ValueError` for a copy with other tensors.
         """
@@ -47,41 +46,40 @@ class Tracked:
         self.optimizer, self.copies = optimizer, tuple(copies)
 
     def models(self) -> list[tuple[str, nn.Module]]:
-        """[(prefix of its keys, model or copy)]."""
+        """Return [(prefix of its keys, model or copy)]."""
         return [("model", self.model), *((f"copy{k}", copy) for k, copy in enumerate(self.copies))]
 
     def parameters(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The model's parameters among the tensors `names`."""
+        """Return the model's parameters among the tensors `names`."""
         own = named_parameters(self.model)
         return {name: own[name] for name in names if name in own}
 
     def states(self, names: Iterable[str], every: bool) -> list[Entry]:
-        """The optimizer's states of the tensors `names` that have one number for each of theirs.
+        """Return the optimizer's states of `names` that have one number for each of theirs.
 
-        Without `every`, only those in which a zero is zero: not the codes of 8-bit states.
+        Without `every`, it returns only states that represent zero by 0, unlike the codes of 8-bit states.
         """
         entries = Keeper(self.optimizer).entries(self.parameters(names))
         return [e for e in entries if every or e.value.is_floating_point() or e.value.is_complex()]
 
     def check_references(self, names: Iterable[str]) -> None:
-        """Raise `ValueError` if the optimizer could never train smaller parameters in place of `names`."""
+        """Raise `ValueError` if the optimizer could never train smaller parameters for `names`."""
         check_references(Keeper(self.optimizer), self.parameters(names))
 
     def check_hooks(self, names: Iterable[str]) -> None:
-        """Raise `ValueError` if something hangs on the parameters `names` that cannot follow."""
+        """Raise `ValueError` if something attached to the parameters `names` cannot follow."""
         check_parameters(self.parameters(names))
 
     def check_states(self, names: Iterable[str]) -> None:
-        """Raise `ValueError` if the optimizer's state of the parameters `names` cannot be cut."""
+        """Raise `ValueError` if the optimizer's state of the parameters `names` cannot be sliced."""
         check_states(Keeper(self.optimizer), self.parameters(names))
 
     def state_obstacle(self, names: Iterable[str]) -> str:
-        """Why it cannot; "" if it can."""
+        """Return why the optimizer's state of `names` cannot be sliced, or "" if it can."""
         return state_obstacle(Keeper(self.optimizer), self.parameters(names))
 
     def check(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raise `ValueError` unless every model has tensors of these shapes and the optimizer holds those
-        that learn."""
+        """Raise `ValueError` unless all models have these shapes and the optimizer holds what learns."""
         for prefix, model in self.models():
             found = {name: tuple(t.shape) for name, t in named_tensors(model).items()}
             for name in sorted(found.keys() | shapes.keys()):

@@ -1,4 +1,4 @@
-"""Where zeros have to stand so that dropped channels are out of the network, and whether they then are."""
+"""Decide where zeros take dropped channels out of the network, and check that they do."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ..modules.wrappers import eagerly, named_modules
 from ..optimizers.walk import walk
 from .store import Layout, Positions
 
-Lines = Mapping[str, Mapping[int, Ints]]
+AtomsAlong = Mapping[str, Mapping[int, Ints]]
 """{tensor: {dimension: the atom of each position}}."""
 
 
 def missing(shape: tuple[int, ...], where: Positions) -> list[tuple[int, Ints]]:
-    """[(dimension, positions that are not there)], where there are some."""
+    """Return [(dimension, absent positions)] for the dimensions that have some."""
     found = [(dim, np.setdiff1d(np.arange(shape[dim]), kept)) for dim, kept in where.items()]
     return [(dim, gone) for dim, gone in found if gone.size]
 
 
 def zeroed(tensor: Tensor, where: Positions) -> Tensor:
-    """`tensor` with zeros at the positions that are not there."""
+    """Return `tensor` with zeros at the absent positions."""
     if tensor.is_sparse:
         return zeroed(tensor.to_dense(), where).to_sparse(tensor.sparse_dim())
     out = tensor.detach().clone()
@@ -38,8 +38,8 @@ def zeroed(tensor: Tensor, where: Positions) -> Tensor:
     return out
 
 
-def spared_dims(model: nn.Module, lines: Lines) -> dict[str, set[int]]:
-    """{tensor: dimensions along which it must not be set to zero}, in parametrized weights.
+def spared_dims(model: nn.Module, atoms_along: AtomsAlong) -> dict[str, set[int]]:
+    """Return {tensor: dimensions not to be zeroed} for parametrized weights.
 
     With weight_norm a weight is `g v / |v|`: zeros in g take a channel out, in v they make NaN. So zeros
     in all tensors of a parametrization are tried, for the channels of each of its sides, and where they
@@ -51,26 +51,29 @@ def spared_dims(model: nn.Module, lines: Lines) -> dict[str, set[int]]:
         if not isinstance(module, ParametrizationList):
             continue
         own = {name: tensor for name, tensor in tensors.items() if name.startswith(f"{path}.")}
-        for side in _sides({name: lines[name] for name in own if name in lines}):
+        for side in _sides({name: atoms_along[name] for name in own if name in atoms_along}):
             for name, dim in _spared(module, path, own, side):
                 spared.setdefault(name, set()).add(dim)
     return spared
 
 
 Side = dict[tuple[str, int], Ints]
-"""{(tensor, dimension): atoms}, all of the same atoms."""
+"""{(tensor, dimension): atoms} with the same atoms everywhere."""
 
 
-def _sides(lines: Lines) -> list[Side]:
+def _sides(atoms_along: AtomsAlong) -> list[Side]:
     sides: dict[frozenset[int], Side] = {}
-    for name, dims in lines.items():
+    for name, dims in atoms_along.items():
         for dim, atoms in dims.items():
             sides.setdefault(frozenset(atoms.tolist()), {})[name, dim] = atoms
     return list(sides.values())
 
 
 def _spared(module: nn.Module, path: str, own: Mapping[str, Tensor], side: Side) -> list[tuple[str, int]]:
-    """What of `side` is to keep its values; nothing if zeros everywhere are right, or nothing helps."""
+    """Return what of `side` keeps its values.
+
+    It is empty if zeros everywhere are right, or if nothing helps.
+    """
     dropped = np.unique(next(iter(side.values())))[::2]
     where: dict[str, dict[int, Ints]] = {}
     for (name, dim), atoms in side.items():
@@ -91,7 +94,7 @@ def _spared(module: nn.Module, path: str, own: Mapping[str, Tensor], side: Side)
 
 
 def check_zeros(graph: ChannelGraph, kept: AtomMask, where: Layout, zeros: Layout) -> None:
-    """Raise `ValueError` unless the model with `zeros` is the network of the atoms `kept` alone.
+    """Raise `ValueError` unless the model with `zeros` equals the network of the atoms `kept`.
 
     Both run on the example. Outputs are not compared if they are not finite without zeros either, or random.
     """
@@ -119,7 +122,7 @@ def check_zeros(graph: ChannelGraph, kept: AtomMask, where: Layout, zeros: Layou
 
 
 def _outputs(model: nn.Module, example: Any, seed: int) -> list[Tensor]:
-    """The floating-point outputs in evaluation mode."""
+    """Return the floating-point outputs in evaluation mode."""
     args, kwargs = example
     torch.manual_seed(seed)
     with torch.no_grad(), eagerly():
@@ -136,7 +139,7 @@ def _finite(value: Any) -> bool:
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Are they equal but for rounding, and finite?"""
+    """Return whether the tensors are finite and equal up to rounding."""
     if a.shape != b.shape:
         return False
     scale = float(a.abs().max()) if a.numel() else 1.0

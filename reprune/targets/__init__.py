@@ -1,4 +1,4 @@
-"""Step 1 on a whole model: from a target and bounds to counts, how many atoms each group keeps."""
+"""Compute from a target and bounds how many atoms each group of a model keeps (step 1)."""
 
 from .bounds import MinKeep, without_ignored
 from .counts import check_reach, counts_of, in_scope, rankable

@@ -1,4 +1,4 @@
-"""Bounds on single layers: the fewest channels, multiples, and layers that are not pruned."""
+"""Bound single layers: the fewest channels, multiples, and layers that are not pruned."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ MinKeep = int | Mapping[str, int]
 
 
 def check_bounds(round_to: Any, min_keep: Any, ignore: Any) -> tuple[int, MinKeep, tuple[str, ...]]:
-    """The bounds as plain numbers and names, or raise; whether the names fit is for the graph to say."""
-    least: MinKeep
+    """Return the bounds as plain numbers and names, or raise.
+
+    Whether the names fit is checked against the graph later.
+    """
+    minimum: MinKeep
     if isinstance(min_keep, Mapping):
         names = strings(list(min_keep), "min_keep", "names of layers")
-        least = {name: _count(min_keep[name], f"min_keep[{name!r}]") for name in names}
+        minimum = {name: _count(min_keep[name], f"min_keep[{name!r}]") for name in names}
     else:
-        least = _count(min_keep, "min_keep")
-    return _count(round_to, "round_to"), least, strings(ignore, "ignore", "a list of names or patterns")
+        minimum = _count(min_keep, "min_keep")
+    return _count(round_to, "round_to"), minimum, strings(ignore, "ignore", "a list of names or patterns")
 
 
 def _count(value: Any, name: str) -> int:
@@ -33,7 +36,7 @@ def _count(value: Any, name: str) -> int:
 
 
 def without_ignored(graph: ChannelGraph, ignore: Sequence[str]) -> ChannelGraph:
-    """The graph without the groups that hold a layer which `ignore` names."""
+    """Return the graph without the groups that hold a layer which `ignore` names."""
     for pattern in ignore:
         names = set(_named(graph, pattern, "ignore"))
         for group in graph.groups:
@@ -53,24 +56,24 @@ class Bounds:
         min_keep: MinKeep,
         present: Mapping[str, int] | None = None,
     ) -> None:
-        """`present`: how many atoms of each group are there at all (default: all)."""
+        """Compute the bounds; `present` is each group's number of atoms present (default: all)."""
         self._round_to = round_to
-        self._least = _least(graph, min_keep)
+        self._min_keep_of = _min_keep_of(graph, min_keep)
         self._groups = {group.name: group for group in graph.groups}
         self._present = present
 
     def applied(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """{group: atoms to keep}, the nearest to `counts` that the bounds allow."""
+        """Return {group: atoms to keep}, the nearest to `counts` that the bounds allow."""
         return {name: self._bounded(self._groups[name], keep) for name, keep in counts.items()}
 
     def _bounded(self, group: ChannelGroup, keep: int) -> int:
-        keep = _rounded(group, keep, self._least[group.name], self._round_to)
+        keep = _rounded(group, keep, self._min_keep_of[group.name], self._round_to)
         there = group.atoms.size if self._present is None else self._present[group.name]
         return _of_those_present(group, keep, there, self._round_to)
 
 
-def _least(graph: ChannelGraph, min_keep: MinKeep) -> dict[str, int]:
-    """{group: the fewest channels that it keeps}; the largest of what `min_keep` says of its layers."""
+def _min_keep_of(graph: ChannelGraph, min_keep: MinKeep) -> dict[str, int]:
+    """Return {group: the fewest channels to keep}, the largest `min_keep` of its layers."""
     if not isinstance(min_keep, Mapping):
         return {group.name: min_keep for group in graph.groups}
     of_layer: dict[str, int] = {}
@@ -81,8 +84,7 @@ def _least(graph: ChannelGraph, min_keep: MinKeep) -> dict[str, int]:
 
 
 def _rounded(group: ChannelGroup, keep: int, min_keep: int, round_to: int) -> int:
-    """`keep` atoms, or the next number of them that is at least `min_keep` channels and a multiple of
-    `round_to`."""
+    """Return `keep`, raised to at least `min_keep` channels and a multiple of `round_to`, in atoms."""
     width = group.producers[0].rows.shape[1]
     fewest = -(-min_keep // width)
     multiple = round_to // math.gcd(round_to, width)
@@ -91,7 +93,7 @@ def _rounded(group: ChannelGroup, keep: int, min_keep: int, round_to: int) -> in
 
 
 def _of_those_present(group: ChannelGroup, keep: int, there: int, round_to: int) -> int:
-    """`keep`, or as many of the `there` atoms present as are a multiple of `round_to` channels."""
+    """Return `keep`, or the atoms of the `there` present that make a multiple of `round_to`."""
     if keep <= there:
         return keep
     multiple = round_to // math.gcd(round_to, group.producers[0].rows.shape[1])
@@ -99,7 +101,7 @@ def _of_those_present(group: ChannelGroup, keep: int, there: int, round_to: int)
 
 
 def _named(graph: ChannelGraph, pattern: str, argument: str) -> list[str]:
-    """The layers that `pattern` names: itself, one that holds it, or a pattern as of a shell."""
+    """Return the layers that `pattern` matches: by name, by a parent's name, or as a shell pattern."""
     layers = list(dict.fromkeys([*graph.channels, *graph.skipped]))
     found = [name for name in layers if fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")]
     if not found:

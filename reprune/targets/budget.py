@@ -1,4 +1,4 @@
-"""From a budget to counts by a cost that is known beforehand: FLOPs, parameters, bytes."""
+"""Turn a budget of FLOPs, parameters or bytes into counts."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ class Budget:
     counts_at: Callable[[float], Counts]
 
     def left(self, counts: Counts) -> float:
-        """The share of the cost that is left with `counts`, from counts alone: no clustering."""
+        """Return the fraction of the cost left with `counts`; nothing is clustered."""
         return self.cost.at(expected(self.groups, self.atoms, counts)) / self.cost.full
 
     def smallest(self) -> Counts:
-        """The smallest network that the bounds allow."""
+        """Return the counts of the smallest network that the bounds allow."""
         return self.counts_at(math.nextafter(1.0, 0.0))
 
     def within(self, share: float) -> Counts:
-        """The counts of the smallest global sparsity at which at most `share` of the cost is left, by
-        bisection; those of the smallest network if that is larger."""
+        """Return the counts of the smallest sparsity that leaves at most `share` of the cost.
+
+        They are found by bisection; if the smallest network is larger, they are its counts.
+        """
         low, high = 0.0, math.nextafter(1.0, 0.0)
         counts, larger = self.smallest(), dict[str, int]()
         for _ in range(48):
@@ -50,8 +52,11 @@ class Budget:
         return self._filled(counts, larger, share)
 
     def _filled(self, counts: Counts, larger: Counts, share: float) -> Counts:
-        """`counts` with as many groups as fit, in order, as large as in `larger`: groups of one size step
-        together, and what one step of all of them leaves over can be a few per cent."""
+        """Enlarge as many groups of `counts`, in order, to their size in `larger` as fit.
+
+        Groups of one size change their counts together, and a step of all of them can miss the budget by a
+        few per cent.
+        """
         for name, count in larger.items():
             if count > counts[name]:
                 trial = {**counts, name: count}
@@ -63,7 +68,7 @@ class Budget:
 def expected(
     groups: Sequence[ChannelGroup], atoms: int, counts: Mapping[str, int]
 ) -> npt.NDArray[np.float64]:
-    """[atoms] the share of each atom's group that is kept."""
+    """Return, per atom [atoms], the fraction of its group that is kept."""
     share = np.ones(atoms)
     for group in groups:
         share[group.atoms] = counts.get(group.name, group.atoms.size) / group.atoms.size

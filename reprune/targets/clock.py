@@ -1,4 +1,4 @@
-"""How long a network takes beside another, on the device at hand."""
+"""Time a network relative to another on the current device."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ..timings import KNOWN, UNTRUSTED, Rounds, interleaved, off, off_by
 
 WARM_UP = 1
 FEWEST, MOST = 5, 50
-"""Runs of each network."""
+"""Minimum and maximum number of runs of each network."""
 SURE = 0.01
-"""Enough runs when the median is known this well (95 %)."""
+"""Relative error of the median (95 %) at which no more runs are made."""
 SECONDS = 15.0
-"""No more runs than fit in here, but the fewest."""
+"""Time for the runs, unless the minimum number of runs takes longer."""
 PATIENCE = 60.0
-"""The fewest must fit in here."""
+"""Time in which the minimum number of runs has to fit."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """The time of one network in that of another: the median over pairs of runs, and its quartiles."""
+    """The time of one network divided by another's: median over pairs of runs, and quartiles."""
 
     middle: float
     low: float
@@ -45,13 +45,13 @@ class Ratio:
 
 
 def compare(small: nn.Module, full: nn.Module, example: Example) -> Ratio:
-    """The time of `small` in that of `full`, in evaluation mode.
+    """Measure the time of `small` divided by that of `full`, in evaluation mode.
 
-    Both are interleaved run by run, so that whatever else the machine does meets both alike, and each run is
-    compared with its neighbour. On the CPU with one thread the clock is that of the thread, which stands
-    still while other programs have the core; else it is that of the wall, and waits for the device.
+    Both are interleaved run by run, so that other load on the machine affects both alike, and each run is
+    compared with its neighbour. On the CPU with one thread the clock is the thread's CPU time, which stops
+    while other programs use the core; otherwise it is the wall clock, after waiting for the device.
 
-    Raises TimeoutError if the fewest runs do not fit in the longest time there is for them.
+    Raises TimeoutError if the minimum number of runs does not fit in the maximum time.
     """
     args, kwargs = example
     now = _clock(full)

@@ -1,4 +1,4 @@
-"""Step 1: the groups that are decided about, and how many atoms each keeps."""
+"""Choose the groups to decide on, and how many atoms each keeps (step 1)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .latency import within_latency
 from .settings import Settings
 
 TIED = 0.01
-"""Of all channels: so many equal BatchNorm scales are worth a note."""
+"""Fraction of all channels with equal BatchNorm scales that is worth a note."""
 BOUNDS = "with these layers, scope, ignore, min_keep and round_to the smallest network"
 
 
 def in_scope(graph: ChannelGraph, scope: str) -> ChannelGraph:
-    """The graph of the groups that `scope` is about."""
+    """Return the graph of the groups that `scope` is about."""
     if scope == "all":
         return graph
     added = [group for group in graph.groups if group.added]
@@ -29,7 +29,7 @@ def in_scope(graph: ChannelGraph, scope: str) -> ChannelGraph:
 
 
 def rankable(graph: ChannelGraph, rule: str) -> ChannelGraph:
-    """The graph of the groups that `rule` can rank; `ValueError` if there are none."""
+    """Return the graph of the groups that `rule` can rank; raise `ValueError` if there are none."""
     bare = [group for group in graph.groups if rule == "bn" and not has_gamma(group)]
     if not graph.groups or len(bare) == len(graph.groups):
         _nothing(graph, bool(bare))
@@ -43,11 +43,11 @@ def counts_of(
     present: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Counts, list[str]]:
-    """How many atoms each group keeps, by the BatchNorm scales in `tensors`, which are the full model's.
+    """Return each group's atoms to keep, by the full model's BatchNorm scales in `tensors`.
 
-    `present`: how many atoms of each group are there at all (default: all); none keeps more.
-    With them come notes: what was measured on the way, and how many scales tie.
-    Raises `ValueError`, with what can be had, for a target out of reach.
+    `present` is the number of atoms of each group that exist (default: all); no group keeps more. It also
+    returns notes: what was measured, and how many scales tie. Raises a `ValueError` that says what is
+    possible for a target out of reach.
     """
     bounds, rule = Bounds(graph, settings.round_to, settings.min_keep, present), settings.rule
     if rule == "bn":
@@ -79,7 +79,7 @@ def counts_of(
 
 
 def _tied(ranking: Ranking, channels: int, leaving: int) -> list[str]:
-    """A note, if of many channels that the BatchNorm scales do not rank some go."""
+    """Return a note if some of many channels with equal BatchNorm scales are removed."""
     value, ties = ranking.tie(leaving)
     if ties <= max(1, TIED * channels):
         return []
@@ -90,8 +90,7 @@ def _tied(ranking: Ranking, channels: int, leaving: int) -> list[str]:
 
 
 def check_reach(graph: ChannelGraph, settings: Settings) -> None:
-    """Raise `ValueError` if, whatever the BatchNorm scales, the target cannot be reached, or no channel can
-    leave."""
+    """Raise `ValueError` if the target is out of reach whatever the scales, or nothing can be pruned."""
     round_to, min_keep = settings.round_to, settings.min_keep
     smallest = Bounds(graph, round_to, min_keep).applied({group.name: 0 for group in graph.groups})
     if all(smallest[group.name] == group.atoms.size for group in graph.groups):
@@ -106,14 +105,14 @@ def check_reach(graph: ChannelGraph, settings: Settings) -> None:
 
 
 def cost_of_target(graph: ChannelGraph, what: str) -> Cost:
-    """What "flops", "params" or "size_mb" are about."""
+    """Return the cost that "flops", "params" or "size_mb" limits."""
     traced = graph.traced
     known = {"flops": traced.flops, "params": traced.params}.get(what)
     return known or size_cost(graph.model, traced.labels, traced.atoms)
 
 
 def _within(what: str, value: float, budget: Budget) -> Counts:
-    """The counts that leave at most `value`: a share of the cost, or megabytes."""
+    """Return the counts that leave at most `value`, a fraction of the cost or megabytes."""
     unit, full = (" MB", budget.cost.full / 1e6) if what == "size_mb" else (" of the full network", 1.0)
     if value >= full:
         raise ValueError(f"{what}: expected less than the {full:.4g} MB that the network has; got {value:g}")

@@ -1,4 +1,4 @@
-"""Counts that the user gives, layer by layer."""
+"""Convert counts that the user gives layer by layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..graph import ChannelGraph
 
 
 def counts_from_keep(graph: ChannelGraph, keep: Mapping[str, int]) -> Counts:
-    """`keep` in atoms of groups."""
+    """Convert `keep` to atoms of groups."""
     group_of = {p.name: (group, p) for group in graph.groups for p in group.producers}
     counts: Counts = {}
     for name, channels in keep.items():

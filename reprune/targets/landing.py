@@ -1,4 +1,4 @@
-"""Where a plan landed: what to say if that is not where it was asked to."""
+"""Compare a plan with its target and say where it missed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .settings import Settings
 from .target import Target
 
 FAR = 0.05
-"""Of the channels, or of the full network's cost: a difference worth a note."""
+"""Difference worth a note, as a fraction of the channels or of the full network's cost."""
 EMPTIED = 0.1
-"""Of a layer's channels: a layer that keeps fewer, as few as it may, is worth a note."""
+"""A layer that keeps a smaller fraction of its channels, and as few as allowed, is worth a note."""
 
 
 def landing_notes(graph: ChannelGraph, settings: Settings, kept: AtomMask) -> list[str]:
-    """What the user should know of the plan that keeps the atoms `kept` [atoms] for the target."""
+    """Return notes on how the plan that keeps `kept` [atoms] meets its target."""
     target = settings.target
     left = float(kept[np.concatenate([group.atoms for group in graph.groups])].mean())
     if left == 1:

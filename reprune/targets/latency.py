@@ -1,4 +1,4 @@
-"""From a share of the time to counts: a search over real timings, for FLOPs do not tell."""
+"""Turn a latency target into counts by a search over real timings, since FLOPs do not tell."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .budget import Budget
 from .clock import Ratio, compare
 
 NEAR = 0.02
-"""A network is taken at once when its time is this close to the target, of which it is a share."""
+"""Relative difference from the target at which a network is accepted at once."""
 LANDED = 0.05
-"""What is near enough in the end; a network further below the target comes with a note that says so."""
+"""Relative difference accepted in the end; a network further below the target gets a note."""
 MOST = 16
-"""Networks that are timed."""
+"""Maximum number of networks that are timed."""
 SECONDS = 120.0
-"""No other network is timed after this."""
+"""Time after which no other network is timed."""
 
 
 def within_latency(
@@ -31,13 +31,14 @@ def within_latency(
     bounds: str,
     progress: Progress | None = None,
 ) -> tuple[Counts, str]:
-    """The counts whose network takes `target` of the full one's time, and what was measured, in words.
+    """Return the counts whose network takes `target` of the full time, and what was measured.
 
-    The search runs over the share of FLOPs (`budget`), which the time follows loosely, and closes in
-    between a network that was too slow and one that was too fast. Not which channels are cut matters here
-    but how many, so nothing is clustered.
+    The search varies the fraction of FLOPs (`budget`), on which the time depends loosely, between a network
+    that was too slow and one that was too fast. The time depends on how many channels are removed and not on
+    which, so nothing is clustered.
 
-    What comes out is timed once more, since of timings that scatter the nearest to the target was taken.
+    The result is timed once more, because it was chosen for its closeness to the target among timings that
+    scatter.
 
     Raises `ValueError` if the smallest network that the `bounds` allow still takes longer, and
     `TimeoutError` if there was no time to find one that does not.
@@ -67,17 +68,17 @@ def within_latency(
 
 @dataclass
 class Bracket:
-    """Where the network lies: between two shares of FLOPs, one with a time above the target, one below."""
+    """The search interval: two fractions of FLOPs, one with a time above the target, one below."""
 
     target: float
     bottom: float
-    """The share of the smallest network."""
+    """The fraction of FLOPs of the smallest network."""
     slow: tuple[float, float] = (1.0, 1.0)
-    """(share of FLOPs, time)."""
+    """(fraction of FLOPs, time)."""
     fast: tuple[float, float] | None = None
 
     def next(self) -> float | None:
-        """The share to try: on the line through both ends, well inside; None if there is nothing between."""
+        """Return the fraction to try, interpolated well inside; None if nothing is between."""
         x, y = self.slow
         if self.fast is None:
             if x <= self.bottom:
@@ -94,7 +95,7 @@ class Bracket:
         return min(max(guess, low + margin), x - margin)
 
     def tell(self, share: float, left: float, time: float) -> None:
-        """The largest network of at most `share` has `left` of the FLOPs and took `time`."""
+        """Note that the largest network of at most `share` has `left` of the FLOPs and took `time`."""
         if time > self.target:
             self.slow = left, time
         else:
@@ -102,7 +103,7 @@ class Bracket:
 
 
 def _of_size(graph: ChannelGraph, counts: Counts) -> nn.Module:
-    """A network with the first channels of each group, as many as `counts` says."""
+    """Return a network with the first channels of each group, as many as `counts` says."""
     kept = graph.everything()
     for group in graph.groups:
         kept[group.atoms[counts[group.name] :]] = False
@@ -120,7 +121,7 @@ def _timed(counts: Counts, graph: ChannelGraph) -> Ratio:
 def _best(
     target: float, tried: list[tuple[Counts, Ratio]], late: bool, bounds: str
 ) -> tuple[Counts, Ratio, str]:
-    """The nearest to the target, or else the slowest below it with what to say of the gap above."""
+    """Return the try nearest to the target, or the slowest below it with a note on the gap above."""
     nearest = min(tried, key=lambda pair: abs(pair[1].middle - target))
     below = [pair for pair in tried if pair[1].middle <= target]
     slower = [pair[1] for pair in tried if pair[1].middle > target]
@@ -142,7 +143,7 @@ def _best(
 
 
 def _said(target: float, first: Ratio, ratio: Ratio) -> str:
-    """What was measured, the target if that is not it, and whether the first timing said another thing."""
+    """Describe what was measured, a missed target, and a first timing that disagreed."""
     words = f"it takes {ratio} of the full network's time on the example input"
     if abs(ratio.middle - target) > LANDED * target:
         words += f", not {target:g}"

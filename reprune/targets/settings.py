@@ -1,4 +1,4 @@
-"""What decides which channels stay: checked once, where a plan or a pruner is asked for."""
+"""Check the settings that decide which channels are kept, where a plan or pruner is requested."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Select = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Settings:
-    """The choices that hold for a whole plan or training; :func:`checked` makes them."""
+    """The choices for a whole plan or training; :func:`checked` makes them."""
 
     target: Target
     rule: str
@@ -37,20 +37,20 @@ class Settings:
     select: Select | None = None
 
     def on(self, device: str) -> Settings:
-        """The same, with the backend that runs for data on `device`; raises where it cannot run."""
+        """Return the settings with the backend for data on `device`; raise where it cannot run."""
         return replace(self, backend=resolve(self.backend, device))
 
     def to_dict(self) -> dict[str, Any]:
-        """As a plan records them: what has no part in the result is left out."""
+        """Return what a plan records; what has no part in the result is left out."""
         what, value = self.target
-        least = dict(self.min_keep) if isinstance(self.min_keep, Mapping) else self.min_keep
+        minimum = dict(self.min_keep) if isinstance(self.min_keep, Mapping) else self.min_keep
         record = {
             what: value,
             "rule": self.rule,
             "scope": self.scope,
             "layers": self.layers,
             "round_to": self.round_to,
-            "min_keep": least,
+            "min_keep": minimum,
             "ignore": list(self.ignore),
             "seed": self.seed,
             "ties": self.ties,
@@ -79,7 +79,7 @@ def checked(
     backend: str = "auto",
     select: Any = None,
 ) -> Settings:
-    """The settings, or the `ValueError` or `TypeError` that names what is wrong with one of them."""
+    """Return the settings; raise a `ValueError` or `TypeError` that names a wrong one."""
     target = target_of(sparsity, flops, params, keep, latency, size_mb)
     require_choice("rule", rule, RULES)
     require_choice("scope", scope, SCOPES)

@@ -1,4 +1,4 @@
-"""Which target was given, and whether it can be one."""
+"""Check which target was given, and that it is valid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ..arguments import integer, number, shown, strings
 
 Target = tuple[str, Any]
-"""(what, how much): ("flops", 0.5)."""
+"""(name, value), such as ("flops", 0.5)."""
 
 
 def target_of(
@@ -20,7 +20,7 @@ def target_of(
     latency: float | None = None,
     size_mb: float | None = None,
 ) -> Target:
-    """The one target that was given."""
+    """Return the one target that was given."""
     numbers = {
         "sparsity": sparsity,
         "flops": flops,

@@ -1,4 +1,4 @@
-"""The backends: their names, which are available here and if not why, and which one `"auto"` means.
+"""List the backends, why one is unavailable, and which one `"auto"` selects.
 
 =============  =============================================================================
 `reference`  plain numpy in float64; slow, for checking the others
@@ -6,8 +6,8 @@
 `triton` Triton and CUDA kernels on an NVIDIA GPU of compute capability 8.0 (A100) or newer
 =============  =============================================================================
 
-A named backend never falls back: it works or raises :class:`BackendUnavailable`. `"auto"` goes by the
-device of the data; `REPRUNE_BACKEND` names what `"auto"` means instead. Under Triton's interpreter
+A named backend never falls back: it works or raises :class:`BackendUnavailable`. `"auto"` depends on the
+device of the data, unless `REPRUNE_BACKEND` names the backend to use instead. Under Triton's interpreter
 (`TRITON_INTERPRET=1`) the backend `triton` runs without a GPU, on tensors of the CPU: slow, for tests.
 """
 
@@ -38,11 +38,11 @@ _HERE = Path(__file__).resolve().parents[2]  # where the package reprune lies
 
 
 class BackendUnavailable(RuntimeError):  # noqa: N818
-    """The backend that was asked for cannot run here; the message says why."""
+    """Raised when the requested backend cannot run here; the message gives the reason."""
 
 
 def core() -> ModuleType:
-    """The C++ core."""
+    """Return the C++ extension."""
     loaded = sys.modules.get("reprune._core")
     if loaded is not None:
         return loaded
@@ -61,9 +61,9 @@ def core() -> ModuleType:
 
 
 def installed_version() -> str:
-    """The version of the reprune that is installed, whether or not this is it.
+    """Return the version of the installed reprune distribution, which may be another one than this.
 
-    Raises ImportError where none is: then this is its source folder.
+    Raises ImportError if none is installed: then this is the source folder.
     """
     try:
         return distribution("reprune").version
@@ -91,7 +91,7 @@ def _to_install() -> str:
 
 
 def unavailable(name: str) -> str | None:
-    """Why backend `name` cannot run here; None if it can."""
+    """Return why backend `name` cannot run here, or None if it can."""
     if name == "cpp":
         try:
             core()
@@ -101,7 +101,7 @@ def unavailable(name: str) -> str | None:
 
 
 def interpreted() -> bool:
-    """Do Triton's kernels run in its interpreter, on tensors of the CPU?"""
+    """Return whether Triton's kernels run in its interpreter, on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -129,10 +129,11 @@ def _no_triton() -> str | None:
 
 
 def resolve(backend: str, device: str = "cpu") -> str:
-    """The name of the backend that runs: `backend`, or for `"auto"` the one for data on `device`
-    ("cpu", "cuda", ...).
+    """Return the name of the backend to run.
 
-    Raises ValueError for a name that is none, BackendUnavailable where it cannot run.
+    That is `backend`, or for `"auto"` the one for data on `device` ("cpu", "cuda", ...).
+
+    Raises ValueError for an unknown name, BackendUnavailable where the backend cannot run.
     """
     name = _known(backend, "backend")
     if name == "auto":
@@ -146,7 +147,7 @@ def resolve(backend: str, device: str = "cpu") -> str:
 
 
 def module(name: str) -> Backend:
-    """The functions of the backend `name`, which :func:`resolve` returned."""
+    """Return the functions of the backend `name`, which :func:`resolve` returned."""
     return cast("Backend", importlib.import_module(MODULES[name]))
 
 
@@ -159,7 +160,10 @@ def _known(name: str, what: str) -> str:
 
 
 def num_threads() -> int:
-    """Threads of the C++ core: `REPRUNE_NUM_THREADS`, else as many as this process may use cores."""
+    """Return the number of threads of the C++ core.
+
+    It is `REPRUNE_NUM_THREADS`, or the number of cores that this process may use.
+    """
     given = os.environ.get("REPRUNE_NUM_THREADS")
     if given is None:
         affinity = getattr(os, "sched_getaffinity", None)

@@ -1,4 +1,4 @@
-"""The backend "cpp": the C++ extension, on as many threads as it may use and has memory for."""
+"""Run the backend "cpp": the C++ extension, on as many threads as cores and memory allow."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["cover", "cut", "floats", "integer_table", "link", "restore", "select
 
 
 def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[npt.NDArray[np.float64]]:
-    """Raises `MemoryError` where "complete" or "average" need more than there is."""
+    """Compute the dendrograms; raise `MemoryError` where "complete" or "average" exceed the memory."""
     index = reference.METHODS.index(method)
     if len(batches) == 1:
         (points,) = batches
@@ -40,9 +40,11 @@ def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[n
 def link_condensed(
     distances: npt.NDArray[np.float64], method: str, name: str = "distances"
 ) -> npt.NDArray[np.float64]:
-    """Distances [n (n-1) / 2] in the order of scipy's `pdist`, C-contiguous, finite -> Z [n-1, 4].
+    """Compute Z [n-1, 4] from condensed distances [n (n-1) / 2].
 
-    By the C++ core. Ward's method takes them for Euclidean. Trusts its arguments. `MemoryError` names the
+    They are in the order of scipy's `pdist`, C-contiguous and finite.
+
+    Ward's method takes the distances to be Euclidean. Arguments are not checked. `MemoryError` names the
     argument `name`.
     """
     n = points_of(distances)
@@ -54,10 +56,10 @@ def link_condensed(
 def link_if_unique(
     numbers: npt.NDArray[np.float64], method: str, name: str
 ) -> npt.NDArray[np.float64] | None:
-    """Points [n, d], or distances [n (n-1) / 2] as for :func:`link_condensed`, finite, n >= 2 -> Z [n-1, 4].
+    """Compute Z [n-1, 4] of points [n, d] or condensed distances, n >= 2, if it is unique.
 
-    None where another Z is as right but for rounding: there are two merges that cost as good as the same. By
-    the C++ core; trusts its arguments. `MemoryError` names the argument `name`.
+    It is None if two merges cost the same up to rounding, so that another Z is equally valid. Arguments are
+    not checked. `MemoryError` names the argument `name`.
     """
     index = reference.METHODS.index(method)
     if numbers.ndim == 2:
@@ -71,12 +73,12 @@ def link_if_unique(
 
 
 def points_of(distances: npt.NDArray[np.float64]) -> int:
-    """The n of distances [n (n-1) / 2]; rounded down where there is none."""
+    """Return the n of condensed distances [n (n-1) / 2], rounded down if there is no such n."""
     return (1 + math.isqrt(1 + 8 * len(distances))) // 2
 
 
 def cut(trees: npt.NDArray[np.float64], heights: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-    """All at once."""
+    """Label all trees in one call."""
     labels: npt.NDArray[np.int32] = core().cut(trees, heights, num_threads())
     return labels
 
@@ -84,7 +86,7 @@ def cut(trees: npt.NDArray[np.float64], heights: npt.NDArray[np.float64]) -> npt
 def cover(
     labels: npt.NDArray[Any], keep: int, seed: int, name: str, norms: npt.NDArray[np.float64] | None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """One table."""
+    """Cover one table of labels."""
     clusters = int(labels.max(initial=0)) + 1
     if clusters > len(labels):  # the core counts clusters in arrays of at most O
         columns = [np.unique(column, return_inverse=True)[1] for column in labels.T]
@@ -99,7 +101,7 @@ def cover(
 def select(
     problems: Sequence[LayerProblem], seed: int, ties: str, labels: bool, report: Report | None
 ) -> list[Selection]:
-    """All at once, the channels of all layers shared among the threads."""
+    """Select from all problems in one call; threads share the channels of all layers."""
     given = [(p.name, list(p.tables), p.keep) for p in problems]
     found = core().select_layers(given, seed % 2**64, ties == "norm", num_threads(), labels, report)
     return [
@@ -118,12 +120,12 @@ def _room_for(n: int, name: str) -> None:
 
 
 def _square(n: int) -> int:
-    """Bytes of the distances of n points as the core lays them out, and of what it notes of each point."""
+    """Return the bytes that the core needs for the distances of n points and its notes on them."""
     return 8 * n * (n + 16) + 128 * n
 
 
 def _threads(shapes: Sequence[tuple[int, ...]], method: str, name: str) -> int:
-    """How many problems there is memory for at once, if they have these shapes [n, d], the largest first."""
+    """Return how many problems of shapes [n, d], largest first, fit in memory at once."""
     if method in ("ward", "single") or not shapes:
         return max(1, len(shapes))
     n = shapes[0][0]

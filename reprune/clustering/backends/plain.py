@@ -1,4 +1,4 @@
-"""The backend "reference": the oracle, problem by problem."""
+"""Run the backend "reference": the oracle, problem by problem."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["cover", "cut", "floats", "integer_table", "link", "restore", "select
 
 
 def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[npt.NDArray[np.float64]]:
-    """One after the other, in float64."""
+    """Compute the dendrograms one by one in float64."""
     return [
         np.stack([reference.linkage(problem.astype(np.float64), method) for problem in batch])
         if len(batch)
@@ -30,7 +30,7 @@ def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[n
 
 
 def cut(trees: npt.NDArray[np.float64], heights: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-    """One after the other."""
+    """Label the trees one by one."""
     labels = np.empty((len(trees), trees.shape[1] + 1), np.int32)
     for k, tree in enumerate(trees):
         labels[k] = reference.cut(tree, heights[k])
@@ -40,14 +40,14 @@ def cut(trees: npt.NDArray[np.float64], heights: npt.NDArray[np.float64]) -> npt
 def cover(
     labels: npt.NDArray[Any], keep: int, seed: int, name: str, norms: npt.NDArray[np.float64] | None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """:func:`reprune.clustering.reference.max_coverage`."""
+    """Call :func:`reprune.clustering.reference.max_coverage`."""
     return reference.max_coverage(labels, keep, seed, name, norms)
 
 
 def select(
     problems: Sequence[LayerProblem], seed: int, ties: str, labels: bool, report: Report | None
 ) -> list[Selection]:
-    """One after the other; the labels stay, whatever `labels` says."""
+    """Select from the problems one by one; labels are returned whatever `labels` says."""
     results = []
     for count, problem in enumerate(problems, 1):
         order, gains, cuts, table = reference.select_layer(

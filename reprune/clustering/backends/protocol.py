@@ -1,6 +1,6 @@
-"""What a backend is: the functions that :data:`reprune.clustering.backends.MODULES` names modules of.
+"""Define the interface of a backend, which each module in :data:`reprune.clustering.backends.MODULES` has.
 
-They trust their arguments but for what only they can tell: memory, and limits of their own.
+Of their arguments, backends check only what depends on the backend: memory and limits.
 """
 
 from __future__ import annotations
@@ -14,33 +14,36 @@ import numpy.typing as npt
 from ..problem import LayerProblem, Selection
 
 Report = Callable[[int], None]
-"""`report(done)`: so many layers."""
+"""`report(done)`, called with the number of layers done."""
 
 
 class Backend(Protocol):
-    """The functions of a backend; arrays are numpy, or tensors on the GPU for "triton"."""
+    """The functions of a backend; arrays are numpy, or GPU tensors for "triton"."""
 
     def floats(self, x: object, name: str) -> Any:
-        """`x` as float32 (for float16, bfloat16, float32) or float64 (for integers, float64), finite."""
+        """Return `x` as finite float32 or float64.
+
+        float16, bfloat16 and float32 become float32; integers and float64 become float64.
+        """
 
     def integer_table(self, x: object, name: str) -> Any:
-        """`x` as integers [O, I], O >= 1; `ValueError` if it is something else."""
+        """Return `x` as integers [O, I], O >= 1, else raise `ValueError`."""
 
     def restore(self, x: object) -> Callable[[Any], Any]:
-        """A function that turns results into what the argument `x` was."""
+        """Return a function that converts results to the kind of array that `x` was."""
 
     def link(self, batches: Sequence[Any], names: Sequence[str], method: str) -> list[Any]:
-        """Points [B, n, d] of arguments `names` -> dendrograms [B, n-1, 4] of each."""
+        """Return the dendrograms [B, n-1, 4] of each of the points [B, n, d], arguments `names`."""
 
     def cut(self, trees: npt.NDArray[np.float64], heights: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
-        """Trees [B, n-1, 4] and heights [B], C-contiguous on the host -> labels [B, n]."""
+        """Return labels [B, n] of trees [B, n-1, 4] cut at heights [B], C-contiguous on the host."""
 
     def cover(
         self, labels: Any, keep: int, seed: int, name: str, norms: npt.NDArray[np.float64] | None
     ) -> tuple[Any, Any]:
-        """Labels [O, I], integers from 0 to 2^31 - 1 -> order [keep], gains [keep]."""
+        """Return order [keep] and gains [keep] for labels [O, I], integers from 0 to 2^31 - 1."""
 
     def select(
         self, problems: Sequence[LayerProblem], seed: int, ties: str, labels: bool, report: Report | None
     ) -> list[Selection]:
-        """What stays of each problem, none of which keeps all."""
+        """Return the selection of each problem; none of them keeps all its filters."""

@@ -1,4 +1,4 @@
-"""Arrays in and out of the GPU: what :mod:`reprune.clustering.arrays` is for the host."""
+"""Convert arrays to and from GPU tensors, as :mod:`reprune.clustering.arrays` does on the host."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 def to_tensor(x: object, name: str) -> torch.Tensor:
-    """`x` on the GPU: where it is, if that is a GPU, else on the current one. Under Triton's interpreter on
-    the CPU."""
+    """Return `x` on the GPU: on its own if it lies on one, else on the current one.
+
+    Under Triton's interpreter, it is on the CPU.
+    """
     import torch
 
     if isinstance(x, torch.Tensor):
@@ -37,9 +39,11 @@ def to_tensor(x: object, name: str) -> torch.Tensor:
 
 
 def to_float_tensor(x: object, name: str) -> torch.Tensor:
-    """`x` on the GPU as float32 (for float16, bfloat16, float32) or float64 (for integers, float64).
+    """Return `x` on the GPU as float32 or float64.
 
-    It is not looked at whether all numbers are finite: that would wait for the GPU.
+    float16, bfloat16 and float32 become float32; integers and float64 become float64.
+
+    Whether all numbers are finite is not checked, because that would wait for the GPU.
     """
     import torch
 
@@ -54,7 +58,7 @@ def to_float_tensor(x: object, name: str) -> torch.Tensor:
 
 
 def require_finite(x: torch.Tensor, name: str) -> None:
-    """Raises ValueError unless all numbers are finite; waits for the GPU."""
+    """Raise `ValueError` unless all numbers are finite; waits for the GPU."""
     import torch
 
     if not bool(torch.isfinite(x).all()):
@@ -62,7 +66,7 @@ def require_finite(x: torch.Tensor, name: str) -> None:
 
 
 def placed(x: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
-    """A small array on `device`; from pinned memory, for other copies wait for what runs there."""
+    """Copy a small array to `device` through pinned memory, so that the copy waits for no kernel."""
     import torch
 
     tensor = torch.from_numpy(np.ascontiguousarray(x))
@@ -70,8 +74,10 @@ def placed(x: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
 
 
 def together(parts: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
-    """Tensors as arrays of the same shape and dtype (one that numpy knows), each in memory of its own; one
-    copy from a device brings all that lie there."""
+    """Return tensors of a dtype that numpy knows as arrays in memory of their own.
+
+    One copy from each device brings all tensors that lie there.
+    """
     import torch
 
     found: dict[int, npt.NDArray[Any]] = {}
@@ -86,7 +92,7 @@ def together(parts: Sequence[torch.Tensor]) -> list[npt.NDArray[Any]]:
 
 
 def restore(x: object) -> Callable[[torch.Tensor], Any]:
-    """A function that turns results into what the argument `x` was: numpy, or a tensor on its device."""
+    """Return a function that converts results to numpy, or to a tensor on the device of `x`."""
     if is_tensor(x):
         return lambda result: result.to(x.device)  # type: ignore[attr-defined]
     return lambda result: result.cpu().numpy()

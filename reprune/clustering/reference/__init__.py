@@ -1,4 +1,4 @@
-"""The stages in plain numpy and float64: slow, obviously right, the oracle of every other backend.
+"""Implement the stages in plain numpy and float64: slow and simple, the oracle of every other backend.
 
 Nothing here checks its arguments; the public functions of :mod:`reprune` do.
 """

@@ -1,4 +1,4 @@
-"""Greedy maximum cluster coverage (REPrune, Eq. 6-7)."""
+"""Cover clusters greedily (REPrune, Eq. 6-7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ def max_coverage(
     name: str,
     norms: npt.NDArray[np.float64] | None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Labels [O, I] -> order [keep], gains [keep]; of equal gains the larger norm, then the smaller hash."""
+    """Return order [keep] and gains [keep] for labels [O, I].
+
+    Among equal gains the larger norm wins, then the smaller hash.
+    """
     O, I = labels.shape
     key = tie_key(seed, name)
     covered = [set[int]() for _ in range(I)]

@@ -1,4 +1,4 @@
-"""A dendrogram cut at a height."""
+"""Cut a dendrogram at a height."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 
 def cut(Z: npt.NDArray[np.float64], height: float) -> npt.NDArray[np.int32]:
-    """Z [n-1, 4] -> labels [n], 0-based and numbered by first appearance.
+    """Return labels [n] of Z [n-1, 4], 0-based and numbered by first appearance.
 
     A merge counts when its height and the heights of all merges below it are <= `height`.
     """

@@ -1,17 +1,17 @@
-"""Agglomerative clustering as its definition reads: merge the nearest two, `n - 1` times.
+"""Cluster agglomeratively by the definition: merge the nearest two clusters, `n - 1` times.
 
-This is the rule that every backend follows to the last bit. A cluster goes by the largest number of its
-points. Heights are float64, by these formulas and in this order of operations::
+This is the rule that every backend follows to the last bit. The number of a cluster is the largest number of
+its points. Heights are float64, by these formulas and in this order of operations::
 
     ward      sqrt(2 (sum_k t_k^2 / (|A||B| (|A| + |B|)))),  t = |B| total_A - |A| total_B
     single    the smaller of the heights of either part
     complete  the larger
     average   (|A_1| height_1 + |A_2| height_2) / (|A_1| + |A_2|)
 
-where `total` is the sum of a cluster's points, made as the cluster was; of equal points their number times
-one of them. Between points all four are the distance. The pair of the least height merges; of equally high
-ones the pair whose smaller number is the smallest, then the one whose larger number is. A merge that rounding
-makes lower than one below it has the height of that.
+where `total` is the sum of a cluster's points in the order of its merges; for equal points it is their number
+times one of them. Between single points all four are the distance. The pair of the lowest height merges;
+among equally high pairs the one whose smaller number is the smallest, then the one whose larger number is. A
+merge that rounding makes lower than one of its children gets the child's height.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float64]
 
 
 def linkage(points: Array, method: str) -> Array:
-    """Points [n, d], n >= 1 -> Z [n-1, 4] in scipy's form. O(n^3)."""
+    """Return Z [n-1, 4] in scipy's form for points [n, d], n >= 1, in O(n^3)."""
     points, exponent = scaled(points)
     n = len(points)
     Z = np.empty((n - 1, 4))
@@ -63,9 +63,9 @@ def linkage(points: Array, method: str) -> Array:
 
 
 def ward(total: Array, size: Array, i: int) -> Array:
-    """Heights [n] of cluster i with every cluster.
+    """Return the heights [n] at which cluster i would merge with every cluster.
 
-    No square overflows or vanishes: each pair has a power of two of its own.
+    Each pair is scaled by its own power of two, so no square overflows or underflows.
     """
     step = size[:, None] * total[i] - size[i] * total  # [n, d]
     exponent = np.frexp(np.abs(step).max(axis=1))[1]

@@ -1,4 +1,4 @@
-"""Points without a common offset and of one size, exactly: what distances are computed of."""
+"""Centre points and scale them to a common magnitude, exactly, before distances are computed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ TOP = 900
 
 
 def scaled(points: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], int]:
-    """Points [n, d] times a power of two, less an offset; and the exponent that undoes the power.
+    """Return points [n, d] minus an offset, times a power of two, and the exponent that undoes it.
 
-    Both are exact, so no distance changes; a cluster's sum then keeps the digits that tell it from others. An
-    offset is taken from a coordinate whose values all lie within a factor of two: the middle of them.
-    Only where numbers above 2^900 are there, digits below 2^-950 are lost.
+    Both are exact, so no distance changes, and a cluster's sum keeps the digits that distinguish it from
+    others. A coordinate whose values all lie within a factor of two is centred on the middle of them. Digits
+    below 2^-950 are lost if there are numbers above 2^900.
     """
     exponent = int(np.frexp(np.abs(points).max())[1]) - TOP
     points = np.ldexp(points, -exponent)

@@ -1,5 +1,4 @@
-"""One layer: clusters of every channel at a common cut, then the filters that cover them (REPrune, Eq.
-1-7)."""
+"""Select the filters of one layer: cluster every channel at a common cut, then cover (REPrune, Eq. 1-7)."""
 
 from __future__ import annotations
 
@@ -16,8 +15,10 @@ from .linkage import linkage
 def select_layer(
     tables: Sequence[npt.NDArray[np.floating]], keep: int, seed: int, ties: str, name: str
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], list[float], npt.NDArray[np.int32]]:
-    """Tables of points [I, O, d], keep < O -> order [keep], gains [keep], heights [tables], labels [O, sum of
-    I]."""
+    """Return order [keep], gains [keep], heights [tables] and labels [O, sum of I].
+
+    The layer's tables of points are [I, O, d], keep < O.
+    """
     heights, columns = [], []
     for table in tables:
         trees = [linkage(points.astype(np.float64), "ward") for points in table]
@@ -32,10 +33,11 @@ def select_layer(
 
 
 def squared_norms(tables: Sequence[npt.NDArray[np.floating]]) -> npt.NDArray[np.float64]:
-    """Squared L2 norm [O] of every filter, added up in the order (table, channel, coordinate).
+    """Return the squared L2 norm [O] of every filter, summed in order (table, channel, coordinate).
 
     The order is part of the tie rule: norms that differ in the last bit are not tied. Where a square would
-    overflow or vanish the largest number of all is brought to 2^480 first: norms times a power of two.
+    overflow or underflow, all numbers are scaled first, the largest to 2^480: the norms are then scaled by a
+    power of two.
     """
     sizes = np.concatenate([np.abs(table[table != 0]).ravel() for table in tables]).astype(np.float64)
     extreme = sizes.size > 0 and (sizes.max() >= 2.0**480 or sizes.min() < 2.0**-500)

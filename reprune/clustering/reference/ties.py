@@ -1,4 +1,4 @@
-"""How ties are broken: a hash of (seed, layer name, step, filter) in 32-bit integer arithmetic.
+"""Break ties by a hash of (seed, layer name, step, filter) in 32-bit integer arithmetic.
 
 Counter-based: no state, so every backend, thread and rank draws the same winner in any order. All operations
 are modulo `2**32`::
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 
 def _mix(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-    """A bijection of 32-bit words with little bias (C. Wellons, "lowbias32")."""
+    """Apply a bijection of 32-bit words with little bias (C. Wellons, "lowbias32")."""
     x = x ^ (x >> np.uint32(16))
     x = x * np.uint32(0x7FEB352D)
     x = x ^ (x >> np.uint32(15))
@@ -29,7 +29,7 @@ def _mix(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
 
 
 def tie_key(seed: int, name: str) -> int:
-    """The key of one layer; `seed` counts modulo `2**64`."""
+    """Return the hash key of one layer; `seed` is taken modulo `2**64`."""
     key = 0x811C9DC5
     for byte in name.encode():
         key = (key ^ byte) * 0x01000193 % 2**32
@@ -39,6 +39,6 @@ def tie_key(seed: int, name: str) -> int:
 
 
 def tie_values(key: int, step: int, filters: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
-    """The values of `filters` [m] at `step`; the filter with the smallest one wins the tie."""
+    """Return the hashes of `filters` [m] at `step`; the filter with the smallest hash wins the tie."""
     step_key = _mix(np.array([(key + step * 0x9E3779B9) % 2**32], dtype=np.uint32))
     return _mix(step_key ^ (filters.astype(np.uint32) * np.uint32(0x85EBCA6B)))
