@@ -150,18 +150,17 @@ def _notes(settings: Settings) -> list[str]:
         notes.append(
             "Dendrograms: heights within 1e-12 relative (or four units in the last place of the largest) and "
             "the same clusters at several levels as scipy. A kernel is a point here. fastcluster is its "
-            "linkage, 'fastcluster, vector' its linkage_vector. Complete and average work on a stored square "
-            "of distances, twice what the others keep, so that rows are read in one go."
+            "linkage, 'fastcluster, vector' its linkage_vector. Complete and average store the full square "
+            "of distances, twice what the others keep, so that rows are contiguous."
         )
     if "single" in settings.groups:
         notes.append(
             "Single problems: 'best / cpp' is the time of the fastest other library / ours; below 1 ours is "
-            "slower. Ten points cost little more than the checks of the arguments, in Python, and a hundred "
-            "of one or two numbers not much more. Complete and average of a thousand such points: every join "
-            "writes a column of the distance matrix, a cache line to each number, which rows read in one go "
-            "make up for only where the distances or the rows are longer. Problems of "
-            f"5,000 points take part from --seconds {LARGE_FROM:.0f} up, without the peers that are slowest "
-            "there."
+            "slower. For ten points, and a hundred of one or two coordinates, most of the time goes into "
+            "checking the arguments in Python. In complete and average linkage each merge writes a column of "
+            "the distance matrix, one cache line per number; contiguous rows outweigh that only where rows "
+            "or distances are longer than those of a thousand such points. Problems of 5,000 points are "
+            f"included from --seconds {LARGE_FROM:.0f} up, without the libraries that are slowest there."
         )
     if "selection" in settings.groups:
         notes.append(
