@@ -87,7 +87,7 @@ class REPrune(Callback):
         copies = _averages(trainer)
         with _without_trainer(pl_module):
             if self._saved is None and self.pruner is not None and self.pruner.model is pl_module:
-                self.pruner.live.go_on_with(trainer.optimizers[0], copies)
+                self.pruner.live.continue_with(trainer.optimizers[0], copies)
                 self._offset = trainer.current_epoch - self.pruner.epoch
             else:
                 self.pruner = self._built(trainer, pl_module, copies)

@@ -33,7 +33,7 @@ def is_int(value: Any, minimum: int = 0) -> TypeGuard[int]:
     return type(value) is int and minimum <= value < 2**63
 
 
-def weight(text: bytes) -> int:
+def parsed_size(text: bytes) -> int:
     """Return about how many bytes the values in the JSON `text` need at most once parsed."""
     return 3 * len(text) + 64 * sum(map(text.count, (b",", b"[", b":"))) + 256 * text.count(b"{")
 

@@ -34,18 +34,18 @@ def interleaved(
     return rounds
 
 
-def off(low: float, median: float, high: float, runs: int) -> float:
+def error_of_median(low: float, median: float, high: float, runs: int) -> float:
     """Return the relative error of the median of `runs` timings (95 %, if normal), by the quartiles."""
     return 1.96 * 1.253 * (high - low) / 1.349 / runs**0.5 / median if median > 0 else 0.0
 
 
-def off_by(times: Sequence[float]) -> float:
-    """Return :func:`off` of repeated timings."""
+def median_error(times: Sequence[float]) -> float:
+    """Return :func:`error_of_median` of repeated timings."""
     low, median, high = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
-    return off(low, median, high, len(times))
+    return error_of_median(low, median, high, len(times))
 
 
-def company() -> str:
+def busy_note() -> str:
     """Return a warning for all timings that follow if other programs are running, else ""."""
     if not hasattr(os, "getloadavg"):
         return ""

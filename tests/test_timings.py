@@ -149,18 +149,18 @@ def test_times_of_the_benchmark_that_scatter_have_a_mark(told):
 def test_other_programs_are_told_of(monkeypatch):
     monkeypatch.setattr(timings, "os", SimpleNamespace(cpu_count=lambda: 4, getloadavg=lambda: (load, 0, 0)))
     load = 1.9
-    assert timings.company() == ""
+    assert timings.busy_note() == ""
     load = 8.25
-    assert timings.company() == (
+    assert timings.busy_note() == (
         "Timings are not to be trusted: other programs were running (load 8.2 on 4 cores when this began)"
     )
     monkeypatch.setattr(timings, "os", SimpleNamespace())
-    assert timings.company() == ""
+    assert timings.busy_note() == ""
 
 
 def test_how_far_a_median_may_be_off():
     """In 95 of 100 draws the median of normal numbers is off by no more."""
     rng = np.random.default_rng(1)
     draws = rng.normal(10.0, 1.0, size=(400, 60))
-    within = [abs(np.median(x) / 10.0 - 1) <= timings.off_by(x) for x in draws]
+    within = [abs(np.median(x) / 10.0 - 1) <= timings.median_error(x) for x in draws]
     assert 0.91 < np.mean(within) < 0.99

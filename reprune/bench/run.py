@@ -7,7 +7,7 @@ from functools import partial
 
 from ..aliases import Progress
 from ..clustering import backends, reference
-from ..timings import KNOWN, UNTRUSTED, company
+from ..timings import KNOWN, UNTRUSTED, busy_note
 from . import coverage, dendrograms, machine, peers, selection, shapes
 from .report import Report, Row
 from .timing import settle_memory
@@ -62,7 +62,7 @@ def run(settings: Settings, progress: Progress) -> Report:
         BackendUnavailable: the C++ core, with which everything is compared, or the GPU is missing.
     """
     start = time.perf_counter()
-    beside = [note for note in [company()] if note]
+    beside = [note for note in [busy_note()] if note]
     backends.resolve("cpp")
     if settings.device == "cuda":
         backends.resolve("triton")

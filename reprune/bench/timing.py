@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from ..timings import off_by
+from ..timings import median_error
 
 LEAST_ROUNDS = 3
 LARGE_ARRAY = 24_000_000  # bytes; glibc raises its thresholds up to 32 MiB
@@ -82,7 +82,7 @@ def in_turns(turns: list[Turn], seconds: float) -> dict[str, Timing]:
             cpu=median(s.cpu for s in took),
             wall=median(s.wall for s in took),
             runs=len(took),
-            off=Seconds(off_by([s.cpu for s in took]), off_by([s.wall for s in took])),
+            off=Seconds(median_error([s.cpu for s in took]), median_error([s.wall for s in took])),
         )
         for who, took in found.items()
     }

@@ -16,7 +16,7 @@ from ..aliases import Progress
 from ..files.atomic import atomic_write, write_text
 from ..plan import PruningPlan
 from ..pruner import History
-from ..timings import KNOWN, UNTRUSTED, company
+from ..timings import KNOWN, UNTRUSTED, busy_note
 from . import data, measure, network, pace, train
 from .report import Report, Side
 
@@ -43,7 +43,7 @@ def run(out: Path, *, seed: int = 0, quick: bool = False, progress: Progress | N
     _require("mlxtend", "matplotlib")
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
-    notes = [company()]
+    notes = [busy_note()]
     tell = pace.Deadline(progress if progress is not None else lambda stage, done, total: None)
     digits = data.load(seed)
     torch.manual_seed(seed)

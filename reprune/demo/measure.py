@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from ..timings import KNOWN, Rounds, interleaved, off_by
+from ..timings import KNOWN, Rounds, interleaved, median_error
 
 WARM_UP = 5
 FEWEST = 5
@@ -49,4 +49,4 @@ def latencies(
             for _ in range(WARM_UP):
                 model(images)
         times = interleaved([partial(model, images) for model in models], time.perf_counter, enough)
-    return [Latency(median(runs), off_by(runs)) for runs in zip(*times, strict=True)]
+    return [Latency(median(runs), median_error(runs)) for runs in zip(*times, strict=True)]

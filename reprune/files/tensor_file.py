@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..strict_json import Pieces, is_int, loads, weight
+from ..strict_json import Pieces, is_int, loads, parsed_size
 from .atomic import atomic_write, name_of
 
 DTYPES = {
@@ -150,7 +150,7 @@ class TensorFile:
         self._sum = None if told is None else b"".join(told).decode(errors="replace")
         if sum(map(len, text)) > PIECE:  # read, it takes more: it must be right, or small for this file
             self.check()
-            if self._sum is None and sum(map(weight, text)) > max(size, MOST_WEIGHT):
+            if self._sum is None and sum(map(parsed_size, text)) > max(size, MOST_WEIGHT):
                 raise _damaged("its header is too large for a file without a checksum")
         try:
             self.head = loads(b"".join(text).decode(errors="surrogatepass"))

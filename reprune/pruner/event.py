@@ -41,7 +41,7 @@ def run_event(live: Live, epoch: int, final: bool) -> None:
     agreed(lambda: _prepared(live, grown, final))()
     live.coverage = {name: f.covered / f.clusters if f.clusters else 1.0 for name, f in found.items()}
     live.history.add(_record(live, epoch, found, kept, grown, time.perf_counter() - start))
-    live.tell_plan()
+    live.record_plan()
 
 
 def _ready(live: Live, epoch: int, final: bool) -> dict[str, str]:
@@ -65,7 +65,7 @@ def _ready(live: Live, epoch: int, final: bool) -> dict[str, str]:
 def _prepared(live: Live, alive: AtomMask, final: bool) -> Callable[[], None]:
     """Return a function that moves to the atoms `alive`, certified first if they are `final`."""
     if final:
-        live.structure.certify(live.whole(), alive)
+        live.structure.certify(live.full_copy(), alive)
     return live.moving(alive)
 
 

@@ -88,7 +88,7 @@ class FullSize:
             target = structure.layout(alive)
             self._resize(module, target, alive)
         if module is live.model:
-            live.has(alive)
+            live.set_alive(alive)
         for name in found:
             state[raw[name]] = slice_tensor(found[name], target[name])
 

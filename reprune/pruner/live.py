@@ -112,7 +112,7 @@ class Live:
         """Call `hold` after every step of the optimizer, until `unhook` is called."""
         self.unhook = Keeper(self.tracked.optimizer).after_each_step(lambda: self.hold())
 
-    def go_on_with(self, optimizer: Any, copies: Sequence[nn.Module]) -> None:
+    def continue_with(self, optimizer: Any, copies: Sequence[nn.Module]) -> None:
         """Continue with another optimizer and other copies, made of the model as it is now."""
         self.unhook()
         self.tracked.replace(optimizer, [unwrap(one)[0] for one in copies])
@@ -139,7 +139,7 @@ class Live:
             if entry.key not in known:
                 take(entry.key, there(entry.value, where), sizes[entry.name], where)
 
-    def whole(self) -> nn.Module:
+    def full_copy(self) -> nn.Module:
         """Return a copy of the model at full size, with the most recent values."""
         tensors = named_tensors(self.model)
         full = {}
@@ -160,12 +160,12 @@ class Live:
 
         def move() -> None:
             change()
-            self.has(alive)
+            self.set_alive(alive)
             self.mode.changed(self.compiled)
 
         return move
 
-    def has(self, alive: AtomMask) -> None:
+    def set_alive(self, alive: AtomMask) -> None:
         """Record that the atoms `alive` are in the model now."""
         self.alive = alive
         self.hold = self.mode.holder(self.tracked, self.layout())
@@ -177,16 +177,16 @@ class Live:
         """
         absorb = partial(self.absorb, known=known)
         self.mode = self.mode.shrunk(self.tracked, self.layout(alive), absorb, self.store)
-        self.has(alive)
+        self.set_alive(alive)
 
     def end(self) -> None:
         """Record that no event follows."""
         self.unhook()
-        self.tell_plan()
+        self.record_plan()
         self.store = Store()
         self.finished = True
 
-    def tell_plan(self) -> None:
+    def record_plan(self) -> None:
         """Record the plan on a smaller model, so that `reprune.save` can write it."""
         if self.mode.small:
             plan = self.plan()

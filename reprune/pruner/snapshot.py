@@ -69,7 +69,7 @@ def load(live: Live, saved: Mapping[str, Any], own: bool = False) -> None:
     if live.finished:
         live.unhook()
     if len(live.history):
-        live.tell_plan()
+        live.record_plan()
 
 
 def check_saved(live: Live, saved: Mapping[str, Any]) -> None:

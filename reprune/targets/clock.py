@@ -13,7 +13,7 @@ from torch import nn
 from ..graph import Guard, preserving
 from ..graph.traced import Example
 from ..modules.slicing import copy_with
-from ..timings import KNOWN, UNTRUSTED, Rounds, interleaved, off, off_by
+from ..timings import KNOWN, UNTRUSTED, Rounds, error_of_median, interleaved, median_error
 
 WARM_UP = 1
 FEWEST, MOST = 5, 50
@@ -37,7 +37,7 @@ class Ratio:
 
     @property
     def trusted(self) -> bool:
-        return off(self.low, self.middle, self.high, self.runs) <= KNOWN
+        return error_of_median(self.low, self.middle, self.high, self.runs) <= KNOWN
 
     def __str__(self) -> str:
         doubt = "" if self.trusted else f": {UNTRUSTED}"
@@ -84,7 +84,7 @@ def _enough(times: Rounds, seconds: float) -> bool:
                 f"take {each:.1f} s"
             )
         return False
-    return len(times) == MOST or off_by(_ratios(times)) <= SURE or seconds > SECONDS
+    return len(times) == MOST or median_error(_ratios(times)) <= SURE or seconds > SECONDS
 
 
 def _clock(model: nn.Module) -> Callable[[], float]:

@@ -57,12 +57,12 @@ def within_latency(
             tried.append((counts, ratio))
         if abs(ratio.middle - target) <= NEAR * target:
             break
-        bracket.tell(share, budget.left(counts), ratio.middle)
+        bracket.update(share, budget.left(counts), ratio.middle)
         late = time.perf_counter() > end
     if progress is not None:
         progress("measure", MOST, MOST)
     counts, first, gap = _best(target, tried, late, bounds)
-    words = _said(target, first, _timed(counts, graph))
+    words = _note(target, first, _timed(counts, graph))
     return counts, words + (f"; no other was timed after {SECONDS:g} s" if late else gap)
 
 
@@ -94,7 +94,7 @@ class Bracket:
         margin = 0.1 * (x - low)
         return min(max(guess, low + margin), x - margin)
 
-    def tell(self, share: float, left: float, time: float) -> None:
+    def update(self, share: float, left: float, time: float) -> None:
         """Note that the largest network of at most `share` has `left` of the FLOPs and took `time`."""
         if time > self.target:
             self.slow = left, time
@@ -142,7 +142,7 @@ def _best(
     return counts, ratio, f"; the next larger network takes {next_larger}"
 
 
-def _said(target: float, first: Ratio, ratio: Ratio) -> str:
+def _note(target: float, first: Ratio, ratio: Ratio) -> str:
     """Describe what was measured, a missed target, and a first timing that disagreed."""
     words = f"it takes {ratio} of the full network's time on the example input"
     if abs(ratio.middle - target) > LANDED * target:
