@@ -1,6 +1,9 @@
 """Prune channels by kernel clustering (REPrune), on an exact, batched clustering library."""
 
 from .clustering.backends import BackendUnavailable, installed_version
+
+__version__ = installed_version()  # where none is installed, that is said before torch is loaded
+
 from .clustering.coverage import max_coverage
 from .clustering.cut import cut
 from .clustering.linkage import linkage
@@ -13,8 +16,6 @@ from .plan import PruningPlan
 from .planner import make_plan, prune
 from .pruner import Pruner
 from .surgery import apply
-
-__version__ = installed_version()
 
 __all__ = [
     "BackendUnavailable",

@@ -1,7 +1,5 @@
 import importlib.util
-import os
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -11,6 +9,7 @@ import torch
 
 import reprune
 from reprune.clustering import backends as backend
+from tests.helpers.imports import found, one_process
 from tests.helpers.networks import images, small_resnet
 
 
@@ -78,24 +77,14 @@ def test_the_reason_why_there_is_no_triton(monkeypatch, state, reason):
     assert re.search(reason, backend.unavailable("triton"))
 
 
+@one_process
 def test_auto_on_the_cpu_never_touches_triton():
-    program = """
-import sys
-import numpy, torch
-before = {name for name in sys.modules if name.startswith("triton")}  # torch may bring it along
-import reprune
-from reprune.clustering import backends as backend
-backend._no_triton = None  # not even asked
-for points in (numpy.eye(3), torch.eye(3)):
-    Z = reprune.linkage(points)
-    reprune.cut(Z, 1.0)
-    reprune.select_filters(points, 1)
-    reprune.max_coverage(numpy.zeros((3, 2), int), 1)
-after = {name for name in sys.modules if name.startswith(("triton", "reprune.kernels"))}
-assert after <= before, after - before
-"""
-    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    before, after = (
+        {name for name in found()[when] if name.startswith(("triton", "reprune.kernels"))}
+        for when in ("torch", "called")  # torch may bring triton along
+    )
+    assert "reprune.clustering.backends.cpp" in found()["called"]
+    assert after <= before, after - before
 
 
 def test_threads(monkeypatch):
@@ -109,22 +98,9 @@ def test_threads(monkeypatch):
             backend.num_threads()
 
 
+@one_process
 def test_import_without_the_core():
-    program = """
-import sys
-sys.modules["reprune._core"] = None  # as if it were not built
-import numpy, reprune
-from reprune.clustering import backends as backend
-assert reprune.linkage(numpy.eye(3), backend="reference").shape == (2, 4)
-assert "pip install" in backend.unavailable("cpp")
-try:
-    reprune.linkage(numpy.eye(3))
-except reprune.BackendUnavailable as error:
-    expected = "backend 'cpp': the C++ core reprune._core is not built; run 'pip install -e .'"
-    assert expected in str(error), error
-else:
-    raise AssertionError
-"""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("REPRUNE_")}
-    done = subprocess.run([sys.executable, "-P", "-c", program], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    said = found()["no core"]
+    assert said["reference"] == [2, 4]
+    assert "pip install" in said["unavailable"]
+    assert "backend 'cpp': the C++ core reprune._core is not built; run 'pip install -e .'" in said["error"]

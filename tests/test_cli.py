@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -331,10 +330,13 @@ def test_traceback_on_request(folder: Path, capsys: pytest.CaptureFixture[str]) 
 def test_script_and_module_answer(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = [str(Path(sys.executable).with_name("reprune")), "--version"]
-    run = subprocess.run(script, capture_output=True, text=True, check=True)
-    monkeypatch.setattr(sys, "argv", ["reprune", "--version"])
-    with pytest.raises(SystemExit) as ended:  # as ``python -m reprune`` does
-        runpy.run_module("reprune", run_name="__main__")
-    assert ended.value.code in (0, None)
-    assert run.stdout == capsys.readouterr().out == f"reprune {reprune.__version__}\n"
+    script = str(Path(sys.executable).with_name("reprune"))
+    monkeypatch.setattr(sys, "argv", [script, "--version"])
+    for run in (
+        lambda: runpy.run_path(script, run_name="__main__"),
+        lambda: runpy.run_module("reprune", run_name="__main__"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run()
+        assert ended.value.code in (0, None)
+        assert capsys.readouterr().out == f"reprune {reprune.__version__}\n"

@@ -12,9 +12,10 @@ from reprune.targets import checked
 from tests.helpers.processes import run_module
 
 
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
 def test_torchrun(processes):
-    """DDP in both modes, gloo: after every event plans and weights are identical on every rank."""
+    """What two forked processes do in test_ranks.py, as users start it."""
     run = run_module(
         "torch.distributed.run",
         *("--standalone", "--nproc-per-node", processes, "-m", "tests.programs.workers", "shrink", "mask"),

@@ -1,8 +1,6 @@
 """`reprune.hierarchy` against `scipy.cluster.hierarchy`, and scipy's own tests on our functions."""
 
 import inspect
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -15,6 +13,7 @@ from scipy.spatial.distance import pdist
 
 from reprune import hierarchy as ours
 from tests.helpers import foreign, oracles, strategies
+from tests.helpers.imports import found, one_process
 
 NAMES = ("linkage", "single", "complete", "average", "ward", "fcluster", "fclusterdata")
 METHODS = oracles.METHODS
@@ -224,21 +223,10 @@ def test_the_module_is_scipys():
         ]
 
 
-WITHOUT = """
-import importlib, sys
-for module, missing in (("sklearn", "sklearn"), ("hierarchy", "scipy")):
-    sys.modules[missing] = None
-    try:
-        importlib.import_module(f"reprune.{module}")
-    except ImportError as error:
-        print(error)
-"""
-
-
+@one_process
 def test_import_says_what_to_install():
-    run = subprocess.run([sys.executable, "-P", "-c", WITHOUT], capture_output=True, text=True)
-    for extra, line in zip(("sklearn", "scipy"), run.stdout.splitlines(), strict=True):
-        assert f'pip install "reprune[{extra}]"' in line
+    for extra in ("sklearn", "scipy"):
+        assert f'pip install "reprune[{extra}]"' in found()[f"no {extra}"]
 
 
 def test_scipys_own_tests_pass(tmp_path):

@@ -1,13 +1,13 @@
 """Who may import whom: data flows one way, and `import reprune` stays light."""
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.imports import found, one_process
 
 ROOT = Path(__file__).parents[1]
 
@@ -161,12 +161,11 @@ def test_no_private_name_of_another_package(package: str, path: Path) -> None:
     assert private_names("from ..graph.rules import _rule\nfrom ..graph._rules import rule") != []
 
 
-LOADED = "print(*{name.partition('.')[0] for name in sys.modules})"
-
-
+@one_process
 def test_import_is_light() -> None:
-    code = f"import sys, torch; {LOADED}; import reprune; {LOADED}"  # torch may bring triton along
-    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
-    before, after = (set(line.split()) for line in run.stdout.splitlines())
+    before, after = (
+        {name.partition(".")[0] for name in found()[when]}
+        for when in ("torch", "reprune")  # torch may bring triton along
+    )
     assert "reprune" in after - before
     assert (after - before) & HEAVY == set()

@@ -1,4 +1,7 @@
-"""Processes that come to an event in different states all raise with the reason, and nothing is changed."""
+"""Processes that train alike end with one network.
+
+Those that come to an event in different states all raise with the reason, and nothing is changed.
+"""
 
 import json
 import re
@@ -53,6 +56,13 @@ def test_a_training_goes_on_after_the_error(met):
 def test_equal_processes_agree(met):
     assert met["alike"][0] == met["alike"][1]
     assert json.loads(met["alike"][0])
+
+
+def test_trainings_agree(met):
+    """DDP in both modes: after every event plans and weights are identical on every rank."""
+    first, second = met["trained"]
+    assert first == second
+    assert [line.split()[0] for line in first.splitlines()] == ["shrink", "mask"]
 
 
 def test_a_killed_process_is_an_error_for_the_other(met):

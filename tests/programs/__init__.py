@@ -6,6 +6,7 @@ interpreted_api     tests of backend="triton" under Triton's interpreter        
 out_of_memory       calls of the core with less memory than they take           test_room.py
 patch_scipy         plugin: scipy's own tests call our functions                test_hierarchy.py
 patch_sklearn       plugin: scikit-learn's own tests use our class              test_sklearn.py
-ranks               two processes that come to events in different states       test_ranks.py
-workers             what each process of torchrun does                          test_distributed.py
+imports             imports reprune, and says what comes with it                test_layers.py and others
+ranks               two processes that train, or differ at an event             test_ranks.py
+workers             what each process of a distributed training does            test_ranks.py and another
 """

@@ -1,4 +1,4 @@
-"""Two processes over gloo that come to events in different states; started by test_ranks.py.
+"""Two processes over gloo that train alike, or come to events in different states; started by test_ranks.py.
 
 Writes {case: [what each process met]} as JSON.
 """
@@ -13,11 +13,13 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+import torch._dynamo  # an optimizer imports it, here once for both processes
 import torch.distributed as dist
 from torch import nn
 
 import reprune
 from reprune.pruner import decide
+from tests.programs.workers import everything
 
 X = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -130,6 +132,10 @@ def alike(rank):
     return pruner.plan.to_json()
 
 
+def trained(rank):
+    return "\n".join(everything(["shrink", "mask"]))
+
+
 def killed(rank):
     pruner = start()[2]
     if rank:
@@ -149,6 +155,7 @@ CASES = [
     no_memory_to_move,
     not_certified,
     alike,
+    trained,
     killed,
 ]
 

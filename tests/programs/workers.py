@@ -1,5 +1,7 @@
-"""What each process of test_distributed.py does; started by torchrun. An assertion that fails ends it with
-1."""
+"""What each process of a distributed training does; started by torchrun, or as a case of ranks.py.
+
+An assertion that fails ends it with 1.
+"""
 
 import hashlib
 import sys
@@ -69,8 +71,7 @@ def train(mode):
     assert sum(sum(event.regrown.values()) for event in pruner.history) > 0
     pruner.finalize()
     alike(pruner.plan.to_json(), *model.parameters())
-    if rank == 0:
-        print(mode, digest)
+    return f"{mode} {digest}"
 
 
 def ranks_that_differ():
@@ -90,11 +91,18 @@ def sharded():
         reprune.Pruner(model, optimizer, images(2), sparsity=0.5, mode="mask")
 
 
+def everything(modes):
+    """A line for each mode."""
+    lines = [train(mode) for mode in modes]
+    ranks_that_differ()
+    sharded()
+    return lines
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    for mode in sys.argv[1:]:
-        train(mode)
-    ranks_that_differ()
-    sharded()
+    said = everything(sys.argv[1:])
+    if dist.get_rank() == 0:
+        print(*said, sep="\n")
     dist.destroy_process_group()
