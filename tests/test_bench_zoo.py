@@ -4,23 +4,33 @@ import json
 
 import pytest
 
-from tests.helpers.processes import run_module
-
 pytest.importorskip("torchvision")
 
 
-def zoo(folder, *words):
-    paths = ["--rows", str(folder / "zoo.jsonl"), "--markdown", str(folder / "zoo.md")]
-    words = ("--suite", "torchvision", *paths, *words)
-    done = run_module("benchmarks.zoo", *words, timeout=300, check=True)
-    lines = (folder / "zoo.jsonl").read_text().splitlines()
-    return done.stdout, [json.loads(line) for line in lines], (folder / "zoo.md").read_text()
+@pytest.fixture
+def zoo(tmp_path, monkeypatch, capsys):
+    """A function of the words of the command: what it prints, the rows, the table."""
+    from benchmarks.zoo.__main__ import main
+
+    paths = ["--rows", str(tmp_path / "zoo.jsonl"), "--markdown", str(tmp_path / "zoo.md")]
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["zoo", "--suite", "torchvision", *paths, *words])
+        main()
+        lines = (tmp_path / "zoo.jsonl").read_text().splitlines()
+        return (
+            capsys.readouterr().out,
+            [json.loads(line) for line in lines],
+            (tmp_path / "zoo.md").read_text(),
+        )
+
+    return run
 
 
 @pytest.mark.slow
-def test_a_classifier_and_a_detector(tmp_path):
+def test_a_classifier_and_a_detector(zoo):
     sample = ["--only", "squeezenet1_1", "ssdlite320_mobilenet_v3_large", "--columns", "exact"]
-    _, rows, table = zoo(tmp_path, *sample)
+    _, rows, table = zoo(*sample)
     assert [row["kind"] for row in rows] == ["classifier", "detector"]
     for row in rows:
         assert row["problems"] == {}
@@ -29,24 +39,24 @@ def test_a_classifier_and_a_detector(tmp_path):
         assert row["channels_internal"] > 0.6
     assert "| squeezenet1_1 | 1,235,496 |" in table
     assert "1 networks, 0 with a failure.  1 of 1 equal their masked form" in table
-    said, again, _ = zoo(tmp_path, *sample)
+    said, again, _ = zoo(*sample)
     assert said == ""
     assert again == rows
 
 
-def test_a_network_that_takes_too_long_gets_a_row(tmp_path):
-    _, (row,), table = zoo(tmp_path, "--only", "resnet18", "--columns", "exact", "--timeout", "0.5")
+def test_a_network_that_takes_too_long_gets_a_row(zoo):
+    _, (row,), table = zoo("--only", "resnet18", "--columns", "exact", "--timeout", "0.5")
     assert row["problems"] == {"process": "not done after 0.5 s"}
     assert "- resnet18, process: not done after 0.5 s" in table
     assert "1 networks, 1 with a failure.  0 of 0 equal" in table
 
 
-def test_the_newest_plan_counts_and_messages_are_plain(tmp_path):
+def test_the_newest_plan_counts_and_messages_are_plain(zoo, tmp_path):
     row = {"name": "a", "kind": "video", "columns": ["exact"], "problems": {}, "reached": 0.8}
     row["problems"] = {"onnx": "Error: \x1b[96mred\x1b[0m <b>"}
     lines = [{**row, "out_of_reach": "at least 0.77"}, {**row, "reached": 0.5}]
     (tmp_path / "zoo.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    _, _, table = zoo(tmp_path, "--table")
+    _, _, table = zoo("--table")
     assert "out of reach" not in table
     assert "0.77" not in table
     assert "| 0.5000 |" in table

@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,11 +26,6 @@ def load(name):
         patch.syspath_prepend(EXAMPLES)  # as for a script, which finds common.py in its own folder
         spec.loader.exec_module(module)
     return module
-
-
-def run(name, *arguments):
-    command = [sys.executable, "-P", str(EXAMPLES / f"{name}.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 token_pooling = load("token_pooling")
@@ -78,6 +72,7 @@ def test_fashion_mnist_goes_on_and_trains_dense(tmp_path, capsys):
     assert "FLOPs" not in capsys.readouterr().out
 
 
+@pytest.mark.slow  # its steps are those of test_deployment.py
 @pytest.mark.xdist_group("deployment")  # the packages that it needs are imported there
 def test_int8_keeps_the_classes(tmp_path, capsys):
     for package in ("torchao", "onnxscript", "onnxruntime"):
@@ -91,10 +86,11 @@ def test_int8_keeps_the_classes(tmp_path, capsys):
     assert (folder / "int8.onnx").stat().st_size < 0.35 * (folder / "small.safetensors").stat().st_size
 
 
-def test_token_pooling_runs():
-    result = run("token_pooling", "--documents", "3", "--compare", "--rounds", "1")
-    assert result.returncode == 0, result.stderr
-    rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+def test_token_pooling_runs(monkeypatch, capsys):
+    words = ["token_pooling.py", "--documents", "3", "--compare", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", words)
+    token_pooling.main()
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows["documents"] == "3"
     assert "33." in rows["vectors"]
     assert rows["checked"].startswith("same clusters")

@@ -30,22 +30,31 @@ ARCHITECTURES = {
     "efficientnet_b0": (3, 64, 64),
     "short efficientnet_b0": (3, 64, 64),
     "regnet_y_400mf": (3, 64, 64),
+    "short regnet_y": (3, 64, 64),
     "googlenet": (3, 96, 96),
     "inception_v3": (3, 299, 299),
     "mnasnet1_0": (3, 64, 64),
     "shufflenet_v2_x1_0": (3, 64, 64),
     "squeezenet1_1": (3, 64, 64),
     "r3d_18": (3, 4, 32, 32),
+    "short r3d": (3, 4, 32, 32),
 }
 WITH_HEADS = {"googlenet", "inception_v3"}
 BOTTLENECK = torchvision.models.resnet.Bottleneck
 MBCONV = torchvision.models.efficientnet.MBConvConfig
+REGNET, VIDEO = torchvision.models.regnet, torchvision.models.video.resnet
 SHORT = {  # as their namesakes, with fewer of the blocks that those repeat
     "short resnet50": lambda: torchvision.models.ResNet(BOTTLENECK, [1, 2, 1, 1]),
     "short resnext50_32x4d": lambda: torchvision.models.ResNet(
         BOTTLENECK, [1, 2, 1, 1], groups=32, width_per_group=4
     ),
     "short densenet121": lambda: torchvision.models.DenseNet(32, (3, 3, 3, 3), 64),
+    "short regnet_y": lambda: REGNET.RegNet(
+        REGNET.BlockParams([1, 2], [48, 104], [8, 8], [1.0, 1.0], [2, 2], se_ratio=0.25)
+    ),
+    "short r3d": lambda: VIDEO.VideoResNet(
+        VIDEO.BasicBlock, [VIDEO.Conv3DSimple] * 4, [1, 1, 1, 1], VIDEO.BasicStem
+    ),
     "short efficientnet_b0": lambda: torchvision.models.EfficientNet(
         [MBCONV(1, 3, 1, 32, 16, 1), MBCONV(6, 3, 2, 16, 24, 2), MBCONV(6, 5, 2, 24, 40, 1)], dropout=0.2
     ),
@@ -55,6 +64,8 @@ LARGEST = {
     "vgg16_bn",
     "wide_resnet50_2",
     "mobilenet_v3_large",
+    "regnet_y_400mf",
+    "r3d_18",
     "mnasnet1_0",  # of mobilenet_v2's blocks
     *(name.removeprefix("short ") for name in SHORT),
 }
