@@ -18,17 +18,20 @@ X = images(2)
 
 
 @pytest.mark.parametrize(
-    "mode,kills", [("shrink", 2), pytest.param("mask", 2, marks=pytest.mark.slow), ("mask", 1)]
+    "trainings", [{"shrink": 2, "mask": 1}, pytest.param({"mask": 2}, marks=pytest.mark.slow)], ids=str
 )
-def test_a_killed_training_resumes_bit_exactly(mode, kills):
+def test_a_killed_training_resumes_bit_exactly(trainings):
     """Final plan and weights, EMA copies too, equal those of the training without interruption, to the
     bit."""
     variables = {"OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}
-    run = run_module("tests.tools.interrupted", mode, kills, 5, variables=variables, timeout=300)
+    words = [word for training in trainings.items() for word in training]
+    run = run_module("tests.tools.interrupted", 5, *words, variables=variables, timeout=300)
     assert run.returncode == 0, run.stderr
-    digests = run.stdout.split()
-    assert len(digests) >= 2
-    assert len(set(digests)) == 1
+    told = [line.split() for line in run.stdout.splitlines()]
+    assert [mode for mode, *_ in told] == list(trainings)
+    for _, *digests in told:
+        assert len(digests) >= 2
+        assert len(set(digests)) == 1
 
 
 def start(seed=0, **settings):

@@ -17,7 +17,7 @@ spec.loader.exec_module(core)
 
 rng = np.random.default_rng(0)
 points = rng.normal(size=(3, 400, 5))
-line = rng.normal(size=(2, 50_000, 1))
+line = rng.normal(size=(2, 10_000, 1))
 weight = rng.normal(size=(4, 1500, 9)).astype(np.float32)
 labels = rng.integers(700, size=(1500, 300), dtype=np.int32)
 distances = rng.random(400 * 399 // 2)

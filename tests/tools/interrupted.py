@@ -1,8 +1,8 @@
 """A training that is killed at random moments and goes on; run by test_training.py in a process of its own.
 
-`python -m tests.tools.interrupted MODE KILLS SEED` trains without interruption, then again in processes that
-are killed (SIGKILL) at KILLS random moments, then again with kills in the middle of up to three saves, and
-prints the three digests.
+`python -m tests.tools.interrupted SEED MODE KILLS [MODE KILLS ...]` trains in each mode without
+interruption, then again in processes that are killed (SIGKILL) at KILLS random moments, then again with kills
+in the middle of up to three saves, and prints the mode and the digests, which should be equal.
 """
 
 import contextlib
@@ -116,7 +116,7 @@ def main(mode, kills, seed):
     moments = random.Random(seed)
     folder = Path(tempfile.mkdtemp())
     expected, seconds = complete(mode, folder)
-    print(expected)
+    digests = [expected]
     done = 0
     while done < kills:
         folder = Path(tempfile.mkdtemp())
@@ -127,14 +127,16 @@ def main(mode, kills, seed):
             os.waitpid(child, 0)
             done += not finished(folder)
         digest, _ = complete(mode, folder) if not finished(folder) else ((folder / "digest").read_text(), 0)
-        print(digest)
+        digests.append(digest)
     for after in (0, 4, EPOCHS - 1)[: kills // 2]:
         folder = Path(tempfile.mkdtemp())
         assert os.waitpid(started(dies_while_saving, mode, folder, after), 0)[1] == signal.SIGKILL
         assert len(list(folder.glob(".*.tmp"))) == 1  # half a file, which the next save removes
-        print(complete(mode, folder)[0])
+        digests.append(complete(mode, folder)[0])
         assert {path.name for path in folder.iterdir()} == {"training.safetensors", "digest"}
+    print(mode, *digests)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    for mode, kills in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
+        main(mode, int(kills), int(sys.argv[1]))
