@@ -229,9 +229,9 @@ def test_import_says_what_to_install():
         assert f'pip install "reprune[{extra}]"' in found()[f"no {extra}"]
 
 
-def test_scipys_own_tests_pass(tmp_path):
-    counts = foreign.run("scipy.cluster.tests.test_hierarchy", "patch_scipy", tmp_path)
-    assert "failed" not in counts
+@pytest.mark.xdist_group(foreign.one_process)
+def test_scipys_own_tests_pass():
+    counts = foreign.run()["patch_scipy"]
     assert counts["passed"] >= (163 if scipy.__version__.startswith("1.17.") else 80)
     assert counts["patched"] >= 100
     assert counts["core"] >= 30

@@ -20,17 +20,17 @@ EVENTS = 12
 
 
 class NarrowResNet(ResNet):
-    """ResNet-18 with an eighth of its channels."""
+    """ResNet-18, or one with other numbers of blocks, with an eighth of its channels."""
 
-    def __init__(self):
-        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes=5)
+    def __init__(self, blocks=(2, 2, 2, 2)):
+        super().__init__(BasicBlock, list(blocks), num_classes=5)
         self.inplanes = 8
         self.conv1 = nn.Conv2d(3, 8, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(8)
-        self.layer1 = self._make_layer(BasicBlock, 8, 2)
-        self.layer2 = self._make_layer(BasicBlock, 16, 2, stride=2)
-        self.layer3 = self._make_layer(BasicBlock, 32, 2, stride=2)
-        self.layer4 = self._make_layer(BasicBlock, 64, 2, stride=2)
+        self.layer1 = self._make_layer(BasicBlock, 8, blocks[0])
+        self.layer2 = self._make_layer(BasicBlock, 16, blocks[1], stride=2)
+        self.layer3 = self._make_layer(BasicBlock, 32, blocks[2], stride=2)
+        self.layer4 = self._make_layer(BasicBlock, 64, blocks[3], stride=2)
         self.fc = nn.Linear(64, 5)
 
 
@@ -57,6 +57,7 @@ class Tokens(nn.Module):
 
 NETWORKS = {
     "resnet": (NarrowResNet, {"scope": "all"}),
+    "short resnet": (lambda: NarrowResNet([1, 2, 1, 1]), {"scope": "all"}),
     "mobilenet": (lambda: MobileNetV2(num_classes=5, width_mult=0.25, dropout=0.0), {}),
     "tokens": (
         Tokens,
@@ -92,7 +93,10 @@ def values(model, optimizer):
     return {key: t.detach().numpy().copy() for key, t in found.items()}
 
 
-@pytest.mark.parametrize("network", ["resnet", "tokens", pytest.param("mobilenet", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "network",
+    ["short resnet", "tokens", *(pytest.param(n, marks=pytest.mark.slow) for n in ("resnet", "mobilenet"))],
+)
 def test_shrink_and_mask_agree_over_twelve_events(network):
     torch.manual_seed(0)
     make, how = NETWORKS[network]

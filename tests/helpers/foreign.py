@@ -1,18 +1,33 @@
-"""Runs the tests of another library in a process of their own, with a plugin that puts ours in place."""
+"""Runs the tests of scipy and scikit-learn in a process of their own, with plugins that put ours in place."""
 
+import functools
 import re
+import tempfile
 from pathlib import Path
 
 from tests.helpers.processes import run_module
 
+SUITES = {
+    "patch_scipy": "scipy.cluster.tests.test_hierarchy",
+    "patch_sklearn": "sklearn.cluster.tests.test_hierarchical",
+}
+one_process = "tests of other libraries"
+"""The group of the tests that ask: one process runs all suites, as torch and ours take seconds to import."""
 
-def run(module: str, plugin: str, folder: Path) -> dict[str, int]:
-    """{"passed": .., "failed": .., "patched": .., "core": ..} of the tests in `module`, and the output if
-    one fails."""
-    ini = folder / "pytest.ini"  # or pytest would find the settings of this repository
-    ini.write_text("[pytest]\n")
-    options = ("-q", "-c", ini, "-p", "no:cacheprovider", "-p", f"tests.programs.{plugin}")
-    result = run_module("pytest", *options, "--pyargs", module, cwd=folder)
+
+@functools.cache
+def run() -> dict[str, dict[str, int]]:
+    """{plugin: {"passed": .., "patched": .., "core": ..}}; raises with the output if a test fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        ini = Path(folder) / "pytest.ini"  # or pytest would find the settings of this repository
+        ini.write_text("[pytest]\n")
+        options = ["-q", "-c", str(ini), "-p", "no:cacheprovider"]
+        options += [word for plugin in SUITES for word in ("-p", f"tests.programs.{plugin}")]
+        result = run_module("pytest", *options, "--pyargs", *SUITES.values(), cwd=folder)
     assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
-    tail = "\n".join(result.stdout.splitlines()[-3:])
-    return {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|patched|core)", tail)}
+    assert "failed" not in result.stdout.splitlines()[-1]
+    lines = re.findall(r"^(patch_\w+): (\d+) passed, (\d+) patched, (\d+) core$", result.stdout, re.MULTILINE)
+    return {
+        plugin: dict(zip(("passed", "patched", "core"), map(int, counts), strict=True))
+        for plugin, *counts in lines
+    }

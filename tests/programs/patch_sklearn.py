@@ -1,10 +1,10 @@
-"""Plugin for a run of scikit-learn's own tests: they use our class, and the last line counts its fits."""
+"""Plugin for a run of scikit-learn's own tests: they use our class, and a last line counts its fits."""
 
 import sklearn.cluster
 
 import reprune.sklearn
 
-calls = {"patched": 0, "core": 0}
+calls = {"passed": 0, "patched": 0, "core": 0}
 
 
 class Counted(reprune.sklearn.AgglomerativeClustering):
@@ -22,5 +22,11 @@ def pytest_configure():
     sklearn.cluster.AgglomerativeClustering = Counted  # before the tests import it
 
 
+def pytest_runtest_makereport(item, call):
+    if item.module.__name__.startswith("sklearn.") and call.when == "call":
+        calls["passed"] += call.excinfo is None
+
+
 def pytest_terminal_summary(terminalreporter):
-    terminalreporter.write_line(f"calls: {calls['patched']} patched, {calls['core']} core")
+    counts = ", ".join(f"{count} {what}" for what, count in calls.items())
+    terminalreporter.write_line(f"patch_sklearn: {counts}")
