@@ -13,7 +13,9 @@ from tests.helpers.ptx import ROOT, needs_nvcc
 
 
 @needs_nvcc
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize(
+    "arch", ["sm_90", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("sm_80", "sm_100"))]
+)
 def test_no_spills_and_no_warnings(arch, tmp_path):
     options = "-std=c++17 -O3 -fmad=false -Werror all-warnings -Xcompiler=-Wall,-Wextra,-Werror -Xptxas -v"
     command = [

@@ -3,7 +3,7 @@
 digests             everything in models, optimizers, pruners and random generators, as a digest
 drawn               points that are hard on a clustering, by kind
 exact               clustering in fractions: no rounding, and the rule for ties as it reads
-foreign             runs the tests of another library with ours in its place
+foreign             runs the tests of other libraries with ours in its place
 imports             what a process of its own met when it imported reprune
 isas                the instruction sets whose loops this processor can run
 loops               a small network, its optimizer and its pruner, and a step of training
