@@ -21,6 +21,7 @@ from ..modules.held import tensors_in
 from ..modules.wrappers import eagerly
 from .labels import LABEL
 from .memory import Memory
+from .modes import asking_for_mode, trains_alike
 from .outputs import pin_outputs
 from .preserving import Preserved
 from .propagation import Key, Propagation
@@ -208,7 +209,8 @@ def run(
 ) -> Ran:
     """Trace `model`, a disposable copy, in evaluation mode and then in training mode.
 
-    Auxiliary heads run in training mode only; both passes form one trace.
+    Auxiliary heads run in training mode only; both passes form one trace. The pass in training mode is left
+    out where it would be the same again: nothing asked for the mode but dropout and the like.
 
     The first pass can change the next one: it fills a cache, initialises a layer or counts. Then a second
     pass in evaluation mode follows (and with `twice` in any case).
@@ -216,11 +218,12 @@ def run(
     model.eval()
     before, written = _attributes(model), trace.preserved.written
     try:
-        _pass(model, example, trace)
-        trace.counting = False
-        twice = twice or trace.preserved.written > written or not _same(before, _attributes(model))
-        if twice:
+        with asking_for_mode() as asked:
             _pass(model, example, trace)
+            trace.counting = False
+            twice = twice or trace.preserved.written > written or not _same(before, _attributes(model))
+            if twice:
+                _pass(model, example, trace)
     except (UntraceableError, TimeoutError, NeedsValuesError):
         raise
     except Exception as error:
@@ -229,6 +232,8 @@ def run(
             f"model: its forward pass on the example inputs fails with {type(error).__name__}: {first} "
             f"({_where(trace)})"
         ) from error
+    if trains_alike(model, asked.values()):
+        return Ran(twice)
     model.train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
