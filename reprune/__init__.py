@@ -9,6 +9,7 @@ from .clustering.selection import select_filters
 from .clustering.sparsity import keep_counts
 from .files import load_training, save_training
 from .files.model import load, read_plan, save
+from .graph import ModelTrace, trace
 from .plan import PruningPlan
 from .planner import make_plan, prune
 from .pruner import Pruner
@@ -18,6 +19,7 @@ __version__ = installed_version()
 
 __all__ = [
     "BackendUnavailable",
+    "ModelTrace",
     "Pruner",
     "PruningPlan",
     "Selection",
@@ -34,4 +36,5 @@ __all__ = [
     "save",
     "save_training",
     "select_filters",
+    "trace",
 ]

@@ -81,7 +81,7 @@ def _is_alike(module: nn.Module) -> bool:
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return True
     if kind.forward is nn.MultiheadAttention.forward:
-        return module.dropout == 0
+        return bool(module.dropout == 0)
     return kind.forward in _DROPOUTS or (kind.__module__, kind.__qualname__) in _DROPPED_PATHS
 
 

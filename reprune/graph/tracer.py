@@ -47,7 +47,7 @@ class UntraceableError(ValueError):
     """Raised for an operation that a trace cannot follow; it names the operation."""
 
 
-class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows labels through a forward pass.
 
     `labels` are those of the model's tensors: fresh ones at first, and those that were kept when a sliced
@@ -158,7 +158,7 @@ _MAKING = frozenset((torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_te
 class _Functions(TorchFunctionMode):
     """Sees what is no ATen operation, and changes one function."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Tracer) -> None:
         super().__init__()
         self._trace = trace
 
@@ -205,7 +205,7 @@ def _batch_norm(
 
 
 def run(
-    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Trace, twice: bool = False
+    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Tracer, twice: bool = False
 ) -> Ran:
     """Trace `model`, a disposable copy, in evaluation mode and then in training mode.
 
@@ -257,11 +257,11 @@ class Ran:
     """Why the pass in training mode failed."""
 
 
-def _where(trace: Trace) -> str:
+def _where(trace: Tracer) -> str:
     return f"the last operation was {trace.reached}" if trace.reached else "before its first operation"
 
 
-def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Trace) -> None:
+def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Tracer) -> None:
     args, kwargs = fresh(example)
     for x in tensors_in(args, kwargs):
         if not trace.known.knows(x):
