@@ -20,8 +20,8 @@ from .groups import ChannelGroup
 from .labels import FIXED, fixed
 from .preserving import preserving
 from .steps import Edge, Step, partings
-from .tracer import Tracer, run
 from .traced import Example, TracedModel, device_of, without_values
+from .tracer import Tracer, run
 
 AtomMask = npt.NDArray[np.bool_]
 

@@ -60,8 +60,9 @@ def find_groups(
 ) -> tuple[list[ChannelGroup], dict[str, str], dict[str, Ints]]:
     """Return groups in run order, {layer: why it cannot be pruned} and {layer: each channel's atom [O]}.
 
-    `convolutions` are those that ran, by the first label of their kernels. `layers`: one of `LAYERS`. With "conv" a group is one that a convolution produces, and Linear layers
-    that share it follow; with "linear" it is one that only Linear layers produce.
+    `convolutions` are those that ran, by the first label of their kernels. `layers`: one of `LAYERS`. With
+    "conv" a group is one that a convolution produces, and Linear layers that share it follow; with "linear"
+    it is one that only Linear layers produce.
     """
     called = _called(convolutions, labels)
     wanted = {

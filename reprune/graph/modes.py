@@ -86,7 +86,7 @@ def _is_alike(module: nn.Module) -> bool:
 
 
 def _hides_its_mode(module: nn.Module) -> bool:
-    """`module` may know its mode by another way than its attribute."""
+    """Return whether `module` may know its mode by another way than its attribute."""
     kind = type(module)
     own = kind.train is not nn.Module.train or kind.eval is not nn.Module.eval
     return own or isinstance(module, torch.jit.ScriptModule)

@@ -119,7 +119,7 @@ def _like(x: Tensor) -> Tensor:
 
 
 def _in_strides_of(tensors: Sequence[Tensor]) -> Tensor | None:
-    """A tensor in the channels_last order that all `tensors` of one shape have."""
+    """Return a tensor in the channels_last order that all `tensors` of one shape have."""
     x = tensors[0]
     if not all(y.shape == x.shape and y.is_contiguous(memory_format=torch.channels_last) for y in tensors):
         return None
@@ -127,6 +127,6 @@ def _in_strides_of(tensors: Sequence[Tensor]) -> Tensor | None:
 
 
 def _fits(shape: Sequence[int], full: Sequence[int]) -> bool:
-    """A tensor of `shape` broadcasts to `full`, which stays as it is."""
+    """Return whether a tensor of `shape` broadcasts to `full`, which stays as it is."""
     k = len(full) - len(shape)
     return k >= 0 and all(n in (1, m) for n, m in zip(shape, full[k:], strict=True))
