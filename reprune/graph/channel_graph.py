@@ -1,4 +1,4 @@
-"""The channels of a model that are coupled, in groups, and the certificate of a choice among them."""
+"""Group the channels of a model that are coupled, and certify a choice among them."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def asking_for_mode() -> Iterator[dict[int, nn.Module]]:
 
 
 def trains_alike(model: nn.Module, asked: Iterable[nn.Module]) -> bool:
-    """`model` does the same in training mode, but for values.
+    """Return whether `model` does the same in training mode, but for values.
 
     `asked` are the modules that read in which mode they are. Batch norms do not count: a trace keeps them in
     evaluation mode.
