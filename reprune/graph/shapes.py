@@ -40,28 +40,28 @@ def pointwise(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
     if any(isinstance(x, complex) or x.__class__ is str for x in call.scalars()):
         return None  # another type; div rounds
     first = tensors[0]
-    widest = first
-    if len(tensors) > 1:
-        widest = max(tensors, key=Tensor.numel)
-        if not all(x is widest or _fits(x.shape, widest.shape) for x in tensors):
-            return None
+    widest = max(tensors, key=Tensor.numel)
+    if not all(_fits(x.shape, widest.shape) for x in tensors):
+        return None
     if call.writes_to_self:
         return first if first.shape == widest.shape else None
-    return _like(widest) if all(x.is_contiguous() for x in tensors) else _in_strides_of(tensors)
+    if all(x.shape == first.shape and x.stride() == first.stride() for x in tensors):
+        return _in_strides_of(first)
+    return _like(widest) if _is_plain(widest) and all(x.is_contiguous() for x in tensors) else None
 
 
 def batch_norm(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
-    """Return what a batch norm in evaluation mode gives; it has no statistics of the batch."""
+    """Return what a batch norm in evaluation mode gives; nothing reads its statistics then."""
     x = tensors[0]
-    if call["training"] or not x.is_contiguous():
+    if call["training"] or not _is_plain(x):
         return None
-    return _like(x), _empty(x, (0,)), _empty(x, (0,))
+    return _like(x), _empty(x, x.shape[1:2]), _empty(x, x.shape[1:2])
 
 
 def layer_norm(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
     """Return what a layer norm gives, with the statistics of each position."""
     x = tensors[0]
-    if not x.is_contiguous():
+    if not _is_plain(x):
         return None
     k = x.dim() - len(call["normalized_shape"])
     statistics = (*x.shape[:k], *(1 for _ in x.shape[k:]))
@@ -79,7 +79,7 @@ def matmul(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
 def mean(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
     """Return the mean along some dimensions."""
     x, dims = tensors[0], call["dim"] if call.has("dim") else None
-    if not dims or not isinstance(dims, (list, tuple)) or call["dtype"] is not None or not x.is_contiguous():
+    if not dims or not isinstance(dims, (list, tuple)) or call["dtype"] is not None or not _is_plain(x):
         return None
     gone = {dim % x.dim() for dim in dims}
     sizes = [1 if k in gone else n for k, n in enumerate(x.shape) if call["keepdim"] or k not in gone]
@@ -89,7 +89,7 @@ def mean(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
 def concatenation(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
     """Return contiguous tensors one behind the other."""
     first = tensors[0]
-    if any(x.dim() != first.dim() or not x.is_contiguous() for x in tensors):
+    if any(x.dim() != first.dim() or not _is_plain(x) for x in tensors):
         return None
     sizes, dim = list(first.shape), call["dim"] % first.dim()
     for x in tensors[1:]:
@@ -118,12 +118,20 @@ def _like(x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device="meta")
 
 
-def _in_strides_of(tensors: Sequence[Tensor]) -> Tensor | None:
-    """Return a tensor in the channels_last order that all `tensors` of one shape have."""
-    x = tensors[0]
-    if not all(y.shape == x.shape and y.is_contiguous(memory_format=torch.channels_last) for y in tensors):
-        return None
-    return torch.empty(x.shape, dtype=x.dtype, device="meta", memory_format=torch.channels_last)
+def _in_strides_of(x: Tensor) -> Tensor | None:
+    """Return a tensor with the strides of `x`, which PyTorch keeps where they leave no gaps."""
+    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta") if dense else None
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Return whether `x` has the strides of a new tensor, in dimensions of size 1 too."""
+    expected = 1
+    for size, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
+        if stride != expected:
+            return False
+        expected *= max(size, 1)
+    return True
 
 
 def _fits(shape: Sequence[int], full: Sequence[int]) -> bool:
