@@ -12,6 +12,7 @@ from .clustering.selection import select_filters
 from .clustering.sparsity import keep_counts
 from .files import load_training, save_training
 from .files.model import load, read_plan, save
+from .graph import ModelTrace, trace
 from .plan import PruningPlan
 from .planner import make_plan, prune
 from .pruner import Pruner
@@ -19,6 +20,7 @@ from .surgery import apply
 
 __all__ = [
     "BackendUnavailable",
+    "ModelTrace",
     "Pruner",
     "PruningPlan",
     "Selection",
@@ -35,4 +37,5 @@ __all__ = [
     "save",
     "save_training",
     "select_filters",
+    "trace",
 ]

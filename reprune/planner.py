@@ -11,8 +11,8 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from .aliases import Progress
-from .arguments import number, shown
-from .graph import ChannelGraph, build_graph
+from .graph import ChannelGraph, ModelTrace, certifying, trace
+from .graph.model_trace import Certified, check_watch
 from .layer_problems import Chosen, require_finite, select_groups
 from .modules.copying import whole_copy
 from .modules.slicing import named_tensors
@@ -22,6 +22,7 @@ from .plan.check import fingerprint_of
 from .surgery import apply
 from .targets import (
     Select,
+    Settings,
     checked,
     counts_from_keep,
     counts_of,
@@ -36,9 +37,6 @@ _LAYER_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "linear": ("Linear layers", (nn.Linear,)),
     "all": ("convolutions or Linear layers", (nn.modules.conv._ConvNd, nn.Linear)),
 }
-
-
-_SECONDS = "a positive number of seconds or None"
 
 
 def make_plan(
@@ -73,7 +71,7 @@ def make_plan(
         model: Any eager model. It is run, in evaluation and training mode, and left as it was. Of a model in
             torch.compile, DistributedDataParallel and the like it is the module inside, by its own names.
         example_inputs: What the model takes, on its device: a tensor, a tuple of positional or a dictionary
-            of keyword arguments.
+            of keyword arguments. Or what :func:`trace` returned for it.
         sparsity: Fraction of the channels to remove, over all layers together (Eq. 8), in (0, 1).
         flops: Maximum fraction of the FLOPs to retain, in (0, 1). It is met by bisection on the sparsity.
         params: Maximum fraction of the parameters to retain, in (0, 1).
@@ -157,10 +155,7 @@ def make_plan(
         backend=backend,
         select=select,
     )
-    if time_limit is not None and not number(time_limit, "time_limit", _SECONDS) > 0:
-        raise ValueError(f"time_limit: expected {_SECONDS}; got {time_limit!r}")
-    if progress is not None and not callable(progress):
-        raise TypeError(f"progress: expected a function or None; got {shown(progress)}")
+    check_watch(progress, time_limit)
     device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
     settings = settings.on(device)
     if device == "meta":
@@ -169,34 +164,47 @@ def make_plan(
     if not any(isinstance(module, kinds) for module in model.modules()):
         raise ValueError(f"model: expected a network with {what}, found none in it")
 
-    graph = build_graph(model, example_inputs, progress, layers, time_limit)
-    graph = in_scope(without_ignored(graph, settings.ignore), scope)
+    traced = example_inputs
+    if not isinstance(traced, ModelTrace):
+        traced = trace(model, example_inputs, progress=progress, time_limit=time_limit)
+    traced.check(model)
+    return certifying(
+        traced, layers, lambda graph, certified: _decide(graph, settings, certified, progress), time_limit
+    )
+
+
+def _decide(
+    graph: ChannelGraph, settings: Settings, certified: Certified, progress: Progress | None
+) -> PruningPlan:
+    """Return the plan that `settings` make of `graph`; groups that fail the certificate are left out."""
+    graph = in_scope(without_ignored(graph, settings.ignore), settings.scope)
     scales = require_finite(
         {producer.name: producer.kernel for group in graph.groups for producer in group.producers},
-        _scales(graph) if rule == "bn" else {},
+        _scales(graph) if settings.rule == "bn" else {},
     )
+    if settings.target[0] == "latency":  # which times networks, so they have to be right before
+        graph = certified(graph, graph.probe())
     while True:
         if settings.target[0] == "keep":
             counts, notes = counts_from_keep(graph, settings.target[1]), list[str]()
             rest = [group for group in graph.groups if group.name not in counts]
             graph = graph.without(rest, "not named in keep")
         else:
-            graph = rankable(graph, rule)
+            graph = rankable(graph, settings.rule)
             counts, notes = counts_of(graph, settings, scales, progress=progress)
         selections = select_groups(graph, counts, settings, progress)
         kept = _kept(graph, selections)
         if progress is not None:
             progress("certify", 0, 1)
-        certified = graph.certified(kept)
+        right = certified(graph, kept)
         if progress is not None:
             progress("certify", 1, 1)
-        if certified is graph:
+        if right is graph:
             break
-        graph = certified
+        graph = right
     found = zip(graph.groups, selections, strict=True)
     coverage = {group.name: s.coverage for group, s in found if s.coverage is not None}
-    tensors = named_tensors(model)
-    shapes = {name: tuple(tensors[name].shape) for name in tensors}
+    shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(graph.model).items()}
     plan = plan_of_atoms(graph, kept, coverage, shapes, settings.to_dict())
     return replace(plan, notes=(*plan.notes, *notes, *landing_notes(graph, settings, kept)))
 

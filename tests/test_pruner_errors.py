@@ -32,7 +32,7 @@ def test_the_final_channels_are_certified(monkeypatch):
                 x = layer(x)
             return self[2](torch.roll(x, 4, dims=1) * x).mean((2, 3))
 
-    monkeypatch.setattr("reprune.graph._probe", lambda graph: graph.everything())
+    monkeypatch.setattr("reprune.graph.ChannelGraph.probe", lambda graph: graph.everything())
     torch.manual_seed(0)
     model = RollByHalf(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 5, 3))
     _, optimizer, pruner = start(model=model, until=1, rule="uniform", sparsity=0.25)

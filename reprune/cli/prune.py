@@ -193,10 +193,12 @@ def _plan(
     if all(value is None for value in targets.values()):
         targets["flops"] = FLOPS_LEFT
 
+    traced = reprune.trace(model, inputs, progress=stages)
+
     def plan_by(rule: str) -> PruningPlan:
         return reprune.make_plan(
             model,
-            inputs,
+            traced,
             **targets,
             rule=rule,
             scope=arguments.scope,
@@ -226,7 +228,7 @@ def _plan(
 def why_not_bn(model: nn.Module) -> str | None:
     """Return what the gammas say against the rule "bn", or None if nothing does.
 
-    Tracing a large network takes seconds, so the usual cases are not left to `make_plan`.
+    `make_plan` would say so too, after it has traced the network.
     """
     gammas = [module.weight.detach().abs().flatten() for module in model.modules() if _has_gamma(module)]
     if not gammas:

@@ -20,8 +20,8 @@ from .groups import ChannelGroup
 from .labels import FIXED, fixed
 from .preserving import preserving
 from .steps import Edge, Step, partings
-from .trace import Trace, run
 from .traced import Example, TracedModel, device_of, without_values
+from .tracer import Tracer, run
 
 AtomMask = npt.NDArray[np.bool_]
 
@@ -88,13 +88,13 @@ def _check_slice(
     """
     stays = kept[traced.atoms.atom_of]
     labels = {key: ids[stays[ids]] for key, ids in traced.labels.items()} if follow else {}
-    trace: Trace | None = None
+    trace: Tracer | None = None
     failed = ""
     try:
         with preserving(model, example) as preserved:
             small = sliced_copy(model, traced.slices(kept), traced.widths(kept), traced.shapes)
             device = device_of(model) if traced.shapes else None
-            trace = Trace(named_tensors(small), labels, preserved, traced.guesses, device)
+            trace = Tracer(named_tensors(small), labels, preserved, traced.guesses, device)
             how = run(small, without_values(example) if traced.shapes else example, trace, traced.twice)
             if _kind(how.problem) != _kind(traced.training_problem):
                 failed = f"the sliced model fails in training mode with {how.problem}"
@@ -125,7 +125,7 @@ def _atoms(traced: TracedModel, all_ids: Sequence[Ints]) -> frozenset[int]:
     return frozenset(atom for ids in all_ids for atom in traced.atoms.atom_of[ids[ids != FIXED]].tolist())
 
 
-def _failure_at(trace: Trace, traced: TracedModel, reason: str) -> Fault:
+def _failure_at(trace: Tracer, traced: TracedModel, reason: str) -> Fault:
     """Return where the model failed: at the activations of the operation that ran last."""
     all_ids = [
         d for state in trace.at if state.is_activation for d in state.dims if isinstance(d, np.ndarray)
@@ -133,7 +133,7 @@ def _failure_at(trace: Trace, traced: TracedModel, reason: str) -> Fault:
     return Fault(reason, _atoms(traced, all_ids), sum(bool(step.reads) for step in trace.steps))
 
 
-def _apart(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
+def _apart(trace: Tracer, traced: TracedModel) -> Iterator[Fault]:
     """Yield different atoms that unite in the slice, unless neither may be removed."""
     atom_of, free = traced.atoms.atom_of, _may_leave(traced)
     for step in trace.steps:
@@ -146,7 +146,7 @@ def _apart(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
                 yield Fault(f"different channels meet in {step.operation} once some are removed", atoms)
 
 
-def _new_pins(trace: Trace, traced: TracedModel) -> Iterator[Fault]:
+def _new_pins(trace: Tracer, traced: TracedModel) -> Iterator[Fault]:
     for ids, why in trace.known.constraints.pins:
         atoms = _atoms(traced, [ids]) - traced.atoms.pinned.keys()
         if atoms:
@@ -161,7 +161,7 @@ def _may_leave(traced: TracedModel) -> AtomMask:
     return free
 
 
-def _partings(trace: Trace, traced: TracedModel, stays: AtomMask | None, complete: bool) -> Iterator[Fault]:
+def _partings(trace: Tracer, traced: TracedModel, stays: AtomMask | None, complete: bool) -> Iterator[Fault]:
     """Yield where the run of the slice differs.
 
     It does not suffice that each edge joins an atom to itself: a roll by half of the channels exchanges two

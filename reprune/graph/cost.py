@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,9 +31,26 @@ class Cost:
 
     def at(self, kept: npt.NDArray[np.float64]) -> float:
         """Return the cost of `kept` [atoms]: 1 or 0, or the fraction of a group that will be kept."""
-        share = np.append(kept, 1.0)  # -1 (fixed) finds the last
-        length = {id(dim): float(share[dim].mean()) for _, dims in self.terms for dim in dims}
-        return float(sum(amount * math.prod(length[id(dim)] for dim in dims) for amount, dims in self.terms))
+        places, starts, sizes, terms = self._flat
+        share = np.append(kept, 1.0)[places]  # -1 (fixed) finds the last
+        lengths = (np.add.reduceat(share, starts) / sizes).tolist() if starts.size else []
+        return float(sum(amount * math.prod(lengths[k] for k in dims) for amount, dims in terms))
+
+    @functools.cached_property
+    def _flat(self) -> tuple[Ints, Ints, Ints, list[tuple[int, list[int]]]]:
+        """The distinct dimensions, concatenated; their starts and sizes; the terms in their numbers."""
+        number: dict[int, int] = {}
+        distinct: list[Ints] = []
+        terms = []
+        for amount, dims in self.terms:
+            for dim in dims:
+                if id(dim) not in number:
+                    number[id(dim)] = len(distinct)
+                    distinct.append(dim)
+            terms.append((amount, [number[id(dim)] for dim in dims]))
+        sizes = np.array([dim.size for dim in distinct])
+        starts = np.cumsum(sizes) - sizes
+        return np.concatenate([np.zeros(0, np.int64), *distinct]).astype(np.int64), starts, sizes, terms
 
 
 def cost_of(terms: list[tuple[int, list[Ints]]], atoms: Atoms) -> Cost:

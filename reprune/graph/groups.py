@@ -15,7 +15,6 @@ from ..modules.wrappers import named_modules
 from .labels import FIXED, Atoms, components, fixed
 from .propagation import Key
 from .state import Convolution
-from .trace import Trace
 
 
 @dataclass(frozen=True)
@@ -53,14 +52,19 @@ LAYERS = ("conv", "linear", "all")
 
 
 def find_groups(
-    model: nn.Module, trace: Trace, labels: Mapping[Key, Ints], atoms: Atoms, layers: str = "conv"
+    model: nn.Module,
+    convolutions: Mapping[int, Convolution],
+    labels: Mapping[Key, Ints],
+    atoms: Atoms,
+    layers: str = "conv",
 ) -> tuple[list[ChannelGroup], dict[str, str], dict[str, Ints]]:
     """Return groups in run order, {layer: why it cannot be pruned} and {layer: each channel's atom [O]}.
 
-    `layers`: one of `LAYERS`. With "conv" a group is one that a convolution produces, and Linear layers
-    that share it follow; with "linear" it is one that only Linear layers produce.
+    `convolutions` are those that ran, by the first label of their kernels. `layers`: one of `LAYERS`. With
+    "conv" a group is one that a convolution produces, and Linear layers that share it follow; with "linear"
+    it is one that only Linear layers produce.
     """
-    called = _called(trace, labels)
+    called = _called(convolutions, labels)
     wanted = {
         name: module
         for name, module in named_modules(model).items()
@@ -101,11 +105,11 @@ def find_groups(
     return groups, skipped, {name: atoms.atom_of[convolution.channels] for name, convolution in found.items()}
 
 
-def _called(trace: Trace, labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
+def _called(convolutions: Mapping[int, Convolution], labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
     """Return {module name: convolution or Linear layer} in the order of the calls."""
     owner = {int(ids[0]): name for (name, _), ids in labels.items()}
     found: dict[str, Convolution] = {}
-    for first, convolution in trace.known.convolutions.items():
+    for first, convolution in convolutions.items():
         if first in owner:  # else its weight is a part of a tensor
             found[_module_of(owner[first])] = convolution
     return found

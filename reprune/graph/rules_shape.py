@@ -11,13 +11,17 @@ from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_map
 
 from ..aliases import Ints
+from .dimensions import places_of
 from .labels import FIXED, fixed
 from .propagation import Propagation
 from .state import FREE, Call, Dim, State
 
 
 def movement(known: Propagation, call: Call, is_activation: bool) -> None:
-    """Run the operation on position numbers, one labelled dimension at a time, to see where they go."""
+    """Run the operation on position numbers, one labelled dimension at a time, to see where they go.
+
+    Where whole dimensions only change places that is known beforehand.
+    """
     x, *others = call.tensors()
     for other in others:
         known.pin(other, f"is an index of {call.func}")
@@ -30,9 +34,13 @@ def movement(known: Propagation, call: Call, is_activation: bool) -> None:
         dims: list[list[Dim]] = [[FREE if size > 1 else None for size in out.shape] for out in outs]
     else:
         dims = [[FREE if fresh else None for fresh in _expanded(call, x, out)] for out in outs]
-        for k in range(x.dim()):
+        labelled = state.labelled()
+        places = places_of(call, x, outs[0], labelled) if len(outs) == 1 else None
+        for k in labelled:
             labels = state.labels(k)
-            if labels is not None:
+            if labels is not None and places is not None:
+                _place(known, dims[0], {places[k]: labels}, call)
+            elif labels is not None:
                 for out_dims, moved in zip(dims, _moved(known, call, x, k, labels), strict=True):
                     _place(known, out_dims, moved, call)
     for out, out_dims in zip(outs, dims, strict=True):

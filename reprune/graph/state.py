@@ -73,6 +73,11 @@ class Call:
         k, default = found
         return self.args[k] if k < len(self.args) else default
 
+    @property
+    def writes_to_self(self) -> bool:
+        """It is the in-place form of an operation, `aten::add_`."""
+        return _in_place(self.func)
+
     def has(self, name: str) -> bool:
         return name in _arguments(self.func)
 
@@ -106,6 +111,12 @@ def _flat(values: Iterable[Any]) -> list[Any]:
 def _arguments(func: Any) -> dict[str, tuple[int, Any]]:
     """Return {argument of an operation: (position, default)}."""
     return {a.name: (k, a.default_value) for k, a in enumerate(func._schema.arguments)}
+
+
+@functools.cache
+def _in_place(func: Any) -> bool:
+    name = str(func._schema.name)
+    return name.endswith("_") and not name.endswith("__")
 
 
 def storage_of(x: torch.Tensor) -> int | None:

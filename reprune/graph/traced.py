@@ -20,7 +20,7 @@ from .norms import norms_seen
 from .preserving import preserving
 from .propagation import Key
 from .steps import Step
-from .trace import Trace, fresh_labels, run
+from .tracer import Tracer, fresh_labels, run
 from .without_values import NeedsValuesError
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
@@ -82,7 +82,7 @@ LARGE_BYTES = 2**25
 """Size of tensors and example inputs above which a pass without values is cheaper than one with them."""
 
 
-def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]:
+def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Tracer]:
     """Run `model` once and solve the constraints that the trace states.
 
     The model is unchanged.
@@ -100,12 +100,12 @@ def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Trace]
     return _traced(model, example, shapes=False)
 
 
-def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedModel, Trace]:
+def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedModel, Tracer]:
     tensors = named_tensors(model)
     labels, count = fresh_labels(tensors)
     ran = sliced_copy(model, {}, {}, shapes)
     with preserving(model, example) as preserved:
-        trace = Trace(named_tensors(ran), labels, preserved, device=device_of(model) if shapes else None)
+        trace = Tracer(named_tensors(ran), labels, preserved, device=device_of(model) if shapes else None)
         with norms_seen(ran, trace.known) as norms:
             how = run(ran, without_values(example) if shapes else example, trace)
     if shapes:
@@ -130,7 +130,7 @@ def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedMod
 
 
 def _with_values(
-    trace: Trace, labels: Mapping[Key, Ints], shapes: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
+    trace: Tracer, labels: Mapping[Key, Ints], shapes: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> None:
     """Give convolutions the model's own `tensors` as kernels, in place of those in `shapes`.
 

@@ -12,16 +12,13 @@ from torch import Tensor
 
 from ..aliases import Progress
 
-PASSES = 4
-"""Passes of a model that needs one certificate: trace and certificate, in evaluation and training mode."""
-
 
 class Watch:
     """Counts the model's tensors that a trace has reached, and keeps its time limit."""
 
-    def __init__(self, report: Progress | None, seconds: float | None, tensors: int) -> None:
+    def __init__(self, report: Progress | None, seconds: float | None, tensors: int, passes: int = 2) -> None:
         self._report, self._seconds = report, seconds
-        self._tensors, self._total = tensors, max(1, PASSES * tensors)
+        self._tensors, self._total = tensors, max(1, passes * tensors)
         self._begun = time.monotonic()
         self._passes = 0
         self._reached: set[int] = set()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..aliases import Ints
 from .copying import shared_copy
 from .sizes import set_widths, sync_layer_sizes
-from .wrappers import named_modules, named_parameters, plain_names
+from .wrappers import named_modules, plain_names
 
 Slices = Mapping[str, Mapping[int, Ints]]
 """{parameter or buffer: {dimension: sorted kept positions}}; everything else is not sliced."""
@@ -24,8 +24,11 @@ Slices = Mapping[str, Mapping[int, Ints]]
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers by plain name; a tied one appears under its first name only."""
     plain = plain_names(model)
-    buffers = {plain(name): buffer for name, buffer in model.named_buffers()}
-    return {**named_parameters(model), **buffers}
+    return {
+        plain(name): tensor
+        for named in (model.named_parameters(), model.named_buffers())
+        for name, tensor in named
+    }
 
 
 def slice_tensor(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:

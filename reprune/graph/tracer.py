@@ -21,6 +21,7 @@ from ..modules.held import tensors_in
 from ..modules.wrappers import eagerly
 from .labels import LABEL
 from .memory import Memory
+from .modes import asking_for_mode, trains_alike
 from .outputs import pin_outputs
 from .preserving import Preserved
 from .propagation import Key, Propagation
@@ -46,7 +47,7 @@ class UntraceableError(ValueError):
     """Raised for an operation that a trace cannot follow; it names the operation."""
 
 
-class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows labels through a forward pass.
 
     `labels` are those of the model's tensors: fresh ones at first, and those that were kept when a sliced
@@ -157,7 +158,7 @@ _MAKING = frozenset((torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_te
 class _Functions(TorchFunctionMode):
     """Sees what is no ATen operation, and changes one function."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Tracer) -> None:
         super().__init__()
         self._trace = trace
 
@@ -204,11 +205,12 @@ def _batch_norm(
 
 
 def run(
-    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Trace, twice: bool = False
+    model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Tracer, twice: bool = False
 ) -> Ran:
     """Trace `model`, a disposable copy, in evaluation mode and then in training mode.
 
-    Auxiliary heads run in training mode only; both passes form one trace.
+    Auxiliary heads run in training mode only; both passes form one trace. The pass in training mode is left
+    out where it would be the same again: nothing asked for the mode but dropout and the like.
 
     The first pass can change the next one: it fills a cache, initialises a layer or counts. Then a second
     pass in evaluation mode follows (and with `twice` in any case).
@@ -216,11 +218,12 @@ def run(
     model.eval()
     before, written = _attributes(model), trace.preserved.written
     try:
-        _pass(model, example, trace)
-        trace.counting = False
-        twice = twice or trace.preserved.written > written or not _same(before, _attributes(model))
-        if twice:
+        with asking_for_mode() as asked:
             _pass(model, example, trace)
+            trace.counting = False
+            twice = twice or trace.preserved.written > written or not _same(before, _attributes(model))
+            if twice:
+                _pass(model, example, trace)
     except (UntraceableError, TimeoutError, NeedsValuesError):
         raise
     except Exception as error:
@@ -229,6 +232,8 @@ def run(
             f"model: its forward pass on the example inputs fails with {type(error).__name__}: {first} "
             f"({_where(trace)})"
         ) from error
+    if trains_alike(model, asked.values()):
+        return Ran(twice)
     model.train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -252,11 +257,11 @@ class Ran:
     """Why the pass in training mode failed."""
 
 
-def _where(trace: Trace) -> str:
+def _where(trace: Tracer) -> str:
     return f"the last operation was {trace.reached}" if trace.reached else "before its first operation"
 
 
-def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Trace) -> None:
+def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], trace: Tracer) -> None:
     args, kwargs = fresh(example)
     for x in tensors_in(args, kwargs):
         if not trace.known.knows(x):

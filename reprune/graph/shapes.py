@@ -1,0 +1,140 @@
+"""Work out the shapes of common results on the device "meta", where PyTorch takes milliseconds for each.
+
+PyTorch computes many shapes there by decompositions in Python: 2 ms for a batch norm, of which a network has
+fifty. Here are only cases whose sizes, strides and types leave no doubt; all others are PyTorch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .state import Call
+
+_POINTWISE = frozenset(
+    (
+        "relu relu6 gelu silu sigmoid tanh hardtanh hardswish hardsigmoid leaky_relu elu mish softplus clamp "
+        "clamp_min neg abs exp log sqrt rsqrt reciprocal pow square erf sin cos add sub mul div copy"
+    ).split()
+)
+"""Operations whose result has the type of their floating-point arguments, and the broadcast shape."""
+
+
+def result_of(call: Call) -> Any:
+    """Return what `call`, all of whose tensors are on "meta", gives; None where PyTorch is to be asked."""
+    make = pointwise if call.name in _POINTWISE else _RESULTS.get(call.name)
+    tensors = call.tensors()
+    if make is None or not tensors or call.kwargs.get("out") is not None:
+        return None
+    dtype = tensors[0].dtype
+    if dtype not in (torch.float32, torch.float64) or any(x.dtype != dtype for x in tensors):
+        return None  # in half precision, the statistics of norms have another type
+    return make(call, tensors)
+
+
+def pointwise(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return the result of a pointwise operation on contiguous tensors of which one has the full shape."""
+    if any(isinstance(x, complex) or x.__class__ is str for x in call.scalars()):
+        return None  # another type; div rounds
+    first = tensors[0]
+    widest = max(tensors, key=Tensor.numel)
+    if not all(_fits(x.shape, widest.shape) for x in tensors):
+        return None
+    if call.writes_to_self:
+        return first if first.shape == widest.shape else None
+    if all(x.shape == first.shape and x.stride() == first.stride() for x in tensors):
+        return _in_strides_of(first)
+    return _like(widest) if _is_plain(widest) and all(x.is_contiguous() for x in tensors) else None
+
+
+def batch_norm(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+    """Return what a batch norm in evaluation mode gives; nothing reads its statistics then."""
+    x = tensors[0]
+    if call["training"] or not _is_plain(x):
+        return None
+    return _like(x), _empty(x, x.shape[1:2]), _empty(x, x.shape[1:2])
+
+
+def layer_norm(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
+    """Return what a layer norm gives, with the statistics of each position."""
+    x = tensors[0]
+    if not _is_plain(x):
+        return None
+    k = x.dim() - len(call["normalized_shape"])
+    statistics = (*x.shape[:k], *(1 for _ in x.shape[k:]))
+    return _like(x), _empty(x, statistics), _empty(x, statistics)
+
+
+def matmul(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return the product of the last two of two or three matrices, or batches of matrices."""
+    a, b = tensors[-2:]
+    if call.writes_to_self or len(tensors) > 3 or a.dim() != b.dim() or a.shape[-1] != b.shape[-2]:
+        return None
+    return _empty(a, (*a.shape[:-1], b.shape[-1]))
+
+
+def mean(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return the mean along some dimensions."""
+    x, dims = tensors[0], call["dim"] if call.has("dim") else None
+    if not dims or not isinstance(dims, (list, tuple)) or call["dtype"] is not None or not _is_plain(x):
+        return None
+    gone = {dim % x.dim() for dim in dims}
+    sizes = [1 if k in gone else n for k, n in enumerate(x.shape) if call["keepdim"] or k not in gone]
+    return _empty(x, sizes)
+
+
+def concatenation(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return contiguous tensors one behind the other."""
+    first = tensors[0]
+    if any(x.dim() != first.dim() or not _is_plain(x) for x in tensors):
+        return None
+    sizes, dim = list(first.shape), call["dim"] % first.dim()
+    for x in tensors[1:]:
+        if any(a != b for k, (a, b) in enumerate(zip(x.shape, first.shape, strict=True)) if k != dim):
+            return None
+        sizes[dim] += x.shape[dim]
+    return _empty(first, sizes)
+
+
+_RESULTS: dict[str, Callable[[Call, Sequence[Tensor]], Any]] = {
+    "native_batch_norm": batch_norm,
+    "native_layer_norm": layer_norm,
+    "mm": matmul,
+    "addmm": matmul,
+    "bmm": matmul,
+    "mean": mean,
+    "cat": concatenation,
+}
+
+
+def _empty(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    return torch.empty(sizes, dtype=x.dtype, device="meta")
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device="meta")
+
+
+def _in_strides_of(x: Tensor) -> Tensor | None:
+    """Return a tensor with the strides of `x`, which PyTorch keeps where they leave no gaps."""
+    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta") if dense else None
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Return whether `x` has the strides of a new tensor, in dimensions of size 1 too."""
+    expected = 1
+    for size, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
+        if stride != expected:
+            return False
+        expected *= max(size, 1)
+    return True
+
+
+def _fits(shape: Sequence[int], full: Sequence[int]) -> bool:
+    """Return whether a tensor of `shape` broadcasts to `full`, which stays as it is."""
+    k = len(full) - len(shape)
+    return k >= 0 and all(n in (1, m) for n, m in zip(shape, full[k:], strict=True))
