@@ -112,11 +112,15 @@ def moved(model):
     model.double()
 
 
+def elsewhere(model):
+    model[3].weight.data = model[3].weight.data.clone()
+
+
 def grown(model):
     model.register_parameter("more", nn.Parameter(torch.zeros(1)))
 
 
-@pytest.mark.parametrize("change", [pruned, replaced, moved, grown])
+@pytest.mark.parametrize("change", [pruned, replaced, moved, elsewhere, grown])
 def test_a_changed_model_is_refused(change):
     model = network()
     traced = reprune.trace(model, X)
