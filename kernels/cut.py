@@ -45,7 +45,7 @@ def roots_of(start, to, n, B: tl.constexpr):
 
 @triton.jit(do_not_specialize_on_alignment=range(6))  # type: ignore[untyped-decorator]
 def label_kernel(
-    problems,  # int64 [problems, 5]: n; where results begin; layer; merges; number
+    problems,  # int64 [problems, 4]: n; where results begin; layer; number
     links,  # int32 [3, n] each, as kernels/ward.py leaves them; overwritten
     tops,  # float64 [n] each
     cuts,  # int64 [layers]: bits of the heights
@@ -58,7 +58,7 @@ def label_kernel(
     A point's cluster is known by its highest point, which the links lead to. All points go twice as far along
     them in every step. Then the lowest of the points that have come to one is found, and these are counted.
     """
-    problem = problems + 5 * tl.program_id(0)
+    problem = problems + 4 * tl.program_id(0)
     n = tl.load(problem).to(tl.int32)
     begin = tl.load(problem + 1)
     up = links + 3 * begin
@@ -95,7 +95,7 @@ def label_kernel(
         first = ((p < n) & (tl.load(spare + root, mask=p < n, other=-1) == p)).to(tl.int32)
         tl.store(numbers + root, count + tl.cumsum(first, 0) - 1, mask=first != 0)
         count += tl.sum(first, 0)
-    tl.store(clusters + tl.load(problem + 4), count)
+    tl.store(clusters + tl.load(problem + 3), count)
     tl.debug_barrier()
     for p0 in range(0, n, B):
         p = p0 + lane

@@ -33,7 +33,7 @@ from .state import (
 )
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def decide(
     reals, words, totals, up, tops, sizes, count, m, n, first, D: tl.constexpr, B: tl.constexpr
 ):
@@ -53,7 +53,7 @@ def decide(
         while p < NOBODY:
             row = reals + row_of(p, D + REALS)
             word = words + row_of(p, WORDS)
-            limit = tl.load(row + (D + LIMIT) * C)
+            limit = tl.max(tl.where(undecided == p, limits, DECIDED), 0)
             norm = tl.load(row + (D + NORM) * C)
             half = tl.load(row + (D + HALF) * C, mask=first == 0, other=0.5)
             size = tl.load(word + SIZE * C, mask=first == 0, other=1).to(tl.float64)
@@ -104,6 +104,7 @@ def decide(
             root = tl.sqrt(low)
             off = (n + D) * BLUR * (root + tl.sqrt(squared / size))
             tied = tl.sqrt(next_low) <= root + off
+            tl.debug_barrier()
             if equals > 0:
                 tied = tied & False
                 found = tl.where(following < NOBODY, EQUAL, EQUAL_LAST)
@@ -119,7 +120,7 @@ def decide(
             p = tl.min(tl.where(undecided > p, undecided, NOBODY), 0)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def resolve(reals, words, count, ceiling, noise, D: tl.constexpr, B: tl.constexpr, PTX: tl.constexpr):
     """Listed rows whose nearest is sure to be among those they track get it; the others stay listed, if their
     costs may be within the ceiling. Returns how many."""

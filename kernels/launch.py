@@ -56,8 +56,9 @@ def label_tile(n: int, chip: Chip) -> dict[str, Any]:
     return {"B": 32 * warps, "num_warps": warps}
 
 
-EXACT = {"enable_fp_fusion": False}
-"""Options of kernels that decide in float64: a multiply-add where none is written rounds otherwise."""
+EXACT = {"enable_fp_fusion": False, "num_stages": 1}
+"""Options of kernels that decide in float64: a multiply-add where none is written rounds otherwise. And no
+loads ahead of loops: they cost registers, and time to compile."""
 
 
 def on_device(values: Sequence[int] | npt.NDArray[Any], dtype: Any, device: torch.device) -> Tensor:

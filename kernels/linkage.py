@@ -115,7 +115,7 @@ def _chunks(tables: Sequence[Tensor], same: Sequence[int], scratch: int) -> list
 
 def bytes_of(n: int, d: int) -> int:
     """Of the state of one problem."""
-    return padded(n, C.value) * (4 * (d + REALS) + 4 * WORDS.value) + 8 * d * (n + 2)
+    return padded(n, C.value) * (4 * (d + REALS.value) + 4 * WORDS.value) + 8 * d * (n + 2)
 
 
 class _Chunk:
@@ -155,7 +155,7 @@ class _Chunk:
 
         self.given = (
             on_device(table, "int64", self.device),
-            scratch(position * (self.d + REALS), torch.float32),
+            scratch(position * (self.d + REALS.value), torch.float32),
             scratch(position * WORDS.value, torch.int32),
             scratch(points * self.d, torch.float64),
             scratch(self.count * STATUS.value, torch.int32),

@@ -39,7 +39,7 @@ def level(cost):
     return cost.to(tl.int32, bitcast=True) >> 16
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def merge(
     reals, words, totals, up, tops, sizes, down, n, m, done, D: tl.constexpr, B: tl.constexpr
 ):
@@ -139,7 +139,7 @@ def moved(words, p):
     return tl.where(p < 0, -1, tl.where(mark >= 0, mark, (-2 - mark) >> 1))
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def close_gaps(reals, words, m, left, most, ceiling, D: tl.constexpr, B: tl.constexpr):
     """Moves what is alive to positions 0 .. left-1. Returns how many stale rows of at most level `most`, and
     whose costs may be within the ceiling, are listed.

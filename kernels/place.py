@@ -57,7 +57,7 @@ def load_points(source, p, n, c0, next_point, next_coordinate, D: tl.constexpr, 
     return xs
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def measure(
     source, totals, n, next_point, next_coordinate, DOUBLE: tl.constexpr, D: tl.constexpr, B: tl.constexpr
 ):
@@ -66,7 +66,7 @@ def measure(
     Returns the largest distance of a coordinate to its mean, the squared norm of the mean, and whether the
     numbers are so large, so small or so different that squares might overflow or vanish.
     """
-    W: tl.constexpr = D if D <= 16 else 8
+    W: tl.constexpr = D if D <= 4 else (3 if D % 3 == 0 else 4)
     largest = tl.zeros((), tl.float64)
     squared = tl.zeros((), tl.float64)
     size = tl.zeros((B,), tl.float64)
@@ -113,7 +113,7 @@ def measure(
     return largest, squared, hard
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def place(
     source,
     reals,
@@ -128,7 +128,7 @@ def place(
     B: tl.constexpr,
 ):
     """Every point a cluster of its own, stale and listed. Returns the factor of scans, and their `noise`."""
-    W: tl.constexpr = D if D <= 16 else 8
+    W: tl.constexpr = D if D <= 4 else (3 if D % 3 == 0 else 4)
     exponent = tl.minimum(tl.maximum(exponent_of(largest), -1021), 1022)
     down = power_of_two(-exponent)
     kappa = (2 * D + 14) * ULP

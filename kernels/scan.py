@@ -86,7 +86,7 @@ def index_bits(m):
     return index
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def scan(
     reals,
     words,

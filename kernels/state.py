@@ -43,7 +43,7 @@ HALF = tl.constexpr(1)
 LOW = tl.constexpr(2)
 LIMIT = tl.constexpr(3)
 OTHERS = tl.constexpr(4)
-REALS = 5  # besides the coordinates
+REALS = tl.constexpr(5)  # besides the coordinates
 
 NEAR = tl.constexpr(0)
 ID = tl.constexpr(1)
