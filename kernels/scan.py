@@ -119,26 +119,25 @@ def scan(
             xs = load_rows(row, D)
         best = tl.full((R, C), MOST, tl.uint32)
         second = tl.full((R, C), MOST, tl.uint32)
-        if FIRST:  # the rows are in one tile: no other has to be told from them
-            own_tile = k0 // C
-            for t in range(tiles - 1):
-                tile = t + (t >= own_tile).to(tl.int32)
-                score = negative_costs(xs, row, reals + tile * TILE + lane, norm, half, D, KEPT, FIRST, PTX)
-                key = keys_of(score, lane + tile * C, index)
-                second = tl.minimum(second, tl.maximum(best, key))
-                best = tl.minimum(best, key)
-            score = negative_costs(xs, row, reals + own_tile * TILE + lane, norm, half, D, KEPT, FIRST, PTX)
-            key = keys_of(score, lane + own_tile * C, index)
-            key = tl.where(i[:, None] == (lane + own_tile * C)[None, :], MOST, key)
+        if FIRST:
+            low = k0 // C
+            high = low
+        else:  # the list ascends
+            low = tl.min(i, 0) // C
+            high = tl.max(i, 0) // C
+        width = high - low + 1  # of the tiles that the rows themselves are in, and have to be told from
+        for t in range(tiles - width):
+            tile = t + tl.where(t >= low, width, 0)
+            score = negative_costs(xs, row, reals + tile * TILE + lane, norm, half, D, KEPT, FIRST, PTX)
+            key = keys_of(score, lane + tile * C, index)
             second = tl.minimum(second, tl.maximum(best, key))
             best = tl.minimum(best, key)
-        else:
-            for t in range(tiles):
-                score = negative_costs(xs, row, reals + t * TILE + lane, norm, half, D, KEPT, FIRST, PTX)
-                key = keys_of(score, lane + t * C, index)
-                key = tl.where(i[:, None] == (lane + t * C)[None, :], MOST, key)
-                second = tl.minimum(second, tl.maximum(best, key))
-                best = tl.minimum(best, key)
+        for tile in range(low, high + 1):
+            score = negative_costs(xs, row, reals + tile * TILE + lane, norm, half, D, KEPT, FIRST, PTX)
+            key = keys_of(score, lane + tile * C, index)
+            key = tl.where(i[:, None] == (lane + tile * C)[None, :], MOST, key)
+            second = tl.minimum(second, tl.maximum(best, key))
+            best = tl.minimum(best, key)
         store_nearest(reals, words, i, norm, half, best, second, index, noise, D, FIRST)
 
 
