@@ -43,6 +43,14 @@ def ward_tile(n: int, d: int, chip: Chip) -> dict[str, Any]:
     return {**how, "maxnreg": registers} if nvidia else how
 
 
+def line_tile(n: int, chip: Chip) -> dict[str, Any]:
+    """How `line_kernel` is launched for problems of n points."""
+    if chip is None:
+        return {"B": 512, "num_warps": 1}
+    warps = 1 if n <= 256 else 4 if n <= 2048 else 16
+    return {"B": 32 * warps, "num_warps": warps}
+
+
 def rule_tile(chip: Chip) -> dict[str, Any]:
     """How `rule_kernel` is launched."""
     return {"B": 512, "num_warps": 1} if chip is None else {"B": 128, "num_warps": 4}

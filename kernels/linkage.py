@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .launch import EXACT, SCRATCH, chip_of, on, on_device, padded, rule_tile, ward_tile
+from .launch import EXACT, SCRATCH, Chip, chip_of, line_tile, on, on_device, padded, rule_tile, ward_tile
+from .line import line_kernel
 from .rule import rule_kernel
 from .state import REALS, WORDS, C
 from .ward import ON, OWN, PROBLEM, SCALES, STATUS, WHOLE, ward_kernel
@@ -81,12 +84,12 @@ def link(
         cuts = torch.zeros(len(tables), dtype=torch.int64, device=device)
     alike: dict[tuple[object, ...], list[int]] = {}
     for k in sorted(range(len(tables)), key=lambda k: -sizes[k]):
-        how = ward_tile(sizes[k], tables[k].shape[2], chip_of(device))
+        how = _tile(sizes[k], tables[k].shape[2], chip_of(device))
         alike.setdefault((tables[k].shape[2], tables[k].dtype, *how.values()), []).append(k)
     for same in alike.values():
         for parts, whole in _chunks(tables, same, scratch):
             chunk = _Chunk(tables, parts, merges, trees, cuts)
-            for phase in (WHOLE,) if whole or merges is None else (OWN, ON):
+            for phase in (WHOLE,) if whole or merges is None or chunk.d == 1 else (OWN, ON):
                 chunk.launch(phase)
     return trees
 
@@ -113,9 +116,30 @@ def _chunks(tables: Sequence[Tensor], same: Sequence[int], scratch: int) -> list
     return [*chunks, (some, False)] if some else chunks
 
 
+def _tile(n: int, d: int, chip: Chip) -> dict[str, Any]:
+    return line_tile(n, chip) if d == 1 else ward_tile(n, d, chip)
+
+
 def bytes_of(n: int, d: int) -> int:
     """Of the state of one problem."""
     return padded(n, C.value) * (4 * (d + REALS.value) + 4 * WORDS.value) + 8 * d * (n + 2)
+
+
+def orders_of(tables: Sequence[Tensor], parts: Sequence[Part]) -> list[Tensor]:
+    """Which point of problems of one coordinate comes where, int64 [count, N >= n], equal ones by number.
+
+    Problems of about as many points, up to a power of two, are sorted in one go, and infinities beside them.
+    """
+    rooms = [1 << (tables[part.table].shape[1] - 1).bit_length() for part in parts]
+    orders: list[Tensor] = []
+    for room, group in itertools.groupby(zip(rooms, parts, strict=True), key=lambda pair: pair[0]):
+        same = [tables[p.table][p.begin : p.begin + p.count, :, 0] for _, p in group]
+        counts = [len(part) for part in same]
+        values = same[0].new_full((sum(counts), room), torch.inf)
+        for own, part in zip(torch.split(values, counts), same, strict=True):
+            own[:, : part.shape[1]] = part + 0.0  # no negative zero: it would come before others
+        orders += torch.split(torch.sort(values, dim=1, stable=True).indices, counts)
+    return orders
 
 
 class _Chunk:
@@ -133,7 +157,8 @@ class _Chunk:
         self.device, self.d, self.double = first.device, first.shape[2], first.dtype == torch.float64
         self.n = max(trees.sizes[part.table] for part in parts)
         rows, position, places, points = [], 0, trees.places(), 0
-        for part in parts:
+        self.orders = orders_of(tables, parts) if self.d == 1 else []
+        for number, part in enumerate(parts):
             table, n, each = tables[part.table], trees.sizes[part.table], np.arange(part.count)
             own = np.empty((part.count, PROBLEM.value), np.int64)  # as ward_kernel reads them
             own[:, 0] = table.data_ptr() + (part.begin + each) * (table.stride(0) * table.element_size())
@@ -144,6 +169,9 @@ class _Chunk:
             own[:, 6] = position + each * padded(n, C.value)
             own[:, 7] = 0 if merges is None else merges[part.table]
             own[:, 8] = (points + each * (n + 2)) * self.d
+            if self.d == 1:
+                order = self.orders[number]
+                own[:, 9] = order.data_ptr() + each * (8 * order.stride(0))
             position += part.count * padded(n, C.value)
             points += part.count * (n + 2)
             rows.append(own)
@@ -170,8 +198,9 @@ class _Chunk:
         chip, grid = chip_of(self.device), (self.count,)
         same = {"DOUBLE": self.double, "D": self.d, **EXACT}
         number = phase.value  # type: ignore[attr-defined]
+        kernel = line_kernel if self.d == 1 else ward_kernel
         with on(self.device):
-            ward_kernel[grid](*self.given, number, **same, **ward_tile(self.n, self.d, chip))
+            kernel[grid](*self.given, number, **same, **_tile(self.n, self.d, chip))
             rule_kernel[grid](*self.given, number, **same, **rule_tile(chip))
 
 

@@ -36,7 +36,7 @@ from .place import measure, place
 from .scan import scan
 from .state import REALS, WORDS
 
-PROBLEM = tl.constexpr(9)  # numbers of a problem in the table
+PROBLEM = tl.constexpr(10)  # numbers of a problem in the table
 WHOLE = tl.constexpr(0)  # phases: the whole tree
 OWN = tl.constexpr(1)  # up to the problem's own merges
 ON = tl.constexpr(2)  # from there to the cut of its layer
@@ -74,9 +74,9 @@ def ceiling_of(height, down):
 # as without a device: nothing gains from aligned pointers, and slices of tensors would compile again
 @triton.jit(do_not_specialize=["phase"], do_not_specialize_on_alignment=range(9))  # type: ignore[untyped-decorator]
 def ward_kernel(
-    problems,  # int64 [problems, 9]: address of the points; numbers from one point to the next, from one
+    problems,  # int64 [problems, 10]: address of the points; numbers from one point to the next, from one
     # coordinate to the next; layer; n; where results begin; where the state begins, in positions; merges;
-    # where the totals begin
+    # where the totals begin; address of the order of points (kernels/line.py)
     points,  # float32: `reals` of all problems, scratch; kept from one launch to the next, as are
     state,  # int32: `words` of all
     sums,  # float64: `totals` of all

@@ -75,25 +75,37 @@ class Device:
         self.buffers: dict[int, object] = {}
         self.tables: list[tuple[int, int, int]] = []
 
+    def see(self, table: torch.Tensor) -> None:
+        """Its addresses are to be known in the simulator."""
+        whole = torch.empty(0, dtype=table.dtype).set_(table.untyped_storage())
+        if all(whole.data_ptr() != begin for begin, _, _ in self.tables):
+            address = self.memory.alloc(whole.numpy(), ro=True).addr
+            self.tables.append((whole.data_ptr(), whole.nbytes, address))
+
     def __enter__(self):  # type: ignore[no-untyped-def]
-        link = linkage.link
+        link, orders_of = linkage.link, linkage.orders_of
 
         def linked(tables, *args, **kwargs):  # type: ignore[no-untyped-def]
             self.forget()
             for table in tables:
-                whole = torch.empty(0, dtype=table.dtype).set_(table.untyped_storage())
-                if all(whole.data_ptr() != begin for begin, _, _ in self.tables):
-                    address = self.memory.alloc(whole.numpy(), ro=True).addr
-                    self.tables.append((whole.data_ptr(), whole.nbytes, address))
+                self.see(table)
             return link(tables, *args, **kwargs)
+
+        def ordered(*args):  # type: ignore[no-untyped-def]
+            orders = orders_of(*args)
+            for order in orders:
+                self.see(order)
+            return orders
 
         for module, name, new in (
             (linkage, "link", linked),
             (select, "link", linked),
+            (linkage, "orders_of", ordered),
             (linkage, "chip_of", lambda device: CHIPS[self.target]),
             (select, "chip_of", lambda device: CHIPS[self.target]),
             (linkage, "ward_tile", lambda n, d, chip: {**ward_tile(n, d, chip), **self.tile}),
             (linkage, "ward_kernel", Launcher(self, linkage.ward_kernel)),
+            (linkage, "line_kernel", Launcher(self, linkage.line_kernel)),
             (linkage, "rule_kernel", Launcher(self, linkage.rule_kernel)),
             (select, "label_kernel", Launcher(self, select.label_kernel)),
         ):
@@ -137,10 +149,11 @@ class Launcher:
         if key not in own.buffers:
             if name == "problems" and own.tables and x.shape[1] > 5:
                 x = x.clone()
-                for begin, length, address in own.tables:
-                    at = x[:, 0]
-                    own_rows = (at >= begin) & (at < begin + max(length, 1))
-                    x[own_rows, 0] += address - begin
+                for column in (0, 9):
+                    at = x[:, column].clone()
+                    for begin, length, address in own.tables:
+                        here = (at >= begin) & (at < begin + max(length, 1))
+                        x[here, column] += address - begin
             own.buffers[key] = own.memory.alloc(x.numpy(), name, poison=name in FRESH)
         return own.buffers[key]
 
