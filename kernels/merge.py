@@ -97,9 +97,9 @@ def join(
     bound = tl.load(own + (D + LOW) * C, mask=grown, other=0)
     bound = tl.maximum(bound, tl.load(other + (D + LOW) * C, mask=grown, other=0))
     na = size.to(tl.float64)
-    nb = size_q.to(tl.float64)
+    nb = tl.where(grown, size_q, 1).to(tl.float64)
     times = tl.where(grown, 1.0, na)
-    part = 1 / (na + nb)
+    part = 1 / (size + size_q).to(tl.float64)
     squares = tl.zeros((B,), tl.float64)
     norm = tl.zeros((B,), tl.float32)
     for c0 in range(0, D, W):

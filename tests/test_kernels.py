@@ -6,19 +6,26 @@ from tests.helpers.processes import run_module
 from tests.helpers.ptx import needs_triton
 
 HERE = Path(__file__).parent
-TABLE = HERE / "tools" / "interpreted_kernels.py"
-CASES = [
-    *((kind, 17, d, "float64") for kind in ("normal", "sparse", "duplicates", "zeros") for d in (1, 9)),
-    *(("heavy", n, 4, "float32") for n in (1, 2, 3, 65)),
-    ("heavy", 64, 1, "float32"),
-    ("heavy", 17, 25, "float32"),
-    ("normal", 17, 49, "float64"),
+TREES = [
+    *((kind, 17, 1, "float32") for kind in ("normal", "lattice", "duplicates", "constant", "bfloat16")),
+    ("mixed scales", 33, 1, "float64"),
+    ("normal", 17, 9, "float32"),
+    ("duplicates", 17, 4, "float64"),
+    ("lattice", 17, 4, "float32"),
+    ("constant", 17, 9, "float32"),
+    ("clusters", 17, 25, "float32"),
+    *(("normal", n, 4, "float64") for n in (1, 2, 3)),
 ]
+CLUSTERS = [("normal", 33, 1), ("zeros", 17, 1), ("normal", 17, 4), ("duplicates", 17, 4)]
 
 
 @needs_triton
 def test_ward_under_the_interpreter():
-    ids = [f"{TABLE}::test_ward[{kind}-{n}-{d}-{dtype}]" for kind, n, d, dtype in CASES]
-    run = run_module("pytest", "-q", *ids, variables={"TRITON_INTERPRET": "1"}, cwd=HERE)
+    ids = [f"test_trees[{kind}-{n}-{d}-{dtype}]" for kind, n, d, dtype in TREES]
+    ids += [f"test_clusters[{kind}-{n}-{d}]" for kind, n, d in CLUSTERS]
+    own = [f"interpreted_kernels.py::{id}" for id in ids]
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-n", "0", *own]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    run = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f"{len(CASES)} passed" in run.stdout
+    assert f"{len(ids)} passed" in run.stdout
