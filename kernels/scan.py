@@ -66,10 +66,23 @@ def negative_costs(
 
 
 @triton.jit
-def keys_of(score, j, index):
-    return (score.to(tl.uint32, bitcast=True) & (~index).to(tl.uint32, bitcast=True)) | j.to(tl.uint32)[
-        None, :
-    ]
+def keys_of(score, j, index, PTX: tl.constexpr):
+    """The bits of scores, the last ones replaced by positions j."""
+    bits = score.to(tl.uint32, bitcast=True)
+    kept = (~index).to(tl.uint32, bitcast=True)
+    position = j.to(tl.uint32)[None, :]
+    if PTX:
+        key = tl.inline_asm_elementwise(
+            "lop3.b32 $0, $1, $2, $3, 0xEA;",  # (a & b) | c
+            "=r,r,r,r",
+            [bits, kept, position],
+            dtype=tl.uint32,
+            is_pure=True,
+            pack=1,
+        )
+    else:
+        key = (bits & kept) | position
+    return key
 
 
 @triton.jit
@@ -129,12 +142,12 @@ def scan(
         for t in range(tiles - width):
             tile = t + tl.where(t >= low, width, 0)
             score = negative_costs(xs, row, reals + tile * TILE + lane, norm, half, D, KEPT, FIRST, PTX)
-            key = keys_of(score, lane + tile * C, index)
+            key = keys_of(score, lane + tile * C, index, PTX)
             second = tl.minimum(second, tl.maximum(best, key))
             best = tl.minimum(best, key)
         for tile in range(low, high + 1):
             score = negative_costs(xs, row, reals + tile * TILE + lane, norm, half, D, KEPT, FIRST, PTX)
-            key = keys_of(score, lane + tile * C, index)
+            key = keys_of(score, lane + tile * C, index, PTX)
             key = tl.where(i[:, None] == (lane + tile * C)[None, :], MOST, key)
             second = tl.minimum(second, tl.maximum(best, key))
             best = tl.minimum(best, key)

@@ -174,6 +174,7 @@ def ward_kernel(
                 if (done >= merges) & (ceiling == float("inf")):
                     bits = kth(tops, n, merges, 26, B) | 0x1FFFFFFFFF
                     ceiling = ceiling_of(bits.to(tl.float64, bitcast=True), down)
+                    tl.debug_barrier()  # functions that are called use the same shared memory
             most = levels // m
             if left <= B:
                 most = 0x7FFFFFFF

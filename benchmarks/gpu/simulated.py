@@ -74,6 +74,7 @@ class Device:
         self.memory = self.ptxsim.Memory()
         self.buffers: dict[int, object] = {}
         self.tables: list[tuple[int, int, int]] = []
+        self.alive: list[torch.Tensor] = []  # whose addresses are known
 
     def see(self, table: torch.Tensor) -> None:
         """Its addresses are to be known in the simulator."""
@@ -81,6 +82,7 @@ class Device:
         if all(whole.data_ptr() != begin for begin, _, _ in self.tables):
             address = self.memory.alloc(whole.numpy(), ro=True).addr
             self.tables.append((whole.data_ptr(), whole.nbytes, address))
+            self.alive.append(whole)
 
     def __enter__(self):  # type: ignore[no-untyped-def]
         link, orders_of = linkage.link, linkage.orders_of
@@ -147,6 +149,7 @@ class Launcher:
         own = self.device
         key = x.data_ptr()
         if key not in own.buffers:
+            own.alive.append(x)
             if name == "problems" and own.tables and x.shape[1] > 5:
                 x = x.clone()
                 for column in (0, 9):
