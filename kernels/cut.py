@@ -1,5 +1,5 @@
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
-"""The cut of layers: the height of a problem's k-th merge, and the clusters of every problem below the cut."""
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+"""The cut of layers: the height of a problem's k-th merge, and the clusters of a problem below a cut."""
 
 import triton
 import triton.language as tl
@@ -29,7 +29,7 @@ def kth(tops, n, k, BITS: tl.constexpr, B: tl.constexpr):
 
 @triton.jit
 def roots_of(start, to, n, B: tl.constexpr):
-    """One step for all: where the links [n] from `start` lead to is written to `to`, and whether any moved on.
+    """One step for all: where the links [n] from `start` lead to is written to `to`. Returns how many moved.
 
     `start` and `to` are different, so that nobody reads what is written in the same step.
     """
@@ -43,7 +43,7 @@ def roots_of(start, to, n, B: tl.constexpr):
     return moved
 
 
-@triton.jit(do_not_specialize_on_alignment=range(6))  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize_on_alignment=range(6))
 def label_kernel(
     problems,  # int64 [problems, 4]: n; where results begin; layer; number
     links,  # int32 [3, n] each, as kernels/ward.py leaves them; overwritten

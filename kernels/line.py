@@ -1,4 +1,4 @@
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """Ward linkage of points on a line, one problem per program: only neighbours merge.
 
 After sorting, equal points are one cluster from the start. A round computes the cost of every gap between
@@ -34,7 +34,9 @@ def start(source, step, order, totals, sizes, ids, marks, up, tops, n, B: tl.con
     for p0 in range(0, n, B):
         p = p0 + lane
         x = tl.load(source + tl.load(order + p, mask=p < n, other=0) * step).to(tl.float64)
-        before = tl.load(source + tl.load(order + p - 1, mask=(p > 0) & (p < n), other=0) * step).to(tl.float64)
+        before = tl.load(source + tl.load(order + p - 1, mask=(p > 0) & (p < n), other=0) * step).to(
+            tl.float64
+        )
         first = ((p < n) & ((p == 0) | (x != before))).to(tl.int32)
         tl.store(marks + count + tl.cumsum(first, 0) - 1, p, mask=first != 0)
         count += tl.sum(first, 0)
@@ -170,7 +172,7 @@ def merge_line(totals, sizes, ids, gaps, marks, up, tops, n, m, B: tl.constexpr)
 
 
 # arguments as those of kernels/ward.py; a problem has one number more, the address of the order of its points
-@triton.jit(do_not_specialize=["phase"], do_not_specialize_on_alignment=range(9))  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["phase"], do_not_specialize_on_alignment=range(9))
 def line_kernel(
     problems,
     points,

@@ -122,7 +122,8 @@ def _tile(n: int, d: int, chip: Chip) -> dict[str, Any]:
 
 def bytes_of(n: int, d: int) -> int:
     """Of the state of one problem."""
-    return padded(n, C.value) * (4 * (d + REALS.value) + 4 * WORDS.value) + 8 * d * (n + 2)
+    words: int = d + REALS.value + WORDS.value
+    return 4 * padded(n, C.value) * words + 8 * d * (n + 2)
 
 
 def orders_of(tables: Sequence[Tensor], parts: Sequence[Part]) -> list[Tensor]:
@@ -175,14 +176,14 @@ class _Chunk:
             position += part.count * padded(n, C.value)
             points += part.count * (n + 2)
             rows.append(own)
-        table = np.concatenate(rows)
-        self.count = len(table)
+        problems = np.concatenate(rows)
+        self.count = len(problems)
 
         def scratch(numbers: int, dtype: torch.dtype) -> Tensor:
             return torch.empty(numbers, dtype=dtype, device=self.device)
 
         self.given = (
-            on_device(table, "int64", self.device),
+            on_device(problems, "int64", self.device),
             scratch(position * (self.d + REALS.value), torch.float32),
             scratch(position * WORDS.value, torch.int32),
             scratch(points * self.d, torch.float64),

@@ -1,4 +1,5 @@
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# mypy: disable-error-code="assignment,misc,attr-defined"
 """Merges of a round of kernels/ward.py: all pairs that are each other's nearest, then the gaps are closed.
 
 A MARK says what becomes of a position: r >= 0: it moves to r; -2 - 2 r: it has grown, and moves to r;
@@ -9,7 +10,6 @@ import triton
 import triton.language as tl
 
 from .state import (
-    C,
     DECIDED,
     EQUAL,
     EQUAL_LAST,
@@ -29,6 +29,7 @@ from .state import (
     TRACKED,
     TRACKS,
     WORDS,
+    C,
     row_of,
 )
 
@@ -40,9 +41,7 @@ def level(cost):
 
 
 @triton.jit(noinline=True)
-def merge(
-    reals, words, totals, up, tops, sizes, down, n, m, done, D: tl.constexpr, B: tl.constexpr
-):
+def merge(reals, words, totals, up, tops, sizes, down, n, m, done, D: tl.constexpr, B: tl.constexpr):
     """Merges all pairs and marks every position.
 
     Returns the clusters left, the merges done, the sum of the levels, and how many merges rounding may have
@@ -68,7 +67,9 @@ def merge(
         alive = inside & (gone == 0)
         rank = left + tl.cumsum(alive.to(tl.int32), 0) - 1
         tl.store(
-            word + MARK * C, tl.where(gone, -3 - 2 * into, tl.where(changed, -2 - 2 * rank, rank)), mask=inside
+            word + MARK * C,
+            tl.where(gone, -3 - 2 * into, tl.where(changed, -2 - 2 * rank, rank)),
+            mask=inside,
         )
         left += tl.sum(alive.to(tl.int32), 0)
         done += tl.sum(gone.to(tl.int32), 0)

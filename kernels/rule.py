@@ -1,4 +1,4 @@
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """Ward's linkage as the rule reads, for problems in which rounding decides: slow, and the same everywhere.
 
 One program per problem; it ends at once unless the problem is flagged. Every cluster knows its nearest among
@@ -143,7 +143,7 @@ def lowest(least, n, B: tl.constexpr):
 
 
 # arguments as those of kernels/ward.py
-@triton.jit(do_not_specialize=["phase"], do_not_specialize_on_alignment=range(9))  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["phase"], do_not_specialize_on_alignment=range(9))
 def rule_kernel(
     problems,
     points,

@@ -1,4 +1,5 @@
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+# mypy: disable-error-code="assignment,misc,attr-defined"
 """The nearest neighbours of listed rows among all clusters, in float32: the inner loop of kernels/ward.py.
 
 With a = -|x|^2 / 2 of the means and r = 1 / (2 size), minus the cost of two clusters is
@@ -14,7 +15,6 @@ import triton
 import triton.language as tl
 
 from .state import (
-    C,
     DECIDED,
     HALF,
     LIMIT,
@@ -27,6 +27,7 @@ from .state import (
     TRACKED,
     TRACKS,
     WORDS,
+    C,
     error,
     reciprocal,
     row_of,
@@ -155,7 +156,9 @@ def scan(
 
 
 @triton.jit
-def store_nearest(reals, words, i, norm, half, best, second, index, noise, D: tl.constexpr, FIRST: tl.constexpr):
+def store_nearest(
+    reals, words, i, norm, half, best, second, index, noise, D: tl.constexpr, FIRST: tl.constexpr
+):
     """What a scan tells of rows i [R], from the two lowest keys of every lane [R, C].
 
     The lowest keys come out one after the other. A lane that is out of keys gives its last again, so the

@@ -1,4 +1,4 @@
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """Where the state of a problem of kernels/ward.py lies, and how far a float32 cost can be off.
 
 The clusters that are left have positions 0 .. m-1, in the order of their ids; a cluster's id is the largest
@@ -10,7 +10,7 @@ address serves all rows of a tile:
 (D + ...)   NORM                      minus half the squared norm; -1e30 for positions without a cluster
             HALF                      1 / (2 size)
             LOW                       lower bound of the cost of the nearest
-            LIMIT                     DECIDED, TIED, or for an undecided row the cost up to which others matter
+            LIMIT                     DECIDED, TIED, or of an undecided row the cost up to which others matter
             OTHERS                    lower bound of the cost of all that are not tracked
 `words`     int32 [P / C, 7, C]       NEAR: position of the nearest; -1: stale; EQUAL, EQUAL_LAST: below
             ID                        the cluster's id

@@ -1,4 +1,4 @@
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """Ward linkage of one problem per program, d > 1: rounds that merge all pairs of nearest neighbours at once.
 
 Ward's cost is reducible, so merging every pair of clusters that are each other's nearest neighbour, in any
@@ -72,7 +72,7 @@ def ceiling_of(height, down):
 
 
 # as without a device: nothing gains from aligned pointers, and slices of tensors would compile again
-@triton.jit(do_not_specialize=["phase"], do_not_specialize_on_alignment=range(9))  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["phase"], do_not_specialize_on_alignment=range(9))
 def ward_kernel(
     problems,  # int64 [problems, 10]: address of the points; numbers from one point to the next, from one
     # coordinate to the next; layer; n; where results begin; where the state begins, in positions; merges;
@@ -170,7 +170,7 @@ def ward_kernel(
                 if (tied > 0) | (ceiling == float("inf")):
                     flag = 1
         else:
-            if phase == OWN:
+            if phase == OWN:  # noqa: SIM102
                 if (done >= merges) & (ceiling == float("inf")):
                     bits = kth(tops, n, merges, 26, B) | 0x1FFFFFFFFF
                     ceiling = ceiling_of(bits.to(tl.float64, bitcast=True), down)

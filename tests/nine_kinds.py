@@ -5,14 +5,16 @@ import numpy as np
 
 
 def duplicates(rng, shape):
-    B, n, d = shape
+    n = shape[1]
     return rng.normal(size=shape)[:, rng.integers(max(1, n // 3), size=n)]
 
 
 def clusters(rng, shape):
     """Tight ones, far apart: float32 tells little of what is near."""
-    B, n, d = shape
-    return rng.normal(size=(B, 4, d))[:, rng.integers(4, size=n)] + 1e-5 * rng.normal(size=shape)
+    n = shape[1]
+    return rng.normal(size=(shape[0], 4, shape[2]))[:, rng.integers(4, size=n)] + 1e-5 * rng.normal(
+        size=shape
+    )
 
 
 KINDS = {

@@ -1,6 +1,5 @@
 """The kernels of the GPU path, compiled without a GPU, and how each is launched."""
 
-import itertools
 import re
 import shutil
 import subprocess
@@ -9,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from reprune.kernels.cut import label_kernel
-from reprune.kernels.launch import EXACT, label_tile, rule_tile, ward_tile
+from reprune.kernels.launch import EXACT, label_tile, line_tile, rule_tile, ward_tile
+from reprune.kernels.line import line_kernel
 from reprune.kernels.rule import rule_kernel
 from reprune.kernels.ward import ward_kernel
 
@@ -112,6 +111,12 @@ def ward_variant(d: int, n: int, target: str = "sm_90", double: bool = False, **
     return variant(name, ward_kernel, target, how)
 
 
+def line_variant(n: int, target: str = "sm_90", double: bool = False) -> Variant:
+    """Ward of points of one coordinate, in the tile for n of them."""
+    how = {"DOUBLE": double, "D": 1, **EXACT, **line_tile(n, CHIPS[target])}
+    return variant(f"line n={n}" + (" float64" if double else ""), line_kernel, target, how)
+
+
 def rule_variant(d: int, target: str = "sm_90", double: bool = False) -> Variant:
     how = {"DOUBLE": double, "D": d, **EXACT, **rule_tile(CHIPS[target])}
     return variant(f"rule d={d}" + (" float64" if double else ""), rule_kernel, target, how)
@@ -122,14 +127,15 @@ def label_variant(n: int, target: str = "sm_90") -> Variant:
 
 
 def triton_variants() -> list[Variant]:
-    return [
-        *(
-            ward_variant(d, n, target, double)
-            for d, n, target, double in itertools.product(KERNEL_SIZES, SIZES, TARGETS, (False, True))
-        ),
-        *(rule_variant(d, target) for d, target in itertools.product((1, *KERNEL_SIZES), TARGETS)),
-        *(label_variant(n, target) for n, target in itertools.product((64, 2048, 4096), TARGETS)),
-    ]
+    own = []
+    for target in TARGETS:
+        own += [ward_variant(9, n, target) for n in SIZES]
+        own += [ward_variant(d, 512, target) for d in KERNEL_SIZES if d != 9]
+        own += [ward_variant(9, 512, target, double=True)]
+        own += [line_variant(n, target) for n in (64, 512, 4096)]
+        own += [rule_variant(d, target) for d in (1, 9)]
+        own += [label_variant(n, target) for n in (64, 512, 4096)]
+    return own
 
 
 def cuda_variants() -> tuple[list[Variant], str]:
@@ -167,7 +173,9 @@ def _triton_cached(kernel, target, threads, arguments, constants, options) -> Bi
         signature={name: signature[name] for name in kernel.arg_names},
         constexprs=dict(constants),
     )
-    compiled = triton.compile(source, target=TARGETS[target], options={"num_warps": threads // 32, **dict(options)})
+    compiled = triton.compile(
+        source, target=TARGETS[target], options={"num_warps": threads // 32, **dict(options)}
+    )
     text = compiled.asm["ptx" if target.startswith("sm_") else "amdgcn"]
     code = compiled.asm.get("cubin", b"")
     return Binary(compiled.metadata.name, text, code, compiled.metadata.shared)

@@ -5,8 +5,8 @@ The whole table takes hours on one core; tests/test_kernels.py runs a part of it
     TRITON_INTERPRET=1 python -P -m pytest -q tests/tools/interpreted_kernels.py
 """
 
-import nine_kinds
 import interpreter  # noqa: F401  # it is faster from here on
+import nine_kinds
 import numpy as np
 import pytest
 import torch

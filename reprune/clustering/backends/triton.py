@@ -138,7 +138,7 @@ def select(
     )
     small = [part for layer in clustered for part in (layer.clusters, layer.heights)]
     found = together([*covered, *small])
-    picks: dict[int, tuple[npt.NDArray[np.int64], ...]] = dict(zip(few, found, strict=False))
+    picks = {k: (order, gains) for k, (order, gains) in zip(few, found[: len(few)], strict=True)}
     rest = iter(found[len(few) :])
     results = []
     for k, (layer, problem) in enumerate(zip(clustered, problems, strict=True)):
