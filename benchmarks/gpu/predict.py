@@ -99,6 +99,7 @@ class Counter:
         if key not in self.found:
             weight = self.draw((layer.O, layer.I, layer.d))
             table = torch.from_numpy(weight[:, : min(2, layer.I)]).transpose(0, 1)
+            programs = len(table)
             with Device(self.ptxsim) as device:
                 (clusters,) = cluster_layers([([table], layer.keep)])
             problem = LayerProblem("0", (weight.transpose(1, 0, 2),), layer.keep)
@@ -118,7 +119,6 @@ class Counter:
             )
             if not np.array_equal(order, answer.order):
                 raise ValueError(f"{layer}: the picks are wrong")
-            programs = len(table)
             self.found[key] = (
                 [work / programs / warps] * warps,
                 32 * sum(stats.global_sectors for stats in linked) / programs,

@@ -129,7 +129,12 @@ def test_errors_of_selection():
 
 @pytest.mark.parametrize(
     "how",
-    [{"sparsity": 0.5}, {"params": 0.6, "ties": "norm", "scope": "all", "rule": "uniform"}],
+    [
+        {"sparsity": 0.5},
+        pytest.param(
+            {"params": 0.6, "ties": "norm", "scope": "all", "rule": "uniform"}, marks=pytest.mark.slow
+        ),
+    ],
     ids=str,
 )
 def test_the_plan_of_cpp(how, monkeypatch):

@@ -17,7 +17,7 @@ from reprune.clustering.selection import select_layers
 from reprune.kernels.linkage import ward
 from reprune.kernels.select import cluster_layers
 
-SIZES = (1, 2, 3, 17, 33, 64, 200, 512)
+SIZES = (1, 2, 3, 6, 9, 17, 33, 64, 200, 512)
 
 # of lanes that hold nothing
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
