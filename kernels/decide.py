@@ -36,7 +36,7 @@ from .state import (
 
 @triton.jit(noinline=True)
 def decide(reals, words, totals, up, tops, sizes, count, m, n, first, D: tl.constexpr, B: tl.constexpr):
-    """The nearest of undecided rows, one row after the other, by the formula of csrc/ward/cost.hpp.
+    """Find the nearest of undecided rows, one by one, by the formula of csrc/ward/cost.hpp.
 
     A row is marked TIED where rounding may have decided. `first`: all clusters are points, and equal ones are
     joined: each to the next, at height 0. Sizes are not read then, for they are being written. What tracks
@@ -121,8 +121,10 @@ def decide(reals, words, totals, up, tops, sizes, count, m, n, first, D: tl.cons
 
 @triton.jit(noinline=True)
 def resolve(reals, words, count, ceiling, noise, D: tl.constexpr, B: tl.constexpr, PTX: tl.constexpr):
-    """Listed rows whose nearest is sure to be among those they track get it; the others stay listed, if their
-    costs may be within the ceiling. Returns how many."""
+    """Give listed rows their nearest where it is sure to be among those they track.
+
+    The others stay listed, if their costs may be within the ceiling. Returns how many.
+    """
     listed = 0
     for k0 in range(0, count, B):
         k = k0 + tl.arange(0, B)
@@ -183,7 +185,7 @@ def resolve(reals, words, count, ceiling, noise, D: tl.constexpr, B: tl.constexp
 
 @triton.jit
 def list_stale(reals, words, m, ceiling, D: tl.constexpr, B: tl.constexpr):
-    """Lists stale rows whose costs may be within the ceiling.
+    """List stale rows whose costs may be within the ceiling.
 
     Returns how many there are, and of the others how many are TIED.
     """

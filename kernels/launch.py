@@ -28,9 +28,9 @@ def chip_of(device: torch.device) -> Chip:
 
 
 def ward_tile(n: int, d: int, chip: Chip) -> dict[str, Any]:
-    """How `ward_kernel` is launched for problems of n points: rows of a scan's tile (its columns are the 32
-    positions of a tile of the state), threads, registers.
+    """Return how `ward_kernel` is launched for problems of n points: the tile of a scan, threads, registers.
 
+    The columns of a scan's tile are the 32 positions of a tile of the state.
     Measured on an H200 for d = 9. More rows share what is loaded of a column; more warps share the rows, and
     hide each other's latency. Fewer registers let more programs run at once.
     """
@@ -44,7 +44,7 @@ def ward_tile(n: int, d: int, chip: Chip) -> dict[str, Any]:
 
 
 def line_tile(n: int, chip: Chip) -> dict[str, Any]:
-    """How `line_kernel` is launched for problems of n points."""
+    """Return how `line_kernel` is launched for problems of n points."""
     if chip is None:
         return {"B": 512, "num_warps": 1}
     warps = 1 if n <= 256 else 4 if n <= 2048 else 16
@@ -52,12 +52,12 @@ def line_tile(n: int, chip: Chip) -> dict[str, Any]:
 
 
 def rule_tile(chip: Chip) -> dict[str, Any]:
-    """How `rule_kernel` is launched."""
+    """Return how `rule_kernel` is launched."""
     return {"B": 512, "num_warps": 1} if chip is None else {"B": 128, "num_warps": 4}
 
 
 def label_tile(n: int, chip: Chip) -> dict[str, Any]:
-    """How `label_kernel` is launched for problems of n points."""
+    """Return how `label_kernel` is launched for problems of n points."""
     if chip is None:
         return {"B": 512, "num_warps": 1}
     warps = 1 if n <= 256 else 4 if n <= 2048 else 16

@@ -26,8 +26,10 @@ SHARE = tl.constexpr(2.0**-26)
 
 @triton.jit
 def start(source, step, order, totals, sizes, ids, marks, up, tops, n, B: tl.constexpr):
-    """Clusters of equal points, each merged into the next. Returns how many, the largest distance to the
-    origin, and whether squares might overflow or vanish."""
+    """Make clusters of equal points, each merged into the next.
+
+    Returns how many, the largest distance to the origin, and whether squares might overflow or vanish.
+    """
     lane = tl.arange(0, B)
     count = 0
     least = tl.full((B,), float("inf"), tl.float64)
@@ -92,8 +94,10 @@ def measure_gaps(totals, sizes, gaps, m, B: tl.constexpr):
 
 @triton.jit
 def lower(gap, beside, sizes, ids, middle, other, near, asked, blur):
-    """Is `gap`, between the clusters `middle` and `other`, lower than `beside`, between `middle` and `near`?
-    And is that sure, where it is `asked`?"""
+    """Tell whether `gap`, of clusters `middle` and `other`, is lower than `beside`, of `middle` and `near`.
+
+    And whether that is sure, where it is `asked`.
+    """
     shared = tl.load(sizes + middle, mask=asked, other=1)
     most = tl.maximum(tl.load(sizes + other, mask=asked, other=1), tl.load(sizes + near, mask=asked, other=1))
     share = 1.0 + tl.maximum(shared, most).to(tl.float64)
@@ -112,7 +116,7 @@ def lower(gap, beside, sizes, ids, middle, other, near, asked, blur):
 
 @triton.jit
 def choose(sizes, ids, gaps, marks, m, blur, B: tl.constexpr):
-    """Marks clusters that merge with the next. Returns how many decisions are not sure."""
+    """Mark clusters that merge with the next. Returns how many decisions are not sure."""
     unsure = 0
     for p0 in range(0, m, B):
         p = p0 + tl.arange(0, B)
@@ -139,7 +143,7 @@ def choose(sizes, ids, gaps, marks, m, blur, B: tl.constexpr):
 
 @triton.jit
 def merge_line(totals, sizes, ids, gaps, marks, up, tops, n, m, B: tl.constexpr):
-    """Merges the marked pairs and closes the gaps: blocks are read before they are overwritten.
+    """Merge the marked pairs and close the gaps: blocks are read before they are overwritten.
 
     Returns the clusters left.
     """

@@ -42,7 +42,7 @@ def level(cost):
 
 @triton.jit(noinline=True)
 def merge(reals, words, totals, up, tops, sizes, down, n, m, done, D: tl.constexpr, B: tl.constexpr):
-    """Merges all pairs and marks every position.
+    """Merge all pairs and mark every position.
 
     Returns the clusters left, the merges done, the sum of the levels, and how many merges rounding may have
     decided.
@@ -82,8 +82,10 @@ def merge(reals, words, totals, up, tops, sizes, down, n, m, done, D: tl.constex
 def join(
     reals, words, totals, up, tops, sizes, down, n, p, q, grown, changed, D: tl.constexpr, B: tl.constexpr
 ):
-    """Clusters p take in clusters q, where they have `grown`; those that took in equal points get their
-    totals."""
+    """Let clusters p take in clusters q, where they have `grown`.
+
+    Those that took in equal points get their totals.
+    """
     W: tl.constexpr = D if D <= 16 else 8
     word = words + row_of(p, WORDS)
     own = reals + row_of(p, D + REALS)
@@ -142,10 +144,10 @@ def moved(words, p):
 
 @triton.jit(noinline=True)
 def close_gaps(reals, words, m, left, most, ceiling, D: tl.constexpr, B: tl.constexpr):
-    """Moves what is alive to positions 0 .. left-1. Returns how many stale rows of at most level `most`, and
-    whose costs may be within the ceiling, are listed.
+    """Move what is alive to positions 0 .. left-1.
 
-    Blocks are read before they are overwritten, and later blocks never are.
+    Blocks are read before they are overwritten, and later blocks never are. Returns how many stale rows of at
+    most level `most`, and whose costs may be within the ceiling, are listed.
     """
     ROWS: tl.constexpr = D + LIMIT + 2
     W: tl.constexpr = ROWS if ROWS <= 16 else 8

@@ -31,8 +31,10 @@ NARROW = tl.constexpr(300)  # and so are exponents that differ by as much
 
 @triton.jit
 def offset_of(lowest, highest):
-    """What is taken from a coordinate: the middle, where all values lie within a factor of two, which is
-    exact."""
+    """Return what is taken from a coordinate: the middle, where all values lie within a factor of two.
+
+    That is exact.
+    """
     near = ((lowest > 0) & (highest <= 2 * lowest)) | ((highest < 0) & (lowest >= 2 * highest))
     return tl.where(near, lowest + (highest - lowest) / 2, 0.0)
 

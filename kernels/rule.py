@@ -23,7 +23,7 @@ TOP = tl.constexpr(900)  # exponent of the largest number, as reprune/clustering
 
 @triton.jit
 def scaled(x, exponent):
-    """x 2^exponent, float64, rounded once: exponent from -2000 to 2000."""
+    """X 2^exponent, float64, rounded once: exponent from -2000 to 2000."""
     once = tl.abs(exponent) <= 1000
     half = exponent >> 1
     x = x * power_of_two(tl.where(once, exponent, half))
@@ -32,7 +32,7 @@ def scaled(x, exponent):
 
 @triton.jit
 def true_exponent(x):
-    """e of float64 x > 0 in [2^(e-1), 2^e), also where x is less than 2^-1022."""
+    """E of float64 x > 0 in [2^(e-1), 2^e), also where x is less than 2^-1022."""
     small = x < power_of_two(tl.full((), -1000, tl.int64))
     lifted = exponent_of(tl.where(small, x * power_of_two(tl.full((), 200, tl.int64)), x))
     return tl.where(x > 0, tl.where(small, lifted - 200, lifted), 0)
@@ -40,8 +40,10 @@ def true_exponent(x):
 
 @triton.jit
 def place_scaled(source, totals, n, next_point, next_coordinate, D: tl.constexpr, B: tl.constexpr):
-    """Points [n, D], the largest number brought to 2^900, less an offset. Returns the exponent that undoes
-    it."""
+    """Write points [n, D] to `totals`, the largest number brought to 2^900, less an offset.
+
+    Returns the exponent that undoes it.
+    """
     lane = tl.arange(0, B)
     size = tl.zeros((B,), tl.float64)
     for c in range(D):
@@ -88,7 +90,7 @@ def heights(totals, sizes, i, j, mask, D: tl.constexpr, B: tl.constexpr):
 
 @triton.jit
 def look(totals, sizes, least, nearest, i, n, D: tl.constexpr, B: tl.constexpr):
-    """The nearest of those above cluster i, the first of equally near ones."""
+    """Find the nearest of those above cluster i, the first of equally near ones."""
     lane = tl.arange(0, B)
     best = tl.full((B,), float("inf"), tl.float64)
     which = tl.full((B,), NOBODY, tl.int32)
@@ -129,7 +131,7 @@ def offer(totals, sizes, least, nearest, a, b, n, D: tl.constexpr, B: tl.constex
 
 @triton.jit
 def lowest(least, n, B: tl.constexpr):
-    """The least height and the first place that has it."""
+    """Return the least height and the first place that has it."""
     best = tl.full((B,), float("inf"), tl.float64)
     which = tl.full((B,), NOBODY, tl.int32)
     for i0 in range(0, n, B):

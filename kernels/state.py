@@ -99,5 +99,5 @@ def power_of_two(k):
 
 @triton.jit
 def exponent_of(x):
-    """e of float64 x >= 0 in [2^(e-1), 2^e); -1022 for all that is less than 2^-1022."""
+    """E of float64 x >= 0 in [2^(e-1), 2^e); -1022 for all that is less than 2^-1022."""
     return (x.to(tl.int64, bitcast=True) >> 52) - 1022

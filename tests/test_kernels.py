@@ -6,6 +6,7 @@ from tests.helpers.processes import run_module
 from tests.helpers.ptx import needs_triton
 
 HERE = Path(__file__).parent
+TABLE = HERE / "tools" / "interpreted_kernels.py"
 TREES = [
     *((kind, 17, 1, "float32") for kind in ("normal", "lattice", "duplicates")),
     ("mixed scales", 9, 1, "float64"),
@@ -22,11 +23,8 @@ CLUSTERS = [("zeros", 17, 1), ("normal", 9, 4)]
 
 @needs_triton
 def test_ward_under_the_interpreter():
-    ids = [f"test_trees[{kind}-{n}-{d}-{dtype}]" for kind, n, d, dtype in TREES]
-    ids += [f"test_clusters[{kind}-{n}-{d}]" for kind, n, d in CLUSTERS]
-    own = [f"interpreted_kernels.py::{id}" for id in ids]
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-n", "0", *own]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    run = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
+    ids = [f"{TABLE}::test_trees[{kind}-{n}-{d}-{dtype}]" for kind, n, d, dtype in TREES]
+    ids += [f"{TABLE}::test_clusters[{kind}-{n}-{d}]" for kind, n, d in CLUSTERS]
+    run = run_module("pytest", "-q", *ids, variables={"TRITON_INTERPRET": "1"}, cwd=HERE)
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"{len(ids)} passed" in run.stdout

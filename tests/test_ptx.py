@@ -3,17 +3,17 @@
 Results are the C++ core's to the last bit. Every buffer that a kernel has to fill is poisoned.
 """
 
-import nine_kinds
 import numpy as np
 import pytest
 import torch
-from ptx import benchmarks, needs_simulator, needs_triton, open_files, simulator
 
 import reprune
 from reprune.clustering import backends
 from reprune.clustering.problem import LayerProblem
 from reprune.clustering.selection import select_layers
 from reprune.kernels import linkage, select
+from tests.helpers import nine_kinds
+from tests.helpers.ptx import benchmarks, needs_simulator, needs_triton, open_files, simulator
 
 pytestmark = [needs_simulator, needs_triton, open_files]
 

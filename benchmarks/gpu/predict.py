@@ -1,6 +1,6 @@
 """How long the selection of whole networks would take on an H100, predicted from a PTX simulator's counts.
 
-Run: python benchmarks/predict.py --simulator DIR [--kind normal]
+Run: python -m benchmarks.gpu.predict --simulator DIR [--kind normal]
 
 Every kernel is compiled for sm_90 and run in the simulator: Ward and the cut on two channels of each shape,
 the coverage kernels on the label table of each (from the C++ core; half of the filters stay). Times follow
@@ -21,13 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from binaries import report_of
-from simulated import Device, cover, simulator
-from variants import cuda_variants, line_variant, ward_variant
 
 from benchmarks.gpu.binaries import report_of
-from benchmarks.gpu.simulated import cover, cut, cut_kernels_of, simulator, ward, ward_kernel
-from benchmarks.gpu.variants import cuda_variants
+from benchmarks.gpu.simulated import Device, cover, simulator
+from benchmarks.gpu.variants import cuda_variants, line_variant, ward_variant
 from reprune.bench import shapes
 from reprune.bench.shapes import Layer
 from reprune.clustering.problem import LayerProblem

@@ -14,9 +14,8 @@ from unittest import mock
 
 import numpy as np
 import torch
-from variants import CHIPS, Variant, variant
 
-from benchmarks.gpu.variants import Variant, cut_variant, ward_variant
+from benchmarks.gpu.variants import CHIPS, Variant, variant
 from reprune.clustering import reference
 from reprune.clustering.backends import core
 from reprune.kernels import linkage, select

@@ -1,6 +1,5 @@
 """The public functions with backend="triton" under Triton's interpreter; run by test_interpreted_api.py."""
 
-import interpreter  # noqa: F401  # it is faster from here on
 import numpy as np
 import pytest
 import torch
@@ -9,9 +8,11 @@ import reprune
 from reprune import planner
 from reprune.graph import ChannelGraph
 from reprune.kernels import select as kernels
-from tests.helpers import oracles
+from tests.helpers import interpreter, oracles
 from tests.helpers.networks import images, small_resnet
 from tests.helpers.waits import Waits
+
+interpreter.be_fast()
 
 
 @pytest.mark.parametrize("ties", ["random", "norm"])
@@ -42,7 +43,7 @@ def test_coverage_of_any_integers_and_strides(dtype):
 
 @pytest.mark.parametrize("ties", ["random", "norm"])
 def test_coverage_of_more_filters_than_the_kernel_has_room_for(ties):
-    labels = draw_labels(4097, 2, 30, seed=1)
+    labels = oracles.draw_labels(4097, 2, 30, seed=1)
     how = {"ties": ties, "norms": np.arange(4097) % 5.0 if ties == "norm" else None, "seed": 3}
     expected = reprune.max_coverage(labels, 40, backend="cpp", **how)
     np.testing.assert_array_equal(reprune.max_coverage(labels, 40, backend="triton", **how), expected)

@@ -5,8 +5,6 @@ The whole table takes hours on one core; tests/test_kernels.py runs a part of it
     TRITON_INTERPRET=1 python -P -m pytest -q tests/tools/interpreted_kernels.py
 """
 
-import interpreter  # noqa: F401  # it is faster from here on
-import nine_kinds
 import numpy as np
 import pytest
 import torch
@@ -16,6 +14,9 @@ from reprune.clustering.problem import LayerProblem
 from reprune.clustering.selection import select_layers
 from reprune.kernels.linkage import ward
 from reprune.kernels.select import cluster_layers
+from tests.helpers import interpreter, nine_kinds
+
+interpreter.be_fast()
 
 SIZES = (1, 2, 3, 6, 9, 17, 33, 64, 200, 512)
 

@@ -5,7 +5,6 @@ import dataclasses
 
 from triton.runtime.interpreter import InterpretedFunction, interpreter_builder
 
-interpreter_builder.options = dataclasses.replace(interpreter_builder.options, sanitize_overflow=False)
 call = InterpretedFunction.__call__
 
 
@@ -15,4 +14,8 @@ def called(self, *args, **kwargs):
     return call(self, *args, **kwargs)
 
 
-InterpretedFunction.__call__ = called
+def be_fast():
+    """From here on, in this process."""
+    options = dataclasses.replace(interpreter_builder.options, sanitize_overflow=False)
+    interpreter_builder.options = options
+    InterpretedFunction.__call__ = called

@@ -1,7 +1,8 @@
 """Nine kinds of points on which the backends have to agree to the last bit."""
 
-import drawn
 import numpy as np
+
+from tests.helpers import drawn
 
 
 def duplicates(rng, shape):
