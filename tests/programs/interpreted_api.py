@@ -118,6 +118,13 @@ def test_selection(shape, ties):
     assert all(isinstance(part, torch.Tensor) for part in (tensor.keep, tensor.labels, tensor.clusters))
 
 
+def test_the_limit_is_that_of_the_kernels():
+    from reprune.clustering.arrays import MOST_ON_GPU
+    from reprune.kernels.launch import MOST_POINTS
+
+    assert MOST_ON_GPU == MOST_POINTS
+
+
 def test_errors_of_selection():
     for weight, message in (
         (np.ones(4), r"weight: expected shape \[O, I, ...\]"),

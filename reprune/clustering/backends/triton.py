@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import reference
+from ..arrays import MOST_ON_GPU
 from ..problem import LayerProblem, Selection
 from . import core, cpp
 from .cpp import cut
@@ -156,10 +157,8 @@ def select(
 
 
 def _require_few(count: int, expected: str, what: str) -> None:
-    from ...kernels.launch import MOST_POINTS
-
-    if count > MOST_POINTS:
+    if count > MOST_ON_GPU:
         raise ValueError(
-            f"{expected} at most {MOST_POINTS} {what} for backend 'triton'; got {count}; "
+            f"{expected} at most {MOST_ON_GPU} {what} for backend 'triton'; got {count}; "
             "backend='cpp' takes any number"
         )
