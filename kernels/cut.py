@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
-"""The cut of layers: the height of a problem's k-th merge, and the clusters of a problem below a cut."""
+"""Find the height of a problem's k-th merge, and label its clusters below the cut of its layer."""
 
 import triton
 import triton.language as tl
@@ -7,8 +7,9 @@ import triton.language as tl
 
 @triton.jit
 def kth(tops, n, k, BITS: tl.constexpr, B: tl.constexpr):
-    """Bits of the k-th smallest of float64 tops [n], none negative; all but the first BITS of 63 are zero.
+    """Return the bits of the k-th smallest of float64 tops [n], none negative.
 
+    All but the first BITS of 63 are zero.
     The bits of such numbers are ordered as the numbers are, so it is found bit by bit: the largest number
     with fewer than k below it.
     """
@@ -29,7 +30,7 @@ def kth(tops, n, k, BITS: tl.constexpr, B: tl.constexpr):
 
 @triton.jit
 def roots_of(start, to, n, B: tl.constexpr):
-    """One step for all: where the links [n] from `start` lead to is written to `to`. Returns how many moved.
+    """Follow the links [n] from `start` once for every point, into `to`. Returns how many moved.
 
     `start` and `to` are different, so that nobody reads what is written in the same step.
     """
@@ -53,8 +54,9 @@ def label_kernel(
     clusters,  # int32 [problems], by number
     B: tl.constexpr,
 ):
-    """Labels [n] of a problem's points below its layer's cut, numbered by first appearance, and how many.
+    """Write the labels [n] of a problem's points below its layer's cut, and how many there are.
 
+    They are numbered by first appearance.
     A point's cluster is known by its highest point, which the links lead to. All points go twice as far along
     them in every step. Then the lowest of the points that have come to one is found, and these are counted.
     """

@@ -1,6 +1,6 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 # mypy: disable-error-code="assignment,misc,attr-defined"
-"""What float32 cannot tell: undecided rows in float64, and which are nearest though nothing was scanned."""
+"""Decide in float64 what float32 cannot tell, and without a scan what tracked neighbours tell."""
 
 import triton
 import triton.language as tl

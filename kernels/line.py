@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
-"""Ward linkage of points on a line, one problem per program: only neighbours merge.
+"""Link points on a line by Ward, one problem per program: only neighbours merge.
 
 After sorting, equal points are one cluster from the start. A round computes the cost of every gap between
 neighbours and merges all pairs whose gap is lower than those on both sides, as csrc/ward/line.cpp does: in

@@ -1,4 +1,4 @@
-"""Ward linkage of many problems on the device of their points: the host side of the kernels."""
+"""Link many problems by Ward on the device of their points: the host side of the kernels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Trees:
     as they lie above the cut."""
 
     def places(self) -> list[int]:
-        """Where the results of every table begin."""
+        """Return where the results of every table begin."""
         ends = np.cumsum([n * count for n, count in zip(self.sizes, self.counts, strict=True)])
         return [0, *ends[:-1].tolist()] if self.sizes else []
 
@@ -59,7 +59,7 @@ def link(
     cuts: Tensor | None = None,
     scratch: int = SCRATCH,
 ) -> Trees:
-    """Ward's dendrograms of tables [I, n, d]: I problems of n points each; trusts its arguments.
+    """Compute Ward's dendrograms of tables [I, n, d]: I problems of n points each; trusts its arguments.
 
     Equal to the last bit to those of the other backends. One launch, or two, for all tables of the same d,
     type and tile whose state fits `scratch` bytes, larger problems first, and no synchronisation.
@@ -95,8 +95,10 @@ def link(
 
 
 def _chunks(tables: Sequence[Tensor], same: Sequence[int], scratch: int) -> list[tuple[list[Part], bool]]:
-    """Parts whose state fits together, and whether whole trees are needed: a table that is in two chunks has
-    no cut before both are done."""
+    """Return parts whose state fits together, and whether whole trees are needed.
+
+    They are for a table that is in two chunks, because it has no cut before both are done.
+    """
     chunks: list[tuple[list[Part], bool]] = []
     some: list[Part] = []
     room = scratch
@@ -121,13 +123,13 @@ def _tile(n: int, d: int, chip: Chip) -> dict[str, Any]:
 
 
 def bytes_of(n: int, d: int) -> int:
-    """Of the state of one problem."""
+    """Return the bytes of the state of one problem."""
     words: int = d + REALS.value + WORDS.value
     return 4 * padded(n, C.value) * words + 8 * d * (n + 2)
 
 
 def orders_of(tables: Sequence[Tensor], parts: Sequence[Part]) -> list[Tensor]:
-    """Which point of problems of one coordinate comes where, int64 [count, N >= n], equal ones by number.
+    """Sort problems of one coordinate: which point comes where, int64 [count, N >= n], equal ones by number.
 
     Problems of about as many points, up to a power of two, are sorted in one go, and infinities beside them.
     """
@@ -195,7 +197,7 @@ class _Chunk:
         )
 
     def launch(self, phase: object) -> None:
-        """A phase of kernels/ward.py, and what it gives up."""
+        """Launch a phase of kernels/ward.py, and the rule for what it gives up."""
         chip, grid = chip_of(self.device), (self.count,)
         same = {"DOUBLE": self.double, "D": self.d, **EXACT}
         number = phase.value  # type: ignore[attr-defined]
@@ -206,7 +208,7 @@ class _Chunk:
 
 
 def ward(points: Tensor) -> Tensor:
-    """scipy's Z, float64 [B, n-1, 4], of points [B, n, d]: float32 or float64, finite, any strides.
+    """Return scipy's Z, float64 [B, n-1, 4], of points [B, n, d]: float32 or float64, finite, any strides.
 
     Merges are in the order of the rule of :mod:`reprune.clustering.reference.linkage`. Nothing waits.
     """
@@ -217,7 +219,7 @@ def ward(points: Tensor) -> Tensor:
 
 
 def dendrograms(trees: Trees) -> Tensor:
-    """scipy's Z of all problems of the one table that `trees`, whole ones, are of."""
+    """Return scipy's Z of all problems of the one table that `trees`, whole ones, are of."""
     (B,), (n,) = trees.counts, trees.sizes
     device = trees.tops.device
     into, size, turn = trees.links.view(B, 3, n)[:, :, :-1].long().unbind(1)

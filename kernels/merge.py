@@ -1,6 +1,6 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 # mypy: disable-error-code="assignment,misc,attr-defined"
-"""Merges of a round of kernels/ward.py: all pairs that are each other's nearest, then the gaps are closed.
+"""Merge all pairs that are each other's nearest in a round of kernels/ward.py, and close the gaps.
 
 A MARK says what becomes of a position: r >= 0: it moves to r; -2 - 2 r: it has grown, and moves to r;
 -3 - 2 q: it is gone, into position q. Tracked positions follow, so that a cluster may track a union.
@@ -36,7 +36,7 @@ from .state import (
 
 @triton.jit
 def level(cost):
-    """Whole numbers, about evenly spaced in the logarithm of costs."""
+    """Return whole numbers, about evenly spaced in the logarithm of costs."""
     return cost.to(tl.int32, bitcast=True) >> 16
 
 
@@ -133,7 +133,7 @@ def join(
 
 @triton.jit
 def moved(words, p):
-    """Where the cluster at position p, or the union that it is in, is to go."""
+    """Return where the cluster at position p, or the union that it is in, is to go."""
     mark = tl.load(words + row_of(p, WORDS) + MARK * C, mask=p >= 0, other=0)
     gone = (p >= 0) & (mark < 0) & ((mark & 1) == 1)
     into = (-3 - mark) >> 1

@@ -1,6 +1,6 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 # mypy: disable-error-code="assignment,misc,attr-defined"
-"""Points of a problem brought to where Ward works on them: totals in float64, the float32 state of scans."""
+"""Bring points to where Ward works on them: totals in float64, and the float32 state of scans."""
 
 import triton
 import triton.language as tl
@@ -49,7 +49,7 @@ def lanes_of(kind, value, COUNT: tl.constexpr, B: tl.constexpr):
 
 @triton.jit
 def load_points(source, p, n, c0, next_point, next_coordinate, D: tl.constexpr, W: tl.constexpr):
-    """Coordinates c0 .. c0+W-1 of points p as float64, all loads at once."""
+    """Load coordinates c0 .. c0+W-1 of points p as float64, all loads at once."""
     xs = ()
     for c in tl.static_range(W):
         inside = p < n
@@ -64,7 +64,7 @@ def load_points(source, p, n, c0, next_point, next_coordinate, D: tl.constexpr, 
 def measure(
     source, totals, n, next_point, next_coordinate, DOUBLE: tl.constexpr, D: tl.constexpr, B: tl.constexpr
 ):
-    """Mean and offset of every coordinate into rows n and n + 1 of `totals`.
+    """Write mean and offset of every coordinate to rows n and n + 1 of `totals`.
 
     Returns the largest distance of a coordinate to its mean, the squared norm of the mean, and whether the
     numbers are so large, so small or so different that squares might overflow or vanish.
@@ -130,7 +130,10 @@ def place(
     D: tl.constexpr,
     B: tl.constexpr,
 ):
-    """Every point a cluster of its own, stale and listed. Returns the factor of scans, and their `noise`."""
+    """Make every point a cluster of its own, stale and listed.
+
+    Returns the factor of scans, and their `noise`.
+    """
     W: tl.constexpr = D if D <= 4 else (3 if D % 3 == 0 else 4)
     exponent = tl.minimum(tl.maximum(exponent_of(largest), -1021), 1022)
     down = power_of_two(-exponent)

@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
-"""Ward's linkage as the rule reads, for problems in which rounding decides: slow, and the same everywhere.
+"""Do Ward's linkage as the rule reads, for problems in which rounding decides: slow, and the same everywhere.
 
 One program per problem; it ends at once unless the problem is flagged. Every cluster knows its nearest among
 those of larger ids, so the lowest pair is found in time O(n), and after a merge only those look again whose
@@ -71,7 +71,10 @@ def place_scaled(source, totals, n, next_point, next_coordinate, D: tl.constexpr
 
 @triton.jit
 def heights(totals, sizes, i, j, mask, D: tl.constexpr, B: tl.constexpr):
-    """Of the merges of cluster i with clusters j [B]; each pair has a power of two of its own."""
+    """Compute the heights of the merges of cluster i with clusters j [B].
+
+    Each pair has a power of two of its own.
+    """
     na = tl.load(sizes + i).to(tl.float64)
     nb = tl.load(sizes + j, mask=mask, other=1).to(tl.float64)
     largest = tl.zeros((B,), tl.float64)
@@ -109,7 +112,10 @@ def look(totals, sizes, least, nearest, i, n, D: tl.constexpr, B: tl.constexpr):
 
 @triton.jit
 def offer(totals, sizes, least, nearest, a, b, n, D: tl.constexpr, B: tl.constexpr):
-    """Cluster b, which took in a, to all below it; those look again whose nearest was one of the two."""
+    """Offer cluster b, which took in a, to all below it.
+
+    Those look again whose nearest was one of the two.
+    """
     lane = tl.arange(0, B)
     for i0 in range(0, b, B):
         i = i0 + lane

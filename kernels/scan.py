@@ -1,6 +1,6 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 # mypy: disable-error-code="assignment,misc,attr-defined"
-"""The nearest neighbours of listed rows among all clusters, in float32: the inner loop of kernels/ward.py.
+"""Find the nearest neighbours of listed rows in float32: the inner loop of kernels/ward.py.
 
 With a = -|x|^2 / 2 of the means and r = 1 / (2 size), minus the cost of two clusters is
 
@@ -49,8 +49,10 @@ def load_rows(own, COUNT: tl.constexpr):
 def negative_costs(
     xs, row, column, norm, half, D: tl.constexpr, KEPT: tl.constexpr, FIRST: tl.constexpr, PTX: tl.constexpr
 ):
-    """Of rows [R] with the tile of positions [C] at `column`. In the first scan all sizes are one, and the
-    denominator is."""
+    """Compute those of rows [R] with the tile of positions [C] at `column`.
+
+    In the first scan all sizes are one, and the denominator is.
+    """
     score = norm[:, None] + tl.load(column + (D + NORM) * C)[None, :]
     if KEPT:
         ys = load_rows(column, D)
@@ -68,7 +70,7 @@ def negative_costs(
 
 @triton.jit
 def keys_of(score, j, index, PTX: tl.constexpr):
-    """The bits of scores, the last ones replaced by positions j."""
+    """Return the bits of scores, the last ones replaced by positions j."""
     bits = score.to(tl.uint32, bitcast=True)
     kept = (~index).to(tl.uint32, bitcast=True)
     position = j.to(tl.uint32)[None, :]
@@ -93,7 +95,7 @@ def cost_of(key, index):
 
 @triton.jit
 def index_bits(m):
-    """Ones for the bits of positions below m."""
+    """Return ones for the bits of positions below m."""
     index = tl.zeros((), tl.int32) + (C - 1)
     while index + 1 < m:
         index = index * 2 + 1
@@ -113,7 +115,7 @@ def scan(
     FIRST: tl.constexpr,
     PTX: tl.constexpr,
 ):
-    """The nearest of the listed rows (FIRST: of all), bounds of costs, and which rows are undecided."""
+    """Find the nearest of the listed rows (FIRST: of all), bounds of costs, and which rows are undecided."""
     KEPT: tl.constexpr = D * R <= 144 * (B // 32)  # registers have room for the rows' coordinates
     TILE: tl.constexpr = C * (D + REALS)
     tiles = (m + C - 1) // C
@@ -159,7 +161,7 @@ def scan(
 def store_nearest(
     reals, words, i, norm, half, best, second, index, noise, D: tl.constexpr, FIRST: tl.constexpr
 ):
-    """What a scan tells of rows i [R], from the two lowest keys of every lane [R, C].
+    """Store what a scan tells of rows i [R], from the two lowest keys of every lane [R, C].
 
     The lowest keys come out one after the other. A lane that is out of keys gives its last again, so the
     bound of those that are not tracked may be too low, never too high.

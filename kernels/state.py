@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
-"""Where the state of a problem of kernels/ward.py lies, and how far a float32 cost can be off.
+"""Lay out the state of a problem of kernels/ward.py, and bound how far a float32 cost can be off.
 
 The clusters that are left have positions 0 .. m-1, in the order of their ids; a cluster's id is the largest
 of its points' numbers, so a union takes the higher position. Rows of C positions form a tile, so that one
@@ -68,19 +68,19 @@ BLUR = tl.constexpr(3.552713678800501e-15)  # 2^-48, as csrc/ward/clusters.cpp h
 
 @triton.jit
 def row_of(p, ROWS: tl.constexpr):
-    """Where position p lies in row 0 of its tile [ROWS, C]; row r lies r * C further on."""
+    """Return where position p lies in row 0 of its tile [ROWS, C]; row r lies r * C further on."""
     return (p & -C) * (ROWS - 1) + p
 
 
 @triton.jit
 def error(root, half, noise, D: tl.constexpr):
-    """Of an approximate cost: `root` is 2 |a| sqrt(size) + sqrt(cost), `half` 1 / (2 size)."""
+    """Bound the error of a cost: `root` is 2 |a| sqrt(size) + sqrt(cost), `half` is 1 / (2 size)."""
     return (2 * D + 14) * ULP * root * root + 0.5 * noise / half + 1e-35
 
 
 @triton.jit
 def reciprocal(x, PTX: tl.constexpr):
-    """1 / x for float32 x > 0, to two units in the last place."""
+    """Return 1 / x for float32 x > 0, to two units in the last place."""
     if PTX:
         y = tl.inline_asm_elementwise(
             "rcp.approx.ftz.f32 $0, $1;", "=f,f", [x], dtype=tl.float32, is_pure=True, pack=1
@@ -93,7 +93,7 @@ def reciprocal(x, PTX: tl.constexpr):
 
 @triton.jit
 def power_of_two(k):
-    """2^k, float64, for int64 k from -1022 to 1023."""
+    """Return 2^k, float64, for int64 k from -1022 to 1023."""
     return ((k + 1023) << 52).to(tl.float64, bitcast=True)
 
 

@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
-"""Ward linkage of one problem per program, d > 1: rounds that merge all pairs of nearest neighbours at once.
+"""Link one problem per program by Ward, d > 1: rounds that merge all pairs of nearest neighbours at once.
 
 Ward's cost is reducible, so merging every pair of clusters that are each other's nearest neighbour, in any
 order, gives the dendrogram of the greedy algorithm (Bruynooghe 1977), as long as nothing else is as near. A
@@ -54,7 +54,7 @@ SCALES = tl.constexpr(4)
 
 @triton.jit
 def begin_tree(up, tops, n, equal, B: tl.constexpr):
-    """Nothing is merged; or all points are equal, and each is merged into the next."""
+    """Begin with nothing merged; or, if all points are equal, with each merged into the next."""
     for p0 in range(0, n, B):
         p = p0 + tl.arange(0, B)
         last = (p == n - 1) | (equal == 0)
@@ -66,7 +66,7 @@ def begin_tree(up, tops, n, equal, B: tl.constexpr):
 
 @triton.jit
 def ceiling_of(height, down):
-    """A height as a cost of scans, rounded up."""
+    """Return a height as a cost of scans, rounded up."""
     x = height * down
     return (x * x * 0.500005).to(tl.float32) + 1e-30
 

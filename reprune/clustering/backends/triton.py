@@ -1,4 +1,4 @@
-"""Steps 2 and 3 on the GPU: clusters of every channel, one cut per layer, coverage; all layers at once.
+"""Cluster every channel, cut each layer and cover, on the GPU: all layers at once.
 
 Everything is started before anything is waited for, and one copy to the host at the end brings what a plan
 needs; label tables stay on the GPU. Only layers of more filters than the coverage kernel has room for
@@ -29,14 +29,14 @@ __all__ = ["cover", "cut", "floats", "integer_table", "link", "restore", "select
 
 
 def floats(x: object, name: str) -> torch.Tensor:
-    """Waits for the GPU, to see whether all numbers are finite."""
+    """Wait for the GPU, to see whether all numbers are finite."""
     tensor = to_float_tensor(x, name)
     require_finite(tensor, name)
     return tensor
 
 
 def integer_table(x: object, name: str) -> torch.Tensor:
-    """`x` as int64 [O, I] on the GPU, O >= 1; `ValueError` if it is something else."""
+    """Return `x` as int64 [O, I] on the GPU, O >= 1; `ValueError` if it is something else."""
     import torch
 
     table = to_tensor(x, name)
@@ -47,7 +47,7 @@ def integer_table(x: object, name: str) -> torch.Tensor:
 
 
 def link(batches: Sequence[torch.Tensor], names: Sequence[str], method: str) -> list[torch.Tensor]:
-    """Batches of one shape and dtype share a launch.
+    """Link batches; those of one shape and dtype share a launch.
 
     Raises ValueError for another method than Ward's, or more points than a problem may have here.
     """
@@ -74,7 +74,7 @@ def link(batches: Sequence[torch.Tensor], names: Sequence[str], method: str) -> 
 def cover(
     labels: torch.Tensor, keep: int, seed: int, name: str, norms: npt.NDArray[np.float64] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """On the host for more filters than the kernel has room for."""
+    """Cover on the GPU, or on the host where there are more filters than the kernel has room for."""
     import torch
 
     from ...kernels import coverage as kernel
@@ -99,7 +99,7 @@ def cover(
 
 
 def _renumbered(columns: torch.Tensor) -> torch.Tensor:
-    """Labels [I, O] -> the same clusters, numbered from 0 in the order of their labels."""
+    """Return, of labels [I, O], the same clusters, numbered from 0 in the order of their labels."""
     ascending, filters = columns.sort(dim=1)
     steps = (ascending[:, 1:] != ascending[:, :-1]).long().cumsum(dim=1)
     result = columns.new_zeros(columns.shape)
@@ -109,7 +109,7 @@ def _renumbered(columns: torch.Tensor) -> torch.Tensor:
 def select(
     problems: Sequence[LayerProblem], seed: int, ties: str, labels: bool, report: Report | None
 ) -> list[Selection]:
-    """All at once; labels stay on the GPU, whatever `labels` says.
+    """Select all at once; labels stay on the GPU, whatever `labels` says.
 
     Raises ValueError for a layer of more filters than a problem may have points here.
     """
