@@ -1,10 +1,15 @@
 """Provide Triton kernels and their host sides, installed as `reprune.kernels`.
 
-linkage     Ward's linkage of many problems: the host side of ward
+linkage     Ward's linkage of many problems: the host side of ward, line and rule
 ward        one problem per program: rounds that merge all pairs of mutual nearest neighbours
-scan        nearest neighbours by Ward's cost, the inner loop of ward
-place       points about their mean, scaled, in the type of ward's state
-cut         the height at which a layer is cut, and the clusters below it
+state       the layout of ward's state, and how far its float32 costs can be off
+place       points as float64 totals, and about their mean in float32
+scan        nearest neighbours by Ward's cost in float32, the inner loop of ward
+decide      what float32 cannot tell, in float64
+merge       merges of a round of ward, and the gaps closed after it
+line        Ward of points of one coordinate, where only neighbours merge
+rule        Ward as the rule for ties reads, for problems in which rounding decides
+cut         the height of a problem's k-th merge, and the clusters below a cut
 coverage    maximum coverage of many layers: the host side of csrc/gpu/coverage.cu
 select      clusters of every channel of many layers: linkage and cut, one after the other
 launch      how kernels are launched: tiles, chunks, small tables on their way to the device

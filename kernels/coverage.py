@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 MOST_FILTERS = 4096
-"""Maximum number of filters of a layer; the backend "cpp" has no such limit."""
+"""Filters of a layer, at most: their gains lie in shared memory, and an index has 16 bits for each."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,59 +1,105 @@
-# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
-"""Find the cut height of each layer and label the clusters of each of its problems below it."""
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+"""Find the height of a problem's k-th merge, and label its clusters below the cut of its layer."""
 
 import triton
 import triton.language as tl
 
 
-@triton.jit(do_not_specialize_on_alignment=range(3))  # type: ignore[untyped-decorator]
-def height_kernel(problems, tops, cuts, N: tl.constexpr):
-    """Raise the cut of a problem's layer to the height of its `merges`-th merge, if that is larger.
+@triton.jit
+def kth(tops, n, k, BITS: tl.constexpr, B: tl.constexpr):
+    """Return the bits of the k-th smallest of float64 tops [n], none negative.
 
-    `problems` int64 [problems, 5]: points, where results begin, layer, merges, number. `tops` float64, as
-    kernels/ward.py leaves it; `cuts` int64 [layers]: the bits of float64, zero before. The bits of numbers
-    >= 0 are ordered as the numbers are, so the merge is found bit by bit.
+    All but the first BITS of 63 are zero.
+    The bits of such numbers are ordered as the numbers are, so it is found bit by bit: the largest number
+    with fewer than k below it.
     """
-    problem = problems + 5 * tl.program_id(0)
-    n = tl.load(problem)
-    k = tl.load(problem + 3)
-    i = tl.arange(0, N)
-    height = tl.load(tops + tl.load(problem + 1) + i, mask=i < n, other=float("inf"))
-    bits = height.to(tl.int64, bitcast=True)
     found = tl.zeros((), tl.int64)
     bit = tl.full((), 1 << 62, tl.int64)
-    while bit > 0:  # the largest number with fewer than k heights below it is the k-th height
+    whole = tops.to(tl.pointer_type(tl.int64))
+    for _ in range(BITS):
         trial = found | bit
-        if tl.sum((bits < trial).to(tl.int32), 0) < k:
+        below = tl.zeros((4 * B,), tl.int32)
+        for p0 in range(0, n, 4 * B):
+            p = p0 + tl.arange(0, 4 * B)
+            below += (tl.load(whole + p, mask=p < n, other=0x7FF0000000000000) < trial).to(tl.int32)
+        if tl.sum(below, 0) < k:
             found = trial
         bit = bit >> 1
-    tl.atomic_max(cuts + tl.load(problem + 2), found, mask=k > 0, sem="relaxed")
+    return found
 
 
-@triton.jit(do_not_specialize_on_alignment=range(6))  # type: ignore[untyped-decorator]
-def label_kernel(problems, up, tops, cuts, labels, clusters, N: tl.constexpr):
-    """Write the labels [n] of a problem's points below its layer's cut, and the number of clusters.
+@triton.jit
+def roots_of(start, to, n, B: tl.constexpr):
+    """Follow the links [n] from `start` once for every point, into `to`. Returns how many moved.
 
-    A point's cluster is known by its lowest point, which the links `up` lead to: a point that is not joined
-    to a lower one below the cut. The number of such points before it is the cluster's label.
+    `start` and `to` are different, so that nobody reads what is written in the same step.
     """
-    problem = problems + 5 * tl.program_id(0)
-    n = tl.load(problem)
-    place = tl.load(problem + 1)
-    up += place
-    tops += place
-    labels += place
+    moved = 0
+    for p0 in range(0, n, B):
+        p = p0 + tl.arange(0, B)
+        here = tl.load(start + p, mask=p < n, other=0)
+        there = tl.load(start + here, mask=p < n, other=0)
+        tl.store(to + p, there, mask=p < n)
+        moved += tl.sum((there != here).to(tl.int32), 0)
+    return moved
+
+
+@triton.jit(do_not_specialize_on_alignment=range(6))
+def label_kernel(
+    problems,  # int64 [problems, 4]: n; where results begin; layer; number
+    links,  # int32 [3, n] each, as kernels/ward.py leaves them; overwritten
+    tops,  # float64 [n] each
+    cuts,  # int64 [layers]: bits of the heights
+    labels,  # int32 [n] each
+    clusters,  # int32 [problems], by number
+    B: tl.constexpr,
+):
+    """Write the labels [n] of a problem's points below its layer's cut, and how many there are.
+
+    They are numbered by first appearance.
+    A point's cluster is known by its highest point, which the links lead to. All points go twice as far along
+    them in every step. Then the lowest of the points that have come to one is found, and these are counted.
+    """
+    problem = problems + 4 * tl.program_id(0)
+    n = tl.load(problem).to(tl.int32)
+    begin = tl.load(problem + 1)
+    up = links + 3 * begin
+    spare = up + n
+    numbers = up + 2 * n
+    tops += begin
+    labels += begin
     cut = tl.load(cuts + tl.load(problem + 2)).to(tl.float64, bitcast=True)
-    i = tl.arange(0, N)
-    inside = i < n
-    root = i
-    climbs = tl.load(tops + i, mask=inside, other=float("inf")) <= cut
-    first = inside & (climbs == 0)
-    while tl.max(climbs.to(tl.int32), 0) > 0:
-        root = tl.where(climbs, tl.load(up + root, mask=climbs, other=0), root)
-        climbs = climbs & (tl.load(tops + root, mask=climbs, other=float("inf")) <= cut)
-    tl.store(clusters + tl.load(problem + 4), tl.sum(first.to(tl.int32), 0))
-    label = tl.cumsum(first.to(tl.int32), 0) - 1
-    tl.store(labels + i, label, mask=first)
+    lane = tl.arange(0, B)
+    for p0 in range(0, n, B):
+        p = p0 + lane
+        climbs = tl.load(tops + p, mask=p < n, other=float("inf")) <= cut
+        tl.store(labels + p, tl.where(climbs, tl.load(up + p, mask=climbs, other=0), p), mask=p < n)
     tl.debug_barrier()
-    label = tl.load(labels + root, mask=inside, other=0)
-    tl.store(labels + i, label, mask=inside & (first == 0))  # those of first points are read by others
+    moved = 1
+    while moved > 0:
+        roots_of(labels, spare, n, B)
+        tl.debug_barrier()
+        moved = roots_of(spare, labels, n, B)
+        tl.debug_barrier()
+    for p0 in range(0, n, B):
+        p = p0 + lane
+        tl.store(spare + p, tl.full((B,), 0x7FFFFFFF, tl.int32), mask=p < n)
+    tl.debug_barrier()
+    for p0 in range(0, n, B):
+        p = p0 + lane
+        root = tl.load(labels + p, mask=p < n, other=0)
+        tl.atomic_min(spare + root, p, mask=p < n, sem="relaxed")
+    tl.debug_barrier()
+    count = 0
+    for p0 in range(0, n, B):
+        p = p0 + lane
+        root = tl.load(labels + p, mask=p < n, other=0)
+        first = ((p < n) & (tl.load(spare + root, mask=p < n, other=-1) == p)).to(tl.int32)
+        tl.store(numbers + root, count + tl.cumsum(first, 0) - 1, mask=first != 0)
+        count += tl.sum(first, 0)
+    tl.store(clusters + tl.load(problem + 3), count)
+    tl.debug_barrier()
+    for p0 in range(0, n, B):
+        p = p0 + lane
+        root = tl.load(labels + p, mask=p < n, other=0)
+        tl.store(labels + p, tl.load(numbers + root, mask=p < n, other=0), mask=p < n)

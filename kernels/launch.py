@@ -11,12 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-SCRATCH = 256 << 20
-"""Maximum bytes of state in one launch, unless a single problem needs more."""
+SCRATCH = 512 << 20
+"""Bytes of state of the problems of one launch, at most, unless a single problem needs more."""
 
-HALF_RATE = {(8, 0), (9, 0), (10, 0)}
-"""Compute capabilities that add float64 at half the rate of float32."""
-
+MOST_POINTS = 65535
+"""Of one problem: positions are 16 of the bits of a key."""
 
 Chip = tuple[int, int] | None
 """Compute capability of a GPU of NVIDIA, (0, 0) for one of AMD, None for Triton's interpreter."""
@@ -28,37 +27,46 @@ def chip_of(device: torch.device) -> Chip:
     return (0, 0) if torch.version.hip is not None else torch.cuda.get_device_capability(device)
 
 
-def ward_shape(d: int, dtype: torch.dtype, chip: Chip) -> dict[str, int]:
-    """Return the tile of a scan, rows by columns, and the number of warps per problem.
+def ward_tile(n: int, d: int, chip: Chip) -> dict[str, Any]:
+    """Return how `ward_kernel` is launched for problems of n points: the tile of a scan, threads, registers.
 
-    With one warp no barrier waits and nothing is computed four times. 8 x 32 keeps the accumulators of a scan
-    and the coordinates of eight rows in registers; in float64, for 5 to 9 coordinates, the compiler manages
-    that on Hopper and spills elsewhere, where four rows read the state twice as often: see
-    benchmarks/gpu/tiles.py.
+    The columns of a scan's tile are the 32 positions of a tile of the state.
+    Measured on an H200 for d = 9. More rows share what is loaded of a column; more warps share the rows, and
+    hide each other's latency. Fewer registers let more programs run at once.
     """
     if chip is None:  # the interpreter wants few large steps
-        return {"R": 64, "C": 256, "num_warps": 1}
-    rows = 4 if dtype == torch.float64 and 4 < d <= 9 and chip != (9, 0) else 8
-    return {"R": rows, "C": 32, "num_warps": 1}
+        return {"R": 32, "B": 512, "PTX": False, "num_warps": 1}
+    nvidia = chip != (0, 0)
+    most = next((k for k, most in enumerate((160, 384, 1536)) if n <= most), 3)
+    rows, warps, registers = ((8, 1, 168), (8, 2, 128), (16, 4, 128), (32, 8, 128))[most]
+    how: dict[str, Any] = {"R": rows, "B": 32 * warps, "PTX": nvidia, "num_warps": warps}
+    return {**how, "maxnreg": registers} if nvidia else how
 
 
-def cut_shape(n: int) -> dict[str, int]:
-    """Return the launch parameters of the kernels in kernels/cut.py for n points."""
-    N = max(32, 1 << (n - 1).bit_length())
-    return {"N": N, "num_warps": 16 if N > 2048 else max(1, N // 512)}
+def line_tile(n: int, chip: Chip) -> dict[str, Any]:
+    """Return how `line_kernel` is launched for problems of n points."""
+    if chip is None:
+        return {"B": 512, "num_warps": 1}
+    warps = 1 if n <= 256 else 4 if n <= 2048 else 16
+    return {"B": 32 * warps, "num_warps": warps}
 
 
-def state_dtype(precision: str, tables: Sequence[Tensor]) -> torch.dtype:
-    """Return the float type of the state for `precision` "auto", "float32" or "float64"."""
-    if precision == "auto":
-        device = tables[0].device
-        if device.type == "cpu" or any(table.dtype == torch.float64 for table in tables):
-            return torch.float64
-        fast = torch.version.hip is not None or torch.cuda.get_device_capability(device) in HALF_RATE
-        return torch.float64 if fast else torch.float32
-    if precision not in ("float32", "float64"):
-        raise ValueError(f"precision: expected 'auto', 'float32' or 'float64'; got {precision!r}")
-    return torch.float32 if precision == "float32" else torch.float64
+def rule_tile(chip: Chip) -> dict[str, Any]:
+    """Return how `rule_kernel` is launched."""
+    return {"B": 512, "num_warps": 1} if chip is None else {"B": 128, "num_warps": 4}
+
+
+def label_tile(n: int, chip: Chip) -> dict[str, Any]:
+    """Return how `label_kernel` is launched for problems of n points."""
+    if chip is None:
+        return {"B": 512, "num_warps": 1}
+    warps = 1 if n <= 256 else 4 if n <= 2048 else 16
+    return {"B": 32 * warps, "num_warps": warps}
+
+
+EXACT = {"enable_fp_fusion": False, "num_stages": 1}
+"""Options of kernels that decide in float64: a multiply-add where none is written rounds otherwise. And no
+loads ahead of loops: they cost registers, and time to compile."""
 
 
 def on_device(values: Sequence[int] | npt.NDArray[Any], dtype: Any, device: torch.device) -> Tensor:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cut import height_kernel, label_kernel
-from .launch import cut_shape, on, on_device
+from .cut import label_kernel
+from .launch import SCRATCH, chip_of, label_tile, on, on_device
 from .linkage import link
 
 NEVER = -(1 << 52)
@@ -30,46 +30,47 @@ class LayerClusters:
 
 
 def cluster_layers(
-    layers: Sequence[tuple[Sequence[Tensor], int]], precision: str = "auto"
+    layers: Sequence[tuple[Sequence[Tensor], int]], scratch: int = SCRATCH
 ) -> list[LayerClusters]:
-    """Cluster layers (tables [I, O, d], keep), 1 <= keep <= O <= 4096; arguments are not checked.
+    """Clusters of layers (tables [I, O, d], keep), 1 <= keep <= O; trusts its arguments.
 
     The cut of a table is the largest height at which any of its problems makes its `O - keep`-th merge
-    (REPrune, Eq. 5); minus infinity for `keep == O`, where every kernel is its own cluster. It runs on the
-    current stream and is not waited for. `precision` as in :func:`reprune.kernels.linkage.link`.
+    (REPrune, Eq. 5); minus infinity for `keep == O`, where every kernel is its own cluster. Started on
+    the current stream and not waited for. `scratch` as in :func:`reprune.kernels.linkage.link`.
     """
     tables = [table for own, _ in layers for table in own]
     if not tables:
         return []
-    keeps = [keep for own, keep in layers for _ in own]
     device = tables[0].device
-    trees = link(tables, precision)
-    rows, place, number = [], 0, 0
-    for k, (n, count) in enumerate(zip(trees.sizes, trees.counts, strict=True)):
-        own = np.empty((count, 5), np.int64)  # as kernels/cut.py reads them
-        own[:, 0] = n
-        own[:, 1] = place + np.arange(count) * n
-        own[:, 2] = k
-        own[:, 3] = n - keeps[k]
-        own[:, 4] = number + np.arange(count)
-        place, number = place + count * n, number + count
-        rows.append(own)
-    clusters = torch.empty(number, dtype=torch.int32, device=device)
-    labels = torch.empty(place, dtype=torch.int32, device=device)
-    whole = [keep == n for keep, n in zip(keeps, trees.sizes, strict=True)]
-    cuts = on_device(np.where(whole, NEVER, 0), "int64", device)
-    table = np.concatenate(rows)
-    table = table[np.argsort(table[:, 0], kind="stable")]
-    problems = on_device(table, "int64", device)
-    begin = 0
-    while begin < number:  # all problems of as many points, rounded up to a power of two
-        how = cut_shape(int(table[begin, 0]))
-        end = int(np.searchsorted(table[:, 0], how["N"], side="right"))
-        some, grid = problems[begin:end], (end - begin,)
+    merges = [own[0].shape[1] - keep for own, keep in layers for _ in own]
+    cuts = on_device(np.where(np.array(merges) == 0, NEVER, 0), "int64", device)
+    trees = link(tables, merges, cuts, scratch)
+    total = sum(trees.counts)
+    clusters = torch.empty(total, dtype=torch.int32, device=device)
+    labels = torch.empty(len(trees.tops), dtype=torch.int32, device=device)
+    numbers = np.cumsum([0, *trees.counts])
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for k in sorted(range(len(tables)), key=lambda k: -trees.sizes[k]):
+        alike.setdefault(tuple(label_tile(trees.sizes[k], chip_of(device)).values()), []).append(k)
+    places = trees.places()
+    for same in alike.values():
+        rows = []
+        for k in same:
+            n, each = trees.sizes[k], np.arange(trees.counts[k])
+            own = np.empty((len(each), 4), np.int64)  # as label_kernel reads them
+            own[:, 0] = n
+            own[:, 1] = places[k] + each * n
+            own[:, 2] = k
+            own[:, 3] = numbers[k] + each
+            rows.append(own)
+        problems = np.concatenate(rows)
+        if len(problems) == 0:
+            continue
+        how = label_tile(trees.sizes[same[0]], chip_of(device))
         with on(device):
-            height_kernel[grid](some, trees.tops, cuts, **how)
-            label_kernel[grid](some, trees.up, trees.tops, cuts, labels, clusters, **how)
-        begin = end
+            label_kernel[len(problems),](
+                on_device(problems, "int64", device), trees.links, trees.tops, cuts, labels, clusters, **how
+            )
     heights = cuts.view(torch.float64)
     results, problem, place, first = [], 0, 0, 0
     for group, _ in layers:

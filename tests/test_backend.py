@@ -17,6 +17,7 @@ def test_auto_goes_by_the_device(monkeypatch):
     monkeypatch.delenv("REPRUNE_BACKEND", raising=False)
     assert backend.resolve("auto") == "cpp"
     assert backend.resolve("auto", "cuda") == ("cpp" if backend.unavailable("triton") else "triton")
+    assert backend.resolve("auto", "cuda", on_gpu=False) == "cpp"
     monkeypatch.setenv("REPRUNE_BACKEND", "reference")
     assert backend.resolve("auto") == "reference"
     assert backend.resolve("cpp") == "cpp"  # a named backend stays

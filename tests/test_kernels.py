@@ -7,18 +7,24 @@ from tests.helpers.ptx import needs_triton
 
 HERE = Path(__file__).parent
 TABLE = HERE / "tools" / "interpreted_kernels.py"
-CASES = [
-    *((kind, 17, d, "float64") for kind in ("normal", "sparse", "duplicates", "zeros") for d in (1, 9)),
-    *(("heavy", n, 4, "float32") for n in (1, 2, 3, 65)),
-    ("heavy", 64, 1, "float32"),
-    ("heavy", 17, 25, "float32"),
-    ("normal", 17, 49, "float64"),
+TREES = [
+    *((kind, 17, 1, "float32") for kind in ("normal", "lattice", "duplicates")),
+    ("mixed scales", 9, 1, "float64"),
+    ("normal", 17, 4, "float32"),
+    ("duplicates", 9, 4, "float64"),
+    ("lattice", 6, 4, "float32"),
+    ("constant", 9, 9, "float32"),
+    ("clusters", 9, 25, "float32"),
+    ("normal", 1, 4, "float64"),
+    ("normal", 2, 4, "float64"),
 ]
+CLUSTERS = [("zeros", 17, 1), ("normal", 9, 4)]
 
 
 @needs_triton
 def test_ward_under_the_interpreter():
-    ids = [f"{TABLE}::test_ward[{kind}-{n}-{d}-{dtype}]" for kind, n, d, dtype in CASES]
+    ids = [f"{TABLE}::test_trees[{kind}-{n}-{d}-{dtype}]" for kind, n, d, dtype in TREES]
+    ids += [f"{TABLE}::test_clusters[{kind}-{n}-{d}]" for kind, n, d in CLUSTERS]
     run = run_module("pytest", "-q", *ids, variables={"TRITON_INTERPRET": "1"}, cwd=HERE)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f"{len(CASES)} passed" in run.stdout
+    assert f"{len(ids)} passed" in run.stdout

@@ -1,148 +1,140 @@
-"""The compiled linkage and cut kernels, run instruction by instruction: results, races, cost."""
+"""The compiled kernels of the linkage and the cut, run instruction by instruction: results, races, cost.
 
-from functools import cache
+Results are the C++ core's to the last bit. Every buffer that a kernel has to fill is poisoned.
+"""
 
 import numpy as np
 import pytest
+import torch
 
-from reprune.clustering import reference
-from tests.helpers import oracles
+import reprune
+from reprune.clustering import backends
+from reprune.clustering.problem import LayerProblem
+from reprune.clustering.selection import select_layers
+from reprune.kernels import linkage, select
+from tests.helpers import nine_kinds
 from tests.helpers.ptx import benchmarks, needs_simulator, needs_triton, open_files, simulator
 
 pytestmark = [needs_simulator, needs_triton, open_files]
 
-
-@cache
-def ward_kernel(target, dtype, d):
-    return benchmarks()[2].ward_kernel(simulator()[0], d, dtype, target)
+ONE_WARP = {"R": 8, "B": 32, "num_warps": 1, "maxnreg": 168}
 
 
-def run_ward(kernel, problems, **how):
-    return benchmarks()[2].ward(kernel, problems, **how)
+def device(target="sm_90", **how):
+    return benchmarks()[2].Device(simulator()[0], target, **how)
 
 
-def right(points, links, tolerance):
-    """Are the heights the reference's, and the clusters at cuts that rounding cannot reach?"""
-    up, tops = links
-    Z = reference.linkage(points.astype(np.float64), "ward")
-    heights = Z[:, 2]
-    slack = tolerance * max(1e-300, heights.max(initial=0))
-    if not np.isinf(tops[0]) or not np.allclose(np.sort(tops[1:]), heights, rtol=0, atol=slack):
-        return False
-    gaps = np.flatnonzero(np.diff(heights, prepend=0) > 10 * slack)
-    cuts = heights[gaps] - np.diff(heights, prepend=0)[gaps] / 2
-    return all((oracles.labels_of_links(up, tops, cut) == reference.cut(Z, cut)).all() for cut in cuts)
+def assert_tree(own, points):
+    with own:
+        Z = linkage.ward(torch.from_numpy(points)).numpy()
+    np.testing.assert_array_equal(Z, reprune.linkage(points, backend="cpp"))
 
 
-def draw(kind, n, d, seed, dtype):
-    points = oracles.draw_points(kind, n, d, seed)
-    points = points - points.mean(axis=0)
-    return (points / max(1, np.abs(points).max())).astype(dtype)
+def assert_clusters(own, tables, keeps, scratch=linkage.SCRATCH):
+    with own:
+        found = select.cluster_layers(
+            [([torch.from_numpy(x)], keep) for x, keep in zip(tables, keeps, strict=True)], scratch
+        )
+    expected = select_layers([LayerProblem("", (x,), keep) for x, keep in zip(tables, keeps, strict=True)])
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours.labels.T, theirs.labels)
+        np.testing.assert_array_equal(ours.clusters, theirs.clusters)
+        assert tuple(ours.heights.tolist()) == theirs.heights
 
 
-SIZES = {9: (1, 2, 65, 512), 1: (1, 2, 65, 512), 4: (3, 64, 130), 25: (17, 70)}
+@pytest.mark.parametrize("n", [70, 200, 500])  # tiles of one, two and four warps
+@pytest.mark.parametrize("kind", nine_kinds.KINDS)
+def test_ward_is_the_cores_and_without_a_race(kind, n):
+    for seed in range(2):
+        points = nine_kinds.draw(kind, (1, n, 9), seed).astype(np.float32)
+        assert_tree(device(race=True, seed=seed), points)
+        assert_clusters(device(race=True, seed=seed), [points], [n // 2])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("d", SIZES)
-def test_ward_is_right_and_without_a_race(d, target, dtype):
-    kernel = ward_kernel(target, dtype, d)
-    for kind in ("normal", "heavy", "duplicates"):
-        problems = [draw(kind, n, d, 0, dtype) for n in SIZES[d]]
-        found = []
-        for seed in range(3):
-            stats, links = run_ward(kernel, problems, race=True, seed=seed)
-            stats.check()
-            found.append(links)
-        for points, *links in zip(problems, *found, strict=True):
-            assert right(points, links[0], 1e-6 if dtype is np.float32 else 1e-12), (kind, len(points))
-            for other in links[1:]:
-                np.testing.assert_array_equal(other, links[0])
+@pytest.mark.parametrize("kind", nine_kinds.KINDS)
+def test_a_line_is_the_cores_and_without_a_race(kind, dtype):
+    for n in (1, 2, 33, 300):
+        points = nine_kinds.draw(kind, (2, n, 1), n).astype(dtype)
+        assert_tree(device(race=True, seed=n), points)
+        assert_clusters(device(race=True, seed=n), [points], [(n + 1) // 2])
 
 
-@pytest.mark.parametrize("kind", ["zeros", "lattice"])
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("d", [2, 4, 9, 16, 17, 25, 128])
+def test_other_chips_and_kernels(d, target):
+    for k, kind in enumerate(nine_kinds.KINDS):
+        points = nine_kinds.draw(kind, (1, 60 + k, d), d)
+        assert_tree(device(target, race=True), points if k % 2 else points.astype(np.float32))
+
+
 @pytest.mark.parametrize("d", [1, 9])
-def test_ties_take_few_rounds(d, kind):
-    points = draw(kind, 256, d, 0, np.float64)
-    stats, [(up, tops)] = run_ward(ward_kernel("sm_90", np.float64, d), [points], race=True)
-    stats.check()
-    assert (up[1:] < np.arange(1, 256)).all()
-    if kind == "zeros":
-        assert (tops[1:] == 0).all()
-    assert stats.warp_insts < 2e6
+def test_numbers_of_every_size(d):
+    rng = np.random.default_rng(d)
+    for scale in (1e-310, 1e-150, 1e150, 10.0 ** rng.integers(-300, 300, (2, 20, d))):
+        points = rng.normal(size=(2, 20, d)) * scale
+        assert_tree(device(race=True), points)
+        assert_clusters(device(race=True), [points], [10])
 
 
-@pytest.mark.parametrize("n, d, most", [(256, 9, 300_000), (512, 9, 950_000), (512, 1, 60_000)])
+def test_layers_of_any_size_share_launches():
+    rng = np.random.default_rng(0)
+    shapes = [(3, 64, 9), (2, 30, 9), (4, 100, 1), (1, 1, 9), (2, 50, 1), (0, 7, 9)]
+    tables = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    keeps = [20, 30, 1, 1, 25, 3]
+    own = device(race=True)
+    assert_clusters(own, tables[:-1], keeps[:-1])
+    assert len([stats for stats in own.stats if stats.kernel == "ward_kernel"]) == 2  # phases
+    own = device(race=True)
+    assert_clusters(own, tables[:-1], keeps[:-1], scratch=1)  # every problem by itself
+    assert len([stats for stats in own.stats if stats.kernel == "ward_kernel"]) == 3 + 2 + 2
+
+
+def test_the_backend_is_the_core(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert backends.interpreted()
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        kind = ("normal", "lattice", "bfloat16")[seed % 3]
+        weight = nine_kinds.draw(kind, (3, int(rng.integers(2, 150)), 9), seed).swapaxes(0, 1)
+        how = {"keep": len(weight) // 2 + 1, "seed": seed, "ties": ("random", "norm")[seed % 2]}
+        with device():
+            ours = reprune.select_filters(weight, backend="triton", **how)
+        theirs = reprune.select_filters(weight, backend="cpp", **how)
+        assert ours.heights == theirs.heights
+        for name in ("order", "gains", "labels", "clusters"):
+            np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+@pytest.mark.parametrize(
+    "n, d, most", [(64, 9, 33_000), (256, 9, 160_000), (512, 9, 450_000), (512, 1, 45_000)]
+)
 def test_warp_instructions(n, d, most):
-    points = draw("heavy", n, d, 0, np.float32)
-    stats, _ = run_ward(ward_kernel("sm_90", np.float32, d), [points])
-    assert stats.warp_insts <= most
+    points = nine_kinds.draw("normal", (1, n, d), 0).astype(np.float32)
+    own = device(tile=ONE_WARP if d > 1 else None)
+    assert_clusters(own, [points], [n // 2])
+    assert own.count("ward") + own.count("line") <= most
 
 
-@pytest.mark.parametrize("d", [1, 4, 9])
-def test_every_barrier_of_ward_is_needed(d):
-    problems = [draw(kind, n, d, 0, np.float32) for kind in ("heavy", "duplicates") for n in (65, 130)]
-    kernel = ward_kernel("sm_90", np.float32, d)
-    _, expected = run_ward(kernel, problems)
-
-    def run(module, seed):
-        stats, links = run_ward(kernel.of(module), problems, race=True, seed=seed)
-        return stats, all(np.array_equal(a, b) for a, b in zip(links, expected, strict=True))
-
-    results = simulator()[1].mutate(kernel.text, run)
-    assert results
-    assert [result for result in results if not result.raced and not result.error] == []
+@pytest.mark.slow
+def test_warp_instructions_of_many_points():
+    points = nine_kinds.draw("normal", (1, 2048, 9), 0).astype(np.float32)
+    own = device(tile=ONE_WARP)
+    assert_clusters(own, [points], [1024])
+    assert own.count("ward") <= 5_400_000
 
 
-def layers(sizes, d):
-    """Links of problems of the sizes, three of each that are a layer; its merges, cut and labels."""
-    links, owners, merges, expected = [], [], [], []
-    for layer, n in enumerate(sizes):
-        merges.append(n // 2)
-        trees = []
-        for seed in range(3):
-            points = draw("heavy", n, d, seed, np.float64)
-            _, (link,) = run_ward(ward_kernel("sm_90", np.float64, d), [points])
-            trees.append(reference.linkage(points, "ward"))
-            links.append(link)
-            owners.append(layer)
-        cut = max(tree[n // 2 - 1, 2] for tree in trees) if n > 1 else -np.inf
-        expected += [(cut, reference.cut(tree, cut)) for tree in trees]
-    return links, owners, merges, expected
+@pytest.mark.slow
+@pytest.mark.parametrize("n, d", [(6144, 1), (7392, 1), (65535, 1), (8192, 9)])
+def test_more_points_than_there_were(n, d):
+    points = nine_kinds.draw("normal", (1, n, d), 0).astype(np.float32)
+    assert_tree(device(), points)
 
 
-@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("sizes", [(1, 2, 17, 32), (300, 512), (1100,)], ids=str)
-def test_the_cut_is_right_and_without_a_race(sizes, target):
-    *given, expected = layers(sizes, 1)
-    kernels = benchmarks()[2].cut_kernels_of(simulator()[0], max(sizes), target)
-    for seed in range(3):
-        stats, cuts, found = benchmarks()[2].cut(kernels, *given, race=True, seed=seed)
-        for launch in stats:
-            launch.check()
-        for owner, (labels, clusters), (cut, own) in zip(given[1], found, expected, strict=True):
-            # the decisive merge itself is at the cut, whatever the last bit of its height
-            np.testing.assert_allclose(cuts[owner], cut, rtol=1e-12)
-            assert clusters == labels.max() + 1
-            np.testing.assert_array_equal(labels, own)
-
-
-@pytest.mark.parametrize("n", [200, 1100])  # one warp and several
-def test_every_barrier_of_the_cut_is_needed(n):
-    links, owners, merges, _ = layers((n,), 1)
-    kernels = benchmarks()[2].cut_kernels_of(simulator()[0], n)
-    _, _, expected = benchmarks()[2].cut(kernels, links, owners, merges)
-    for which in (0, 1):
-
-        def run(module, seed, which=which):
-            own = list(kernels)
-            own[which] = kernels[which].of(module)
-            stats, _, found = benchmarks()[2].cut(own, links, owners, merges, race=True, seed=seed)
-            return stats[which], all(
-                np.array_equal(a, c) and b == d for (a, b), (c, d) in zip(found, expected, strict=True)
-            )
-
-        results = simulator()[1].mutate(kernels[which].text, run)
-        assert results or which == 0  # one warp finds a height without
-        assert [result for result in results if not result.raced and not result.error] == []
+@pytest.mark.slow
+def test_nearly_all_rows_undecided():
+    points = nine_kinds.draw("clusters", (1, 600, 9), 1).astype(np.float32)
+    own = device()
+    assert_clusters(own, [points], [300])
+    assert own.count("ward") < 30e6

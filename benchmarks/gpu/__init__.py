@@ -7,5 +7,4 @@ variants        the kernels and how each is launched
 binaries        what a compiled kernel takes of a multiprocessor
 simulated       the compiled kernels run in a PTX simulator; tests use it too
 predict         how long whole networks would take on an H100, from the simulator's counts
-tiles           tiles of Ward's scan that were tried, from the same counts
 """

@@ -55,7 +55,7 @@ def report_of(variant: Variant, target: str, binary: Binary) -> Report:
         static + binary.shared,
         len(re.findall(barrier, own)),
         _warps(registers, variant.threads // 32, nvidia),
-        _per_pair(lines, variant.constants, TARGETS[target].warp_size),
+        _per_pair(lines, variant.constants, variant.threads // 32 * TARGETS[target].warp_size),
     )
 
 
@@ -119,18 +119,18 @@ def _warps(registers: int, warps: int, nvidia: bool) -> int:
     return min(4 * each // warps, 32) * warps
 
 
-def _per_pair(lines: list[Line], constants: dict[str, int], width: int) -> float | None:
-    """Of the two inner loops that evaluate distances, with and without a rule for ties, the shorter one's.
+def _per_pair(lines: list[Line], constants: dict[str, int], threads: int) -> float | None:
+    """Of the inner loops that evaluate distances and divide by sizes, the shortest one's.
 
     A loop over coordinates inside (d > 16) runs as often as its multiply-adds ask for.
     """
-    if constants.get("LINE", True) or "R" not in constants:
+    if "R" not in constants:
         return None
+    pairs = constants["R"] * 32 / threads
     loops = {(line.to, k + 1) for k, line in enumerate(lines) if 0 <= line.to <= k}
-    root = re.compile(r"\bMUFU\.RSQ\b|\bv_rsq_f32")
-    scans = [(a, b) for a, b in loops if any(root.search(line.text) for line in lines[a:b])]
+    root = re.compile(r"\bMUFU\.RCP\b|\bv_rsq_f32")
+    scans = [(a, b) for a, b in loops if sum(bool(root.search(x.text)) for x in lines[a:b]) >= pairs > 1]
     scans = [(a, b) for a, b in scans if not any(a <= c and d <= b and (a, b) != (c, d) for c, d in scans)]
-    pairs = constants["R"] * constants["C"] / width
     counts = [_executed(lines, scan, loops, constants["D"], pairs) for scan in scans]
     return min((count / pairs for count in counts if count is not None), default=None)
 

@@ -3,21 +3,24 @@
 Every buffer that a kernel has to fill is poisoned: a read before the write is an error. Tests use it too.
 """
 
+import contextlib
 import copy
+import functools
 import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
 import numpy as np
 import torch
 
-from benchmarks.gpu.variants import Variant, cut_variant, ward_variant
+from benchmarks.gpu.variants import CHIPS, Variant, variant
 from reprune.clustering import reference
 from reprune.clustering.backends import core
-from reprune.kernels import cut as cut_kernels
+from reprune.kernels import linkage, select
+from reprune.kernels.launch import ward_tile
 
-TYPES = {np.float32: torch.float32, np.float64: torch.float64}
 COVER_THREADS, INDEX_THREADS, INDEX_BLOCKS = 512, 128, 32  # as csrc/gpu/cover_layers.hpp launches them
 
 
@@ -52,62 +55,114 @@ class Kernel:
         return self.ptxsim.launch_triton(self.module, self.name, self.meta, (programs,), arguments, **how)
 
 
-def ward_kernel(ptxsim, d, dtype, target="sm_90", points=None):  # type: ignore[no-untyped-def]
-    """Of a state of `dtype`, for points of the same type or another."""
-    variant = ward_variant(d, TYPES[dtype], target, DOUBLE=int((points or dtype) is np.float64))
-    return Kernel(ptxsim, variant, target)
+class Device:
+    """Stands in for a GPU: the kernels of kernels/linkage.py run in the simulator, on tensors of the CPU.
 
-
-def ward(kernel, problems, **how):  # type: ignore[no-untyped-def]
-    """Statistics, and the links (up, tops) of problems [n, d], all of one d."""
-    ptxsim, constants = kernel.ptxsim, kernel.variant.constants
-    memory, d, C = ptxsim.Memory(), constants["D"], constants["C"]
-    rows, place, begin = [], 0, 0
-    for points in problems:
-        n = len(points)
-        which = points[:, 0].argsort(kind="stable") if d == 1 else np.arange(n)
-        source = memory.alloc(np.ascontiguousarray(points[which].T), ro=True).addr  # [d, n]
-        order = memory.alloc(which, ro=True).addr if d == 1 else 0
-        rows.append((source, 1, n, order, n, place, begin))
-        place, begin = place + n, begin - (-n // C) * C
-    reals = np.float32 if kernel.variant.arguments["points"] == "*fp32" else np.float64
-    up, tops = np.zeros(place, np.int32), np.zeros(place)
-    filled = (
-        np.zeros(begin * (d + 4), reals),
-        np.zeros(begin * 5, np.int32),
-        np.zeros((place, 3), np.int32),
-        np.zeros(place),
-        up,
-        tops,
-    )
-    given = [np.array(rows, np.int64), *map(ptxsim.Poison, filled)]
-    stats = kernel(len(problems), *given, memory=memory, **how)
-    return stats, [(up[p : p + n], tops[p : p + n]) for *_, n, p, _ in rows]
-
-
-def cut_kernels_of(ptxsim, n, target="sm_90"):  # type: ignore[no-untyped-def]
-    """Those for up to n points: of heights, of labels."""
-    kernels = cut_kernels.height_kernel, cut_kernels.label_kernel
-    return [Kernel(ptxsim, cut_variant(kernel, n), target) for kernel in kernels]
-
-
-def cut(kernels, links, layers, merges, **how):  # type: ignore[no-untyped-def]
-    """Two statistics, cuts of the layers, and (labels, clusters) of problems with links (up, tops).
-
-    `layers`: the layer of every problem; `merges`: those that every problem of a layer makes at least.
+    Within `with device:` the functions of reprune.kernels can be called as if it were one. `stats` has what
+    every launch counted; `how` goes to every launch, `race=True` for example. `tile` changes that of Ward.
     """
-    ptxsim = kernels[0].ptxsim
-    sizes = np.array([len(up) for up, _ in links])
-    places, numbers = np.cumsum(sizes) - sizes, np.arange(len(sizes))[::-1]  # numbers: in another order
-    rows = np.stack([sizes, places, layers, np.asarray(merges)[layers], numbers], axis=1).astype(np.int64)
-    up, tops = (np.concatenate(parts) for parts in zip(*links, strict=True))
-    cuts = np.where(np.asarray(merges) > 0, 0, -(1 << 52))
-    labels, clusters = np.zeros(len(up), np.int32), np.zeros(len(sizes), np.int32)
-    first = kernels[0](len(sizes), rows, tops, cuts, **how)
-    poisoned = map(ptxsim.Poison, (labels, clusters))
-    second = kernels[1](len(sizes), rows, up, tops, cuts, *poisoned, **how)
-    found = [(labels[p : p + n], clusters[k]) for n, p, k in zip(sizes, places, numbers, strict=True)]
-    return [first, second], cuts.view(np.float64), found
+
+    def __init__(self, ptxsim, target="sm_90", tile=None, **how):  # type: ignore[no-untyped-def]
+        self.ptxsim, self.target, self.tile, self.how = ptxsim, target, tile or {}, how
+        self.stats: list[object] = []
+        self.patches = contextlib.ExitStack()
+        self.forget()
+
+    def forget(self) -> None:
+        """Memory that nobody uses any more is not looked for again."""
+        self.memory = self.ptxsim.Memory()
+        self.buffers: dict[int, object] = {}
+        self.tables: list[tuple[int, int, int]] = []
+        self.alive: list[torch.Tensor] = []  # whose addresses are known
+
+    def see(self, table: torch.Tensor) -> None:
+        """Its addresses are to be known in the simulator."""
+        whole = torch.empty(0, dtype=table.dtype).set_(table.untyped_storage())
+        if all(whole.data_ptr() != begin for begin, _, _ in self.tables):
+            address = self.memory.alloc(whole.numpy(), ro=True).addr
+            self.tables.append((whole.data_ptr(), whole.nbytes, address))
+            self.alive.append(whole)
+
+    def __enter__(self):  # type: ignore[no-untyped-def]
+        link, orders_of = linkage.link, linkage.orders_of
+
+        def linked(tables, *args, **kwargs):  # type: ignore[no-untyped-def]
+            self.forget()
+            for table in tables:
+                self.see(table)
+            return link(tables, *args, **kwargs)
+
+        def ordered(*args):  # type: ignore[no-untyped-def]
+            orders = orders_of(*args)
+            for order in orders:
+                self.see(order)
+            return orders
+
+        for module, name, new in (
+            (linkage, "link", linked),
+            (select, "link", linked),
+            (linkage, "orders_of", ordered),
+            (linkage, "chip_of", lambda device: CHIPS[self.target]),
+            (select, "chip_of", lambda device: CHIPS[self.target]),
+            (linkage, "ward_tile", lambda n, d, chip: {**ward_tile(n, d, chip), **self.tile}),
+            (linkage, "ward_kernel", Launcher(self, linkage.ward_kernel)),
+            (linkage, "line_kernel", Launcher(self, linkage.line_kernel)),
+            (linkage, "rule_kernel", Launcher(self, linkage.rule_kernel)),
+            (select, "label_kernel", Launcher(self, select.label_kernel)),
+        ):
+            self.patches.enter_context(mock.patch.object(module, name, new))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.patches.close()
+
+    def count(self, name: str = "") -> int:
+        """Warp instructions of the kernels of this name."""
+        return sum(s.warp_insts for s in self.stats if name in s.kernel)  # type: ignore[attr-defined]
+
+
+FRESH = ("points", "state", "sums", "status", "scales", "links", "tops", "labels", "clusters")
+"""Arguments that a kernel has to fill."""
+
+
+class Launcher:
+    def __init__(self, device: Device, kernel: object) -> None:
+        self.device, self.kernel = device, kernel
+
+    def __getitem__(self, grid: tuple[int, ...]):  # type: ignore[no-untyped-def]
+        return functools.partial(self.launch, grid)
+
+    def launch(self, grid, *given, **how):  # type: ignore[no-untyped-def]
+        own = self.device
+        run = compiled(own.ptxsim, self.kernel, own.target, tuple(how.items()))
+        buffers = [self.buffer(name, x) for name, x in zip(run.variant.arguments, given, strict=True)]
+        stats = run(*grid, *buffers, memory=own.memory, **own.how)
+        if own.how.get("race"):
+            stats.check()
+        own.stats.append(stats)
+
+    def buffer(self, name: str, x: object) -> object:
+        """The simulator's place of a tensor; addresses in a table of problems are translated."""
+        if not isinstance(x, torch.Tensor):
+            return x
+        own = self.device
+        key = x.data_ptr()
+        if key not in own.buffers:
+            own.alive.append(x)
+            if name == "problems" and own.tables and x.shape[1] > 5:
+                x = x.clone()
+                for column in (0, 9):
+                    at = x[:, column].clone()
+                    for begin, length, address in own.tables:
+                        here = (at >= begin) & (at < begin + max(length, 1))
+                        x[here, column] += address - begin
+            own.buffers[key] = own.memory.alloc(x.numpy(), name, poison=name in FRESH)
+        return own.buffers[key]
+
+
+@functools.cache
+def compiled(ptxsim, kernel, target, how):  # type: ignore[no-untyped-def]
+    return Kernel(ptxsim, variant(kernel.__name__, kernel, target, dict(how)), target)
 
 
 def cover(  # type: ignore[no-untyped-def]

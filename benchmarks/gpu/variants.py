@@ -1,6 +1,5 @@
 """The kernels of the GPU path, compiled without a GPU, and how each is launched."""
 
-import itertools
 import re
 import shutil
 import subprocess
@@ -9,13 +8,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from reprune.kernels.cut import height_kernel, label_kernel
-from reprune.kernels.launch import cut_shape, ward_shape
+from reprune.kernels.cut import label_kernel
+from reprune.kernels.launch import EXACT, label_tile, line_tile, rule_tile, ward_tile
+from reprune.kernels.line import line_kernel
+from reprune.kernels.rule import rule_kernel
 from reprune.kernels.ward import ward_kernel
 
 TARGETS = {
@@ -28,13 +28,9 @@ CSRC = Path(__file__).parents[2] / "csrc"
 NVCC = ("-std=c++17", "-O3", "-fmad=false")  # as CMakeLists.txt says
 CHIPS = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0), "gfx942": (0, 0)}
 
-SIZES = (
-    64,
-    512,
-    2048,
-    4096,
-)  # points, rounded up to a power of two: of the cut kernels, ward has one for all
-KERNEL_SIZES = (1, 4, 9, 25, 49, 128)
+SIZES = (64, 256, 512, 2048)
+"""Points of a problem: one of each tile."""
+KERNEL_SIZES = (4, 9, 25, 49, 128)
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,8 @@ class Variant:
     grid: str
     arguments: dict[str, str]
     constants: dict[str, int] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
+    """What the compiler is told besides."""
     targets: tuple[str, ...] = tuple(TARGETS)
     shared: str = "static only"
     """What a launch asks for."""
@@ -83,52 +81,61 @@ class Variant:
         }
 
 
-def ward_variant(d: int, dtype: torch.dtype, target: str = "sm_90", **changes: int) -> Variant:
-    """Ward of float32 points of d coordinates, any number, with a state of `dtype`, as on `target`."""
-    real = "*fp32" if dtype == torch.float32 else "*fp64"
-    types = {"problems": "*i64", "points": real, "costs": "*fp64", "tops": "*fp64"}
-    used = ward_shape(d, dtype, CHIPS[target])
-    same = tuple(name for name, chip in CHIPS.items() if ward_shape(d, dtype, chip) == used)
-    shape = used | changes
-    warps = shape.pop("num_warps")
-    constants = {"DOUBLE": False, "D": d, "LINE": d == 1, **shape}
-    names = [name for name in ward_kernel.arg_names if name not in constants]
-    return Variant(
-        f"ward d={d} {str(dtype).removeprefix('torch.')}",
-        ward_kernel,
-        32 * warps,
-        "problems",
-        {name: types.get(name, "*i32") for name in names},
-        constants,
-        tuple(TARGETS) if changes else same,
-    )
+POINTERS = {
+    "problems": "*i64",
+    "points": "*fp32",
+    "sums": "*fp64",
+    "scales": "*fp64",
+    "tops": "*fp64",
+    "cuts": "*i64",
+    "phase": "i32",
+}
+"""Types of the arguments that are no pointers to int32."""
+OPTIONS = ("maxnreg", "num_stages", *EXACT)
 
 
-def cut_variant(kernel: object, n: int) -> Variant:
-    """A kernel of kernels/cut.py for up to n points."""
-    types = {"tops": "*fp64", "cuts": "*i64", "problems": "*i64"}
-    constants = cut_shape(n)
-    warps = constants.pop("num_warps")
+def variant(name: str, kernel: object, target: str, how: dict[str, object]) -> Variant:
+    """A kernel launched as `how` says, which names constants and options, as on `target`."""
+    options = {key: value for key, value in how.items() if key in OPTIONS}
+    constants = {key: value for key, value in how.items() if key not in (*OPTIONS, "num_warps")}
     names = [name for name in kernel.arg_names if name not in constants]  # type: ignore[attr-defined]
-    name = kernel.__name__.removesuffix("_kernel")  # type: ignore[attr-defined]
-    return Variant(
-        f"{name} n={constants['N']}",
-        kernel,
-        32 * warps,
-        "problems",
-        {name: types.get(name, "*i32") for name in names},
-        constants,
-    )
+    types = {name: POINTERS.get(name, "*i32") for name in names}
+    warps = int(how["num_warps"])  # type: ignore[call-overload]
+    return Variant(name, kernel, 32 * warps, "problems", types, constants, options, (target,))  # type: ignore[arg-type]
+
+
+def ward_variant(d: int, n: int, target: str = "sm_90", double: bool = False, **changes: object) -> Variant:
+    """Ward of points of d coordinates, float32 or float64, in the tile for n of them."""
+    how = {"DOUBLE": double, "D": d, **EXACT, **ward_tile(n, d, CHIPS[target]), **changes}
+    name = f"ward d={d} n={n}" + (" float64" if double else "")
+    return variant(name, ward_kernel, target, how)
+
+
+def line_variant(n: int, target: str = "sm_90", double: bool = False) -> Variant:
+    """Ward of points of one coordinate, in the tile for n of them."""
+    how = {"DOUBLE": double, "D": 1, **EXACT, **line_tile(n, CHIPS[target])}
+    return variant(f"line n={n}" + (" float64" if double else ""), line_kernel, target, how)
+
+
+def rule_variant(d: int, target: str = "sm_90", double: bool = False) -> Variant:
+    how = {"DOUBLE": double, "D": d, **EXACT, **rule_tile(CHIPS[target])}
+    return variant(f"rule d={d}" + (" float64" if double else ""), rule_kernel, target, how)
+
+
+def label_variant(n: int, target: str = "sm_90") -> Variant:
+    return variant(f"label n={n}", label_kernel, target, label_tile(n, CHIPS[target]))
 
 
 def triton_variants() -> list[Variant]:
-    ward = []
-    for dtype, d in itertools.product((torch.float32, torch.float64), KERNEL_SIZES):
-        left = tuple(TARGETS)
-        while left:
-            ward.append(ward_variant(d, dtype, left[0]))
-            left = tuple(target for target in left if target not in ward[-1].targets)
-    return ward + [cut_variant(kernel, n) for kernel in (height_kernel, label_kernel) for n in SIZES]
+    own = []
+    for target in TARGETS:
+        own += [ward_variant(9, n, target) for n in SIZES]
+        own += [ward_variant(d, 512, target) for d in KERNEL_SIZES if d != 9]
+        own += [ward_variant(9, 512, target, double=True)]
+        own += [line_variant(n, target) for n in (64, 512, 4096)]
+        own += [rule_variant(d, target) for d in (1, 9)]
+        own += [label_variant(n, target) for n in (64, 512, 4096)]
+    return own
 
 
 def cuda_variants() -> tuple[list[Variant], str]:
@@ -159,21 +166,24 @@ def cuda_variants() -> tuple[list[Variant], str]:
 
 
 @cache
-def _triton_cached(kernel, target, threads, arguments, constants) -> Binary:  # type: ignore[no-untyped-def]
+def _triton_cached(kernel, target, threads, arguments, constants, options) -> Binary:  # type: ignore[no-untyped-def]
     signature = dict(arguments) | dict.fromkeys(dict(constants), "constexpr")
     source = ASTSource(
         fn=kernel,
         signature={name: signature[name] for name in kernel.arg_names},
         constexprs=dict(constants),
     )
-    compiled = triton.compile(source, target=TARGETS[target], options={"num_warps": threads // 32})
+    compiled = triton.compile(
+        source, target=TARGETS[target], options={"num_warps": threads // 32, **dict(options)}
+    )
     text = compiled.asm["ptx" if target.startswith("sm_") else "amdgcn"]
     code = compiled.asm.get("cubin", b"")
     return Binary(compiled.metadata.name, text, code, compiled.metadata.shared)
 
 
 def _triton(variant: Variant, target: str) -> Binary:
-    given = tuple(variant.arguments.items()), tuple(variant.constants.items())
+    own = variant.arguments, variant.constants, variant.options
+    given = [tuple(part.items()) for part in own]
     return _triton_cached(variant.kernel, target, variant.threads, *given)
 
 

@@ -71,7 +71,7 @@ def max_coverage(
 
     Raises:
         ValueError, TypeError: wrong shape or dtype, a negative label, `keep` outside 1..O, unknown
-            `ties`, more than 2^30 filters or channels, or 4,096 filters with backend "triton".
+            `ties`, more than 2^30 filters or channels.
         BackendUnavailable: the backend cannot run here.
 
     Examples:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..arguments import at_most, one_of
 from . import reference
-from .arrays import MOST, MOST_IN_SPACE, device_of, shape_of
+from .arrays import MOST, MOST_IN_SPACE, MOST_ON_GPU, device_of, shape_of
 from .backends import module, resolve
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
 
     Among equally high merges the one with the smallest numbers comes first; the number of a cluster is the
     largest number of its points: :mod:`reprune.clustering.reference.linkage` states the rule and the
-    formulas. "reference" and "cpp" give the same Z to the last bit, whatever the threads, the processor and
-    the calls before; "triton" breaks ties differently.
+    formulas. All backends give the same Z to the last bit, whatever the threads, the processor and the calls
+    before.
 
     Any finite numbers are accepted, and the smallest and the largest of float64 can be mixed. Heights are
     right to rounding; above the largest float64 they are infinite, and near the smallest, 5e-324, they are
@@ -65,8 +65,8 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
 
     Raises:
         ValueError, TypeError: wrong shape, no points, NaN or infinity, unknown method or backend; another
-            method than ward with the backend "triton"; more than 2^30 points, or 2^24 of more than one
-            coordinate by "ward".
+            method than ward, or more than 65,535 points, with the backend "triton"; more than 2^30 points,
+            or 2^24 of more than one coordinate by "ward".
         MemoryError: "complete" and "average" keep the distances of all points of a problem, `8 n^2` bytes,
             and there is less; where that suffices, fewer problems are worked on at a time.
         BackendUnavailable: the backend cannot run here.
@@ -88,7 +88,8 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
     ragged = isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 for p in points)
     given = list(points) if ragged else [points]
     names = [f"points[{k}]" for k in range(len(given))] if ragged else ["points"]
-    functions = module(resolve(backend, device_of(given[0])))
+    few = all(len(shape) < 2 or shape[-2] <= MOST_ON_GPU for shape in map(shape_of, given))
+    functions = module(resolve(backend, device_of(given[0]), on_gpu=method == "ward" and few))
     for one, name in zip(given, names, strict=True):
         _check_count(one, name, method)
     batches = []

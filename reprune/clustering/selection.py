@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..aliases import Array
 from ..arguments import at_most, integer, is_tensor, one_of, seed_of, text
-from .arrays import MOST, MOST_IN_SPACE, device_of, like, shape_of
+from .arrays import MOST, MOST_IN_SPACE, MOST_ON_GPU, device_of, like, shape_of
 from .backends import module, resolve
 from .problem import LayerProblem, Selection
 
@@ -33,7 +33,7 @@ def select_filters(
     one height, the largest at which any of them makes its `O - keep`-th merge (Eq. 5), so that each ends with
     at most `keep` clusters. Then `keep` filters are picked greedily to cover the most clusters (Eq. 6-7). Any
     finite weights are clustered right, by the rule and with the heights of :func:`linkage`: every backend
-    except "triton", which breaks ties between merges differently, gives the same selection to the last bit.
+    gives the same selection to the last bit.
 
     Args:
         weight: `[O, I, ...]`, the weight of a convolution or linear layer; numpy or torch, any real dtype
@@ -57,8 +57,8 @@ def select_filters(
         >>> selection.keep.shape, selection.labels.shape
         (torch.Size([8]), torch.Size([32, 16]))
     """
-    chosen = resolve(backend, device_of(weight))
     shape = shape_of(weight)
+    chosen = resolve(backend, device_of(weight), on_gpu=len(shape) == 0 or shape[0] <= MOST_ON_GPU)
     at_most(max(shape, default=0), MOST, "weight", "filters, channels or numbers of a kernel")
     if math.prod(shape[2:]) > 1:
         at_most(shape[0], MOST_IN_SPACE, "weight", "filters of kernels of more than one number")

@@ -5,9 +5,11 @@ drawn               points that are hard on a clustering, by kind
 exact               clustering in fractions: no rounding, and the rule for ties as it reads
 foreign             runs the tests of other libraries with ours in its place
 imports             what a process of its own met when it imported reprune
+interpreter         makes Triton's interpreter faster
 isas                the instruction sets whose loops this processor can run
 loops               a small network, its optimizer and its pruner, and a step of training
 masking             drawn networks, and the masked network that pruning must equal
+nine_kinds          kinds of points on which backends agree to the last bit
 networks            small networks for plans, surgery and files
 optimizer_cases     optimizers, what each can train, and what the pruner does with it
 oracles             independent judges of a clustering: scipy, definitions, a replay of the merges

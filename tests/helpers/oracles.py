@@ -61,40 +61,6 @@ def assert_greedy_run(Z, points, method):
         assert size == len(clusters[len(points) + k])
 
 
-def assert_greedy_ward(Z, points, tolerance):
-    """The same for Ward of many points; `tolerance` is relative to the largest height."""
-    centre = np.array(points, np.float64)
-    n, size, number = len(centre), np.ones(len(centre)), np.arange(len(centre))
-
-    heights = np.array([ward_heights(centre, size, number, i) for i in range(n)])
-    slack = tolerance * (Z[-1, 2] if n > 1 else 0.0)
-    for k, (a, b, height, count) in enumerate(Z):
-        (i,), (j,) = np.flatnonzero(number == a), np.flatnonzero(number == b)
-        assert abs(height - heights[i, j]) <= slack
-        assert heights[i, j] <= heights.min() + slack
-        centre[i] += size[j] / (size[i] + size[j]) * (centre[j] - centre[i])
-        size[i] += size[j]
-        number[i], number[j] = n + k, -1
-        assert size[i] == count
-        heights[j], heights[:, j] = np.inf, np.inf
-        new = ward_heights(centre, size, number, i)
-        heights[i], heights[:, i] = new, new
-
-
-def ward_heights(centre, size, number, i):
-    """Ward's heights between cluster i and all that are left; infinity for itself."""
-    found = np.sqrt(2 * size[i] * size / (size[i] + size) * ((centre - centre[i]) ** 2).sum(axis=1))
-    return np.where((number < 0) | (np.arange(len(size)) == i), np.inf, found)
-
-
-def labels_of_links(up, tops, cut):
-    """Labels at a cut: a point knows the lowest one of the cluster that its own joins, and at what height."""
-    root = np.arange(len(up))
-    for i in range(len(up)):  # links lead down
-        root[i] = root[up[i]] if tops[i] <= cut else i
-    return canonical(root)
-
-
 def gains_of(labels, picked):
     """What each filter would newly cover after `picked`, counted one kernel at a time."""
     O, I = labels.shape

@@ -10,6 +10,5 @@ sanitize                the core under the address, undefined-behaviour and thre
 cross                   the core compiled for another processor, asked without Python
 core_without_python     its program, in C++
 installed               whether an installed wheel is all there, run by cibuildwheel outside the checkout
-interpreted_kernels     Ward in Triton under its interpreter, 400 cases; run by pytest
-ptx_largest             test_ptx.py at 2,048 points and more; run by pytest
+interpreted_kernels     Ward in Triton under its interpreter, a thousand cases; run by pytest
 """

@@ -128,10 +128,11 @@ def _no_triton() -> str | None:
     return f"the CUDA part of the C++ core cannot run on this GPU: {error}" if error else None
 
 
-def resolve(backend: str, device: str = "cpu") -> str:
+def resolve(backend: str, device: str = "cpu", on_gpu: bool = True) -> str:
     """Return the name of the backend to run.
 
-    That is `backend`, or for `"auto"` the one for data on `device` ("cpu", "cuda", ...).
+    That is `backend`, or for `"auto"` the one for data on `device` ("cpu", "cuda", ...). `on_gpu`: the
+    backend "triton" can do it; where it cannot, `"auto"` means "cpp".
 
     Raises ValueError for an unknown name, BackendUnavailable where the backend cannot run.
     """
@@ -139,7 +140,8 @@ def resolve(backend: str, device: str = "cpu") -> str:
     if name == "auto":
         name = _known(os.environ.get("REPRUNE_BACKEND", "auto"), "environment variable REPRUNE_BACKEND")
     if name == "auto":
-        name = "triton" if device == "cuda" and unavailable("triton") is None else "cpp"
+        gpu = on_gpu and device == "cuda" and unavailable("triton") is None
+        name = "triton" if gpu else "cpp"
     reason = unavailable(name)
     if reason is not None:
         raise BackendUnavailable(f"backend {name!r}: {reason}")

@@ -1,7 +1,8 @@
-"""Steps 2 and 3 on the GPU: clusters of every channel, one cut per layer, coverage; all layers at once.
+"""Cluster every channel, cut each layer and cover, on the GPU: all layers at once.
 
 Everything is started before anything is waited for, and one copy to the host at the end brings what a plan
-needs; label tables stay on the GPU.
+needs; label tables stay on the GPU. Only layers of more filters than the coverage kernel has room for
+(:data:`reprune.kernels.coverage.MOST_FILTERS`) are covered by the C++ core, from a copy of their labels.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import reference
+from ..arrays import MOST_ON_GPU
 from ..problem import LayerProblem, Selection
-from . import core
+from . import core, cpp
 from .cpp import cut
 from .protocol import Report
 from .tensors import require_finite, restore, to_float_tensor, to_tensor, together
@@ -27,14 +29,14 @@ __all__ = ["cover", "cut", "floats", "integer_table", "link", "restore", "select
 
 
 def floats(x: object, name: str) -> torch.Tensor:
-    """Waits for the GPU, to see whether all numbers are finite."""
+    """Wait for the GPU, to see whether all numbers are finite."""
     tensor = to_float_tensor(x, name)
     require_finite(tensor, name)
     return tensor
 
 
 def integer_table(x: object, name: str) -> torch.Tensor:
-    """`x` as int64 [O, I] on the GPU, O >= 1; `ValueError` if it is something else."""
+    """Return `x` as int64 [O, I] on the GPU, O >= 1; `ValueError` if it is something else."""
     import torch
 
     table = to_tensor(x, name)
@@ -45,7 +47,7 @@ def integer_table(x: object, name: str) -> torch.Tensor:
 
 
 def link(batches: Sequence[torch.Tensor], names: Sequence[str], method: str) -> list[torch.Tensor]:
-    """Batches of one shape and dtype share a launch.
+    """Link batches; those of one shape and dtype share a launch.
 
     Raises ValueError for another method than Ward's, or more points than a problem may have here.
     """
@@ -55,14 +57,10 @@ def link(batches: Sequence[torch.Tensor], names: Sequence[str], method: str) -> 
 
     if method != "ward":
         raise ValueError(f"method: backend 'triton' has ward only; got {method!r}; backend='cpp' has it")
-    most = core().most_filters_on_gpu
+    for batch, name in zip(batches, names, strict=True):
+        _require_few(batch.shape[1], f"{name}: expected", "points")
     groups: dict[Any, list[int]] = {}
-    for k, (batch, name) in enumerate(zip(batches, names, strict=True)):
-        if batch.shape[1] > most:
-            raise ValueError(
-                f"{name}: expected at most {most} points for backend 'triton'; got {batch.shape[1]}; "
-                "backend='cpp' takes any number"
-            )
+    for k, batch in enumerate(batches):
         groups.setdefault((*batch.shape[1:], batch.dtype, batch.device), []).append(k)
     results: list[Any] = [None] * len(batches)
     for same in groups.values():
@@ -76,17 +74,15 @@ def link(batches: Sequence[torch.Tensor], names: Sequence[str], method: str) -> 
 def cover(
     labels: torch.Tensor, keep: int, seed: int, name: str, norms: npt.NDArray[np.float64] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Raises ValueError for more than 4,096 filters."""
+    """Cover on the GPU, or on the host where there are more filters than the kernel has room for."""
     import torch
 
     from ...kernels import coverage as kernel
 
     O = len(labels)
     if O > kernel.MOST_FILTERS:
-        raise ValueError(
-            f"labels: expected at most {kernel.MOST_FILTERS} filters for backend 'triton'; got {O}; "
-            "backend='cpp' takes any number"
-        )
+        order, gains = cpp.cover(labels.cpu().numpy(), keep, seed, name, norms)
+        return torch.from_numpy(order).to(labels.device), torch.from_numpy(gains).to(labels.device)
     columns = labels.T.contiguous()
     high = int(labels.max()) if labels.numel() else 0
     if high >= O:  # the kernel counts clusters in arrays of at most O
@@ -103,7 +99,7 @@ def cover(
 
 
 def _renumbered(columns: torch.Tensor) -> torch.Tensor:
-    """Labels [I, O] -> the same clusters, numbered from 0 in the order of their labels."""
+    """Return, of labels [I, O], the same clusters, numbered from 0 in the order of their labels."""
     ascending, filters = columns.sort(dim=1)
     steps = (ascending[:, 1:] != ascending[:, :-1]).long().cumsum(dim=1)
     result = columns.new_zeros(columns.shape)
@@ -113,49 +109,56 @@ def _renumbered(columns: torch.Tensor) -> torch.Tensor:
 def select(
     problems: Sequence[LayerProblem], seed: int, ties: str, labels: bool, report: Report | None
 ) -> list[Selection]:
-    """All at once; labels stay on the GPU, whatever `labels` says.
+    """Select all at once; labels stay on the GPU, whatever `labels` says.
 
-    Raises ValueError for a layer of more than 4,096 filters.
+    Raises ValueError for a layer of more filters than a problem may have points here.
     """
-    from ...kernels import coverage as cover
+    from ...kernels import coverage as kernel
     from ...kernels.select import cluster_layers
 
     for problem in problems:
-        O = problem.tables[0].shape[1]
-        if O > cover.MOST_FILTERS:
-            raise ValueError(
-                f"layer {problem.name!r}: expected at most {cover.MOST_FILTERS} filters for backend "
-                f"'triton'; got {O}; backend='cpp' takes any number"
-            )
+        _require_few(problem.tables[0].shape[1], f"layer {problem.name!r}: expected", "filters")
     if not problems:
         return []
     tables = [[to_float_tensor(table, "tables") for table in problem.tables] for problem in problems]
     clustered = cluster_layers([(own, p.keep) for own, p in zip(tables, problems, strict=True)])
-    covered = cover.max_coverage(
+    norms = [kernel.squared_norms(core(), own) if ties == "norm" else None for own in tables]
+    few = [k for k, p in enumerate(problems) if p.tables[0].shape[1] <= kernel.MOST_FILTERS]
+    covered = kernel.max_coverage(
         core(),
         [
-            cover.CoverProblem(
-                labels=layer.labels,
-                clusters=problem.keep,
-                keep=problem.keep,
-                key=reference.tie_key(seed, problem.name),
-                norms=cover.squared_norms(core(), own) if ties == "norm" else None,
+            kernel.CoverProblem(
+                labels=clustered[k].labels,
+                clusters=problems[k].keep,
+                keep=problems[k].keep,
+                key=reference.tie_key(seed, problems[k].name),
+                norms=norms[k],
             )
-            for problem, own, layer in zip(problems, tables, clustered, strict=True)
+            for k in few
         ],
     )
-    small = [
-        part
-        for layer, picks in zip(clustered, covered, strict=True)
-        for part in (picks, layer.clusters, layer.heights)
-    ]
-    found = iter(together(small))
+    small = [part for layer in clustered for part in (layer.clusters, layer.heights)]
+    found = together([*covered, *small])
+    picks = {k: (order, gains) for k, (order, gains) in zip(few, found[: len(few)], strict=True)}
+    rest = iter(found[len(few) :])
     results = []
-    for layer in clustered:
-        (order, gains), clusters, heights = (next(found) for _ in range(3))
+    for k, (layer, problem) in enumerate(zip(clustered, problems, strict=True)):
+        clusters, heights = next(rest), next(rest)
+        if k not in picks:
+            own = None if (norm := norms[k]) is None else norm.cpu().numpy()
+            picks[k] = cpp.cover(layer.labels.T.cpu().numpy(), problem.keep, seed, problem.name, own)
+        order, gains = picks[k]
         results.append(
             Selection(np.sort(order), order, gains, tuple(heights.tolist()), layer.labels.T, clusters)
         )
     if report is not None:
         report(len(problems))
     return results
+
+
+def _require_few(count: int, expected: str, what: str) -> None:
+    if count > MOST_ON_GPU:
+        raise ValueError(
+            f"{expected} at most {MOST_ON_GPU} {what} for backend 'triton'; got {count}; "
+            "backend='cpp' takes any number"
+        )

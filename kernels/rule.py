@@ -1,0 +1,244 @@
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
+"""Do Ward's linkage as the rule reads, for problems in which rounding decides: slow, and the same everywhere.
+
+One program per problem; it ends at once unless the problem is flagged. Every cluster knows its nearest among
+those of larger ids, so the lowest pair is found in time O(n), and after a merge only those look again whose
+nearest took part in it, as csrc/linkage/greedy.hpp does. Points are scaled, and every height is computed, as
+reprune/clustering/reference/linkage.py says, so no square overflows or vanishes.
+
+Scratch is what kernels/ward.py has for the problem: `reals` holds the heights of the nearest and of the
+clusters' own merges (float64 [n] each), `words` the nearest and the sizes (int32 [n] each).
+"""
+
+import triton
+import triton.language as tl
+
+from .cut import kth
+from .place import offset_of
+from .state import NOBODY, REALS, WORDS, exponent_of, power_of_two
+from .ward import DONE, DOWN, FLAG, ON, OWN, PROBLEM, SCALES, STATUS
+
+TOP = tl.constexpr(900)  # exponent of the largest number, as reprune/clustering/reference/scale.py has it
+
+
+@triton.jit
+def scaled(x, exponent):
+    """X 2^exponent, float64, rounded once: exponent from -2000 to 2000."""
+    once = tl.abs(exponent) <= 1000
+    half = exponent >> 1
+    x = x * power_of_two(tl.where(once, exponent, half))
+    return x * power_of_two(tl.where(once, 0, exponent - half))
+
+
+@triton.jit
+def true_exponent(x):
+    """E of float64 x > 0 in [2^(e-1), 2^e), also where x is less than 2^-1022."""
+    small = x < power_of_two(tl.full((), -1000, tl.int64))
+    lifted = exponent_of(tl.where(small, x * power_of_two(tl.full((), 200, tl.int64)), x))
+    return tl.where(x > 0, tl.where(small, lifted - 200, lifted), 0)
+
+
+@triton.jit
+def place_scaled(source, totals, n, next_point, next_coordinate, D: tl.constexpr, B: tl.constexpr):
+    """Write points [n, D] to `totals`, the largest number brought to 2^900, less an offset.
+
+    Returns the exponent that undoes it.
+    """
+    lane = tl.arange(0, B)
+    size = tl.zeros((B,), tl.float64)
+    for c in range(D):
+        for p0 in range(0, n, B):
+            p = p0 + lane
+            x = tl.load(source + p * next_point + c * next_coordinate, mask=p < n, other=0).to(tl.float64)
+            size = tl.maximum(size, tl.abs(x))
+    exponent = true_exponent(tl.max(size, 0)) - TOP
+    for c in range(D):
+        low = tl.full((B,), float("inf"), tl.float64)
+        high = tl.full((B,), float("-inf"), tl.float64)
+        for p0 in range(0, n, B):
+            p = p0 + lane
+            x = tl.load(source + p * next_point + c * next_coordinate, mask=p < n, other=0).to(tl.float64)
+            x = scaled(x, -exponent)
+            low = tl.minimum(low, tl.where(p < n, x, float("inf")))
+            high = tl.maximum(high, tl.where(p < n, x, float("-inf")))
+        offset = offset_of(tl.min(low, 0), tl.max(high, 0))
+        for p0 in range(0, n, B):
+            p = p0 + lane
+            x = tl.load(source + p * next_point + c * next_coordinate, mask=p < n, other=0).to(tl.float64)
+            tl.store(totals + p * D + c, scaled(x, -exponent) - offset, mask=p < n)
+    return exponent
+
+
+@triton.jit
+def heights(totals, sizes, i, j, mask, D: tl.constexpr, B: tl.constexpr):
+    """Compute the heights of the merges of cluster i with clusters j [B].
+
+    Each pair has a power of two of its own.
+    """
+    na = tl.load(sizes + i).to(tl.float64)
+    nb = tl.load(sizes + j, mask=mask, other=1).to(tl.float64)
+    largest = tl.zeros((B,), tl.float64)
+    for c in range(D):
+        step = tl.load(totals + i * D + c) * nb - tl.load(totals + j * D + c, mask=mask, other=0) * na
+        largest = tl.maximum(largest, tl.abs(step))
+    exponent = exponent_of(largest)
+    down = power_of_two(tl.minimum(-exponent, 1022))
+    squares = tl.zeros((B,), tl.float64)
+    for c in range(D):
+        step = tl.load(totals + i * D + c) * nb - tl.load(totals + j * D + c, mask=mask, other=0) * na
+        step = step * down
+        squares = squares + step * step
+    return tl.sqrt(2 * (squares / (na * nb * (na + nb)))) * power_of_two(tl.maximum(exponent, -1022))
+
+
+@triton.jit
+def look(totals, sizes, least, nearest, i, n, D: tl.constexpr, B: tl.constexpr):
+    """Find the nearest of those above cluster i, the first of equally near ones."""
+    lane = tl.arange(0, B)
+    best = tl.full((B,), float("inf"), tl.float64)
+    which = tl.full((B,), NOBODY, tl.int32)
+    for j0 in range((i + 1) // B * B, n, B):
+        j = j0 + lane
+        alive = (j > i) & (j < n)
+        alive = alive & (tl.load(sizes + j, mask=alive, other=0) > 0)
+        height = tl.where(alive, heights(totals, sizes, i, j, alive, D, B), float("inf"))
+        better = height < best
+        best = tl.where(better, height, best)
+        which = tl.where(better, j, which)
+    low = tl.min(best, 0)
+    tl.store(least + i, low)
+    tl.store(nearest + i, tl.min(tl.where(best == low, which, NOBODY), 0))
+
+
+@triton.jit
+def offer(totals, sizes, least, nearest, a, b, n, D: tl.constexpr, B: tl.constexpr):
+    """Offer cluster b, which took in a, to all below it.
+
+    Those look again whose nearest was one of the two.
+    """
+    lane = tl.arange(0, B)
+    for i0 in range(0, b, B):
+        i = i0 + lane
+        alive = i < b
+        alive = alive & (tl.load(sizes + i, mask=alive, other=0) > 0)
+        near = tl.load(nearest + i, mask=alive, other=-1)
+        low = tl.load(least + i, mask=alive, other=0)
+        height = heights(totals, sizes, b, i, alive, D, B)
+        again = alive & ((near == a) | (near == b))
+        nearer = alive & (again == 0) & ((height < low) | ((height == low) & (b < near)))
+        tl.store(least + i, height, mask=nearer)
+        tl.store(nearest + i, tl.full((B,), 0, tl.int32) + b, mask=nearer)
+        waiting = tl.where(again, i, NOBODY)
+        p = tl.min(waiting, 0)
+        while p < NOBODY:
+            look(totals, sizes, least, nearest, p, n, D, B)
+            p = tl.min(tl.where(waiting > p, waiting, NOBODY), 0)
+
+
+@triton.jit
+def lowest(least, n, B: tl.constexpr):
+    """Return the least height and the first place that has it."""
+    best = tl.full((B,), float("inf"), tl.float64)
+    which = tl.full((B,), NOBODY, tl.int32)
+    for i0 in range(0, n, B):
+        i = i0 + tl.arange(0, B)
+        low = tl.load(least + i, mask=i < n, other=float("inf"))
+        better = low < best
+        best = tl.where(better, low, best)
+        which = tl.where(better, i, which)
+    low = tl.min(best, 0)
+    return low, tl.min(tl.where(best == low, which, NOBODY), 0)
+
+
+# arguments as those of kernels/ward.py
+@triton.jit(do_not_specialize=["phase"], do_not_specialize_on_alignment=range(9))
+def rule_kernel(
+    problems,
+    points,
+    state,
+    sums,
+    status,
+    scales,
+    links,
+    tops,
+    cuts,
+    phase,
+    DOUBLE: tl.constexpr,
+    D: tl.constexpr,
+    B: tl.constexpr,
+):
+    pid = tl.program_id(0)
+    flag = tl.load(status + STATUS * pid + FLAG)
+    problem = problems + PROBLEM * pid
+    n = tl.load(problem + 4).to(tl.int32)
+    begin = tl.load(problem + 5)
+    position = tl.load(problem + 6)
+    merges = tl.load(problem + 7).to(tl.int32)
+    least = (points + position * (D + REALS)).to(tl.pointer_type(tl.float64))
+    reached = least + n
+    nearest = state + position * WORDS
+    sizes = nearest + n
+    totals = sums + tl.load(problem + 8)
+    up = links + 3 * begin
+    tops += begin
+    cut = cuts + tl.load(problem + 3)
+    lane = tl.arange(0, B)
+    limit = tl.full((), float("inf"), tl.float64)
+    if phase == ON:
+        limit = tl.load(cut).to(tl.float64, bitcast=True)
+    done = 0
+    most = n - 1
+    if phase == OWN:
+        most = merges
+    exponent = tl.zeros((), tl.int64)
+    if (flag == 1) & (phase == ON):
+        done = tl.load(status + STATUS * pid + DONE)
+        exponent = tl.load(scales + SCALES * pid + DOWN).to(tl.int64)
+    elif flag != 0:
+        source = tl.load(problem).to(tl.pointer_type(tl.float64 if DOUBLE else tl.float32))
+        exponent = place_scaled(source, totals, n, tl.load(problem + 1), tl.load(problem + 2), D, B)
+        for p0 in range(0, n, B):
+            p = p0 + lane
+            tl.store(tops + p, tl.full((B,), float("inf"), tl.float64), mask=p < n)
+            tl.store(reached + p, tl.zeros((B,), tl.float64), mask=p < n)
+            tl.store(sizes + p, tl.full((B,), 1, tl.int32), mask=p < n)
+            tl.store(up + p, p, mask=p < n)
+        tl.debug_barrier()
+        for i in range(n):
+            look(totals, sizes, least, nearest, i, n, D, B)
+        tl.debug_barrier()
+    go = (flag != 0).to(tl.int32)
+    while (done < most) & (go != 0):
+        low, a = lowest(least, n, B)
+        b = tl.load(nearest + a)
+        low = tl.maximum(low, tl.maximum(tl.load(reached + a), tl.load(reached + b)))
+        height = scaled(low, exponent)
+        na = tl.load(sizes + a)
+        both = na + tl.load(sizes + b)
+        if height > limit:
+            go = 0
+        else:
+            tl.debug_barrier()
+            for c0 in range(0, D, B):
+                c = c0 + lane
+                x = tl.load(totals + a * D + c, mask=c < D, other=0)
+                y = tl.load(totals + b * D + c, mask=c < D, other=0)
+                tl.store(totals + b * D + c, tl.where(low > 0, x + y, both * y), mask=c < D)
+            tl.store(sizes + b, both)
+            tl.store(sizes + a, 0)
+            tl.store(reached + b, low)
+            tl.store(least + a, float("inf"))
+            tl.store(up + a, b)
+            tl.store(up + n + a, both)
+            tl.store(up + 2 * n + a, done)
+            tl.store(tops + a, height)
+            tl.debug_barrier()
+            look(totals, sizes, least, nearest, b, n, D, B)
+            offer(totals, sizes, least, nearest, a, b, n, D, B)
+            tl.debug_barrier()
+            done += 1
+    if (flag != 0) & (phase != ON):
+        if merges > 0:
+            tl.atomic_max(cut, kth(tops, n, merges, 63, B), sem="relaxed")
+        tl.store(status + STATUS * pid + DONE, done)
+        tl.store(scales + SCALES * pid + DOWN, exponent.to(tl.float64))
