@@ -208,8 +208,7 @@ def line_kernel(
     status += STATUS * pid
     source = tl.load(problem).to(tl.pointer_type(tl.float64 if DOUBLE else tl.float32))
     order = tl.load(problem + 9).to(tl.pointer_type(tl.int64))
-    begin_tree(up, tops, n, 0, B)
-    tl.debug_barrier()
+    begin_tree(up, tops, n, 0, B)  # there is a barrier before the first merges
     m, furthest, flag = start(source, tl.load(problem + 1), order, totals, sizes, ids, marks, up, tops, n, B)
     if not DOUBLE:
         flag = 0

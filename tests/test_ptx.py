@@ -78,6 +78,30 @@ def test_numbers_of_every_size(d):
         assert_clusters(device(race=True), [points], [10])
 
 
+@pytest.mark.parametrize("name", ["label_kernel", pytest.param("line_kernel", marks=pytest.mark.slow)])
+def test_every_barrier_is_needed(name):
+    """Taken out of the PTX, it leaves a race, or results that are wrong.
+
+    That is for one warp: with more of them some of ours stand beside those of the compiler.
+    """
+    points = nine_kinds.draw("duplicates", (2, 70, 1), 0).astype(np.float32)
+
+    def run(module, seed):
+        own = device(race=True, seed=seed)
+        own.instead[name] = module
+        try:
+            assert_clusters(own, [points], [35])
+        except AssertionError:
+            return own.stats[-1], False
+        return next(stats for stats in own.stats if stats.kernel == name), True
+
+    own = device()
+    assert_clusters(own, [points], [35])
+    results = simulator()[1].mutate(own.texts[name], run)
+    assert results
+    assert [x for x in results if x.executed and not (x.raced or x.error or x.wrong)] == []
+
+
 def test_layers_of_any_size_share_launches():
     rng = np.random.default_rng(0)
     shapes = [(3, 64, 9), (2, 30, 9), (4, 100, 1), (1, 1, 9), (2, 50, 1), (0, 7, 9)]

@@ -44,7 +44,8 @@ class Line:
 def report_of(variant: Variant, target: str, binary: Binary) -> Report:
     nvidia = target.startswith("sm_")
     lines, registers, stack, static = _nvidia(target, binary) if nvidia else _amd(binary.assembly)
-    own = _entry(binary) if nvidia else binary.assembly
+    of_many = isinstance(variant.kernel, str)  # those of one CUDA file; of Triton it is one and its functions
+    own = _entry(binary) if of_many else binary.assembly
     barrier = r"\b(?:bar\.sync|barrier\.sync|bar\.warp\.sync|s_barrier)\b"
     return Report(
         variant.name,

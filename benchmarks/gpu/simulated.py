@@ -65,6 +65,8 @@ class Device:
     def __init__(self, ptxsim, target="sm_90", tile=None, **how):  # type: ignore[no-untyped-def]
         self.ptxsim, self.target, self.tile, self.how = ptxsim, target, tile or {}, how
         self.stats: list[object] = []
+        self.instead: dict[str, object] = {}  # other PTX for a kernel, by name
+        self.texts: dict[str, str] = {}  # PTX of the kernels that were launched
         self.patches = contextlib.ExitStack()
         self.forget()
 
@@ -135,6 +137,9 @@ class Launcher:
     def launch(self, grid, *given, **how):  # type: ignore[no-untyped-def]
         own = self.device
         run = compiled(own.ptxsim, self.kernel, own.target, tuple(how.items()))
+        own.texts[run.name] = run.text
+        if run.name in own.instead:
+            run = run.of(own.instead[run.name])
         buffers = [self.buffer(name, x) for name, x in zip(run.variant.arguments, given, strict=True)]
         stats = run(*grid, *buffers, memory=own.memory, **own.how)
         if own.how.get("race"):
