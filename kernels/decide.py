@@ -72,12 +72,16 @@ def decide(reals, words, totals, up, tops, sizes, count, m, n, first, D: tl.cons
                 for c in range(D):
                     x, y = tl.broadcast(tl.load(row + c * C), tl.load(own + c * C, mask=inside, other=0))
                     score = tl.fma(x, y, score)
-                score = score / (half + tl.load(own + (D + HALF) * C, mask=inside & (first == 0), other=0.5))
+                score = score / (
+                    half + tl.load(own + (D + HALF) * C, mask=(inside & (first == 0)) != 0, other=0.5)
+                )
                 near = inside & (-score <= limit)
                 if tl.max(near.to(tl.int32), 0) > 0:
                     word_j = words + row_of(j, WORDS)
                     other = totals + tl.load(word_j + ID * C, mask=near, other=0) * D
-                    size_j = tl.load(word_j + SIZE * C, mask=near & (first == 0), other=1).to(tl.float64)
+                    size_j = tl.load(word_j + SIZE * C, mask=(near & (first == 0)) != 0, other=1).to(
+                        tl.float64
+                    )
                     squares = tl.zeros((B,), tl.float64)
                     for c in range(D):
                         step = tl.load(total + c) * size_j - tl.load(other + c, mask=near, other=0) * size

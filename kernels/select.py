@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .cut import label_kernel
-from .launch import SCRATCH, chip_of, label_tile, on, on_device
+from .launch import EXACT, SCRATCH, chip_of, label_tile, on, on_device
 from .linkage import link
 
 NEVER = -(1 << 52)
@@ -66,10 +66,17 @@ def cluster_layers(
         problems = np.concatenate(rows)
         if len(problems) == 0:
             continue
-        how = label_tile(trees.sizes[same[0]], chip_of(device))
+        how = {**EXACT, **label_tile(trees.sizes[same[0]], chip_of(device))}
         with on(device):
             label_kernel[len(problems),](
-                on_device(problems, "int64", device), trees.links, trees.tops, cuts, labels, clusters, **how
+                on_device(problems, "int64", device),
+                trees.links,
+                trees.tops,
+                cuts,
+                labels,
+                clusters,
+                **how,
+                **EXACT,
             )
     heights = cuts.view(torch.float64)
     results, problem, place, first = [], 0, 0, 0

@@ -123,7 +123,7 @@ def rule_variant(d: int, target: str = "sm_90", double: bool = False) -> Variant
 
 
 def label_variant(n: int, target: str = "sm_90") -> Variant:
-    return variant(f"label n={n}", label_kernel, target, label_tile(n, CHIPS[target]))
+    return variant(f"label n={n}", label_kernel, target, {**EXACT, **label_tile(n, CHIPS[target])})
 
 
 def triton_variants() -> list[Variant]:

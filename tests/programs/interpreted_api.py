@@ -149,8 +149,8 @@ def test_the_plan_of_cpp(how, monkeypatch):
     """And the host waits twice: for what decides how many filters stay, before it starts anything, and for
     the picks. Tracing the graph, before and after, is not counted."""
     log, launched = Waits(), []
-    before, after = planner.build_graph, ChannelGraph.certify
-    monkeypatch.setattr(planner, "build_graph", lambda *args: log.go(before(*args)))
+    before, after = planner.trace, ChannelGraph.certify
+    monkeypatch.setattr(planner, "trace", lambda *args, **how: log.go(before(*args, **how)))
     monkeypatch.setattr(ChannelGraph, "certify", lambda *args: after(*args) if log.stop() is None else None)
     cluster = kernels.cluster_layers
     monkeypatch.setattr(kernels, "cluster_layers", lambda *a: launched.append(len(log.found)) or cluster(*a))
