@@ -76,7 +76,6 @@ def cluster_layers(
                 labels,
                 clusters,
                 **how,
-                **EXACT,
             )
     heights = cuts.view(torch.float64)
     results, problem, place, first = [], 0, 0, 0
