@@ -1,8 +1,6 @@
 """Who may import whom: data flows one way, and `import reprune` stays light."""
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.imports import found, one_process
-from tests.helpers.processes import environment
+from tests.helpers.processes import run_code
 
 ROOT = Path(__file__).parents[1]
 
@@ -182,9 +180,7 @@ ITS_OWN = {"reprune", "reprune.clustering", "reprune.clustering.backends"}  # wh
 def loaded(*steps: str) -> list[set[str]]:
     """The modules that each of these steps loads in a fresh Python."""
     code = "; ".join(["import sys", LOADED, *(f"{step}; {LOADED}" for step in steps)])
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
-    )
+    run = run_code(code, check=True)
     lines = [set(line.split()) for line in run.stdout.splitlines()]
     return [after - before for before, after in pairwise(lines)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import reprune
-from tests.helpers.processes import environment
+from tests.helpers.processes import run_code
 
 SOURCE = ast.parse(Path(reprune.__file__).read_text())
 
@@ -37,9 +37,7 @@ def test_a_name_is_the_one_of_its_module(name: str) -> None:
 
 def output(code: str) -> set[str]:
     """The words that `code` prints in a fresh Python."""
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
-    )
+    run = run_code(code, check=True)
     return set(run.stdout.split())
 
 
