@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import reprune
+from tests.helpers.processes import environment, run_code
 
 ROOT = os.geteuid() == 0
 
@@ -35,8 +36,7 @@ def names(folder):
 
 def run(code, **more):
     """Run Python code in a process of its own."""
-    command = [sys.executable, "-P", "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
+    return run_code(code, timeout=60, **more)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,8 @@ def test_many_writers_at_once(tmp_path):
 
     writers = [threading.Thread(target=write, args=(model,)) for model in models[:2]]
     code = "import torch, reprune; torch.manual_seed(2); m = torch.nn.Linear(2, 2)\nfor _ in range(12): "
-    with subprocess.Popen([sys.executable, "-P", "-c", f"{code}reprune.save(m, {str(path)!r})"]) as other:
+    command = [sys.executable, "-c", f"{code}reprune.save(m, {str(path)!r})"]
+    with subprocess.Popen(command, env=environment()) as other:
         reprune.save(models[0], path)
         for writer in writers:
             writer.start()

@@ -1,6 +1,5 @@
 """The C++ core from inside: instruction sets, threads, awkward values, sizes, memory, the lock."""
 
-import subprocess
 import sys
 import threading
 
@@ -14,6 +13,7 @@ from reprune.clustering.problem import LayerProblem
 from reprune.clustering.selection import select_layers
 from tests.helpers import oracles
 from tests.helpers.isas import ISAS
+from tests.helpers.processes import run_code
 
 
 def awkward(kind, O, I, d, seed=0):
@@ -271,7 +271,7 @@ for d in (1, 9):
         os._exit(0)
     os.wait()
 """
-    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    done = run_code(program, check=True)
     found = [float(line) for line in done.stdout.splitlines()]
     assert len(found) == 2
     assert all(0 <= bytes_each < 12 for bytes_each in found)

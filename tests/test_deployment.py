@@ -176,6 +176,9 @@ def test_compiled():
 
 def quantized(network, count):
     pytest.importorskip("torchao", reason=NEEDS)
+    observer = pytest.importorskip("torch.ao.quantization.observer")
+    if not hasattr(observer, "AffineQuantizedObserverBase"):
+        pytest.skip("torchao 0.13 quantizes for export with torch 2.7 or newer")
     calibration = [images(16, seed=seed) for seed in range(count)]
     return follow("int8", small=network, images=images(4), calibration=calibration)["int8"]
 

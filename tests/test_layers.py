@@ -3,11 +3,13 @@
 import ast
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.imports import found, one_process
+from tests.helpers.processes import run_code
 
 ROOT = Path(__file__).parents[1]
 
@@ -169,3 +171,25 @@ def test_import_is_light() -> None:
     )
     assert "reprune" in after - before
     assert (after - before) & HEAVY == set()
+
+
+LOADED = "print(*sys.modules)"
+ITS_OWN = {"reprune", "reprune.clustering", "reprune.clustering.backends"}  # which say the version
+
+
+def loaded(*steps: str) -> list[set[str]]:
+    """The modules that each of these steps loads in a fresh Python."""
+    code = "; ".join(["import sys", LOADED, *(f"{step}; {LOADED}" for step in steps)])
+    run = run_code(code, check=True)
+    lines = [set(line.split()) for line in run.stdout.splitlines()]
+    return [after - before for before, after in pairwise(lines)]
+
+
+def test_what_is_not_used_at_once_is_loaded_when_it_is() -> None:
+    arrays = "import numpy; points = numpy.eye(4); tree = points.astype(int)"
+    calls = "reprune.linkage(points); reprune.select_filters(points, 2); reprune.max_coverage(tree, 2)"
+    bare, _, clustering = loaded("import reprune", arrays, f"{calls}; from reprune import hierarchy")
+    assert {name for name in bare if name.startswith("reprune")} == ITS_OWN
+    assert {name.partition(".")[0] for name in bare} & {"torch", "numpy", "safetensors", *HEAVY} == set()
+    assert "reprune.clustering.linkage" in clustering
+    assert "torch" not in clustering

@@ -116,6 +116,10 @@ def _decode(value: Any, left: Iterator[tuple[int, Tensor]]) -> Any:
 def _array(content: Any, dtype: Any, shape: Any) -> Any:
     if dtype not in ARRAYS or not all(type(leaf) in (bool, int, float) for leaf in _leaves(content)):
         raise ValueError("an array that is not one of numbers")
+    if np.issubdtype(dtype, np.integer):  # which numpy before 2 lets overflow
+        most = np.iinfo(dtype)
+        if not all(most.min <= leaf <= most.max for leaf in _leaves(content)):
+            raise ValueError(f"a number that is not one of {dtype}")
     found = np.array(content, dtype=dtype)
     return found if shape is None else found.reshape(shape)
 

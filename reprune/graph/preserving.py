@@ -42,8 +42,10 @@ def preserving(model: nn.Module, *inputs: Any) -> Iterator[Preserved]:
     with torch.inference_mode(False), torch.no_grad():
         tensors = [*model.parameters(), *model.buffers(), *tensors_in(*inputs)]
         preserved = Preserved(tensors, functions_of(model))
-        counted = tuple(x for x in tensors if not x.is_inference())
-        with torch.autograd.grad_mode._unsafe_preserve_version_counter(counted):
+        with contextlib.ExitStack() as counters:
+            for x in tensors:  # one at a time: torch 2.6 takes no tuple
+                if not x.is_inference():
+                    counters.enter_context(torch.autograd.grad_mode._unsafe_preserve_version_counter(x))
             fast, cache = torch.backends.mha.get_fastpath_enabled(), torch.is_autocast_cache_enabled()
             try:
                 torch.backends.mha.set_fastpath_enabled(False)

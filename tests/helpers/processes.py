@@ -15,7 +15,17 @@ def environment(**more):
     return {**os.environ, "PYTHONPATH": places, "PYTHONSAFEPATH": "1", **more}
 
 
-def run_module(module, *words, variables=(), **how):
-    """`python -m module words`, awaited: its exit status, and what it printed, as text."""
-    command = [sys.executable, "-m", module, *map(str, words)]
+def run_module(module, *words, **how):
+    """`python -m module words`, as :func:`run_python`."""
+    return run_python("-m", module, *words, **how)
+
+
+def run_code(code, **how):
+    """`python -c code`, as :func:`run_python`."""
+    return run_python("-c", code, **how)
+
+
+def run_python(*words, variables=(), **how):
+    """`python words`, awaited: its exit status, and what it printed, as text."""
+    command = [sys.executable, *map(str, words)]
     return subprocess.run(command, env=environment(**dict(variables)), capture_output=True, text=True, **how)

@@ -82,6 +82,8 @@ def main():
     found["maps with torch"] = maps() if linux else ""
     import reprune
 
+    for name in reprune.__all__:  # loaded on first use
+        getattr(reprune, name)
     found["reprune"] = modules()
     found["path"] = sys.path
     found["shape"] = reprune.linkage(numpy.eye(3)).shape
