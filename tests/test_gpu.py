@@ -22,12 +22,9 @@ WHERE = "cpu" if SMALL else "cuda"
 N = (1, 2, 3, 9) if SMALL else (1, 2, 3, 17, 64, 65, 200, 512, 2048)
 REPEATS = 2 if SMALL else 20
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(
-        backend.unavailable("triton") is not None, reason=f"no GPU backend: {backend.unavailable('triton')}"
-    ),
-]
+pytestmark = pytest.mark.gpu
+if reason := backend.unavailable("triton"):
+    pytest.skip(f"no GPU backend: {reason}", allow_module_level=True)  # once, not a thousand times
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

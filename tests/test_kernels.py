@@ -1,4 +1,5 @@
-"""A part of tests/tools/interpreted_kernels.py: in a process of its own, for Triton decides at its import."""
+"""Under Triton's interpreter: the public functions with backend="triton", and a part of
+tests/tools/interpreted_kernels.py; in a process of their own, for Triton decides at its import."""
 
 from pathlib import Path
 
@@ -6,6 +7,7 @@ from tests.helpers.processes import run_module
 from tests.helpers.ptx import needs_triton
 
 HERE = Path(__file__).parent
+PUBLIC = HERE / "programs" / "interpreted_api.py"
 TABLE = HERE / "tools" / "interpreted_kernels.py"
 TREES = [
     *((kind, 17, 1, "float32") for kind in ("normal", "lattice", "duplicates")),
@@ -22,9 +24,11 @@ CLUSTERS = [("zeros", 17, 1), ("normal", 9, 4)]
 
 
 @needs_triton
-def test_ward_under_the_interpreter():
+def test_under_the_interpreter(monkeypatch):
+    monkeypatch.delenv("REPRUNE_BACKEND", raising=False)
     ids = [f"{TABLE}::test_trees[{kind}-{n}-{d}-{dtype}]" for kind, n, d, dtype in TREES]
     ids += [f"{TABLE}::test_clusters[{kind}-{n}-{d}]" for kind, n, d in CLUSTERS]
-    run = run_module("pytest", "-q", *ids, variables={"TRITON_INTERPRET": "1"}, cwd=HERE)
+    run = run_module("pytest", "-v", PUBLIC, *ids, variables={"TRITON_INTERPRET": "1"}, cwd=HERE.parent)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f"{len(ids)} passed" in run.stdout
+    assert run.stdout.count(f"{TABLE.name}::") == len(ids)
+    assert run.stdout.count(f"{PUBLIC.name}::") > 40

@@ -2,7 +2,7 @@
 
 deployed            loads a pruned network, exports it, and answers             test_deployment.py
 forks               forks while other threads are in the core                   test_fork.py
-interpreted_api     tests of backend="triton" under Triton's interpreter        test_interpreted_api.py
+interpreted_api     tests of backend="triton" under Triton's interpreter        test_kernels.py
 out_of_memory       calls of the core with less memory than they take           test_room.py
 patch_scipy         plugin: scipy's own tests call our functions                test_hierarchy.py
 patch_sklearn       plugin: scikit-learn's own tests use our class              test_sklearn.py

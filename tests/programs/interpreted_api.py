@@ -1,4 +1,4 @@
-"""The public functions with backend="triton" under Triton's interpreter; run by test_interpreted_api.py."""
+"""The public functions with backend="triton" under Triton's interpreter; run by test_kernels.py."""
 
 import numpy as np
 import pytest
