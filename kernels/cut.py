@@ -6,8 +6,8 @@ import triton.language as tl
 
 
 @triton.jit
-def kth(tops, n, k, BITS: tl.constexpr, B: tl.constexpr):
-    """Return the bits of the k-th smallest of float64 tops [n], none negative.
+def kth(heights, n, k, BITS: tl.constexpr, B: tl.constexpr):
+    """Return the bits of the k-th smallest of float64 heights [n], none negative.
 
     All but the first BITS of 63 are zero.
     The bits of such numbers are ordered as the numbers are, so it is found bit by bit: the largest number
@@ -15,7 +15,7 @@ def kth(tops, n, k, BITS: tl.constexpr, B: tl.constexpr):
     """
     found = tl.zeros((), tl.int64)
     bit = tl.full((), 1 << 62, tl.int64)
-    whole = tops.to(tl.pointer_type(tl.int64))
+    whole = heights.to(tl.pointer_type(tl.int64))
     for _ in range(BITS):
         trial = found | bit
         below = tl.zeros((4 * B,), tl.int32)
@@ -48,7 +48,7 @@ def roots_of(start, to, n, B: tl.constexpr):
 def label_kernel(
     problems,  # int64 [problems, 4]: n; where results begin; layer; number
     links,  # int32 [3, n] each, as kernels/ward.py leaves them; overwritten
-    tops,  # float64 [n] each
+    heights,  # float64 [n] each
     cuts,  # int64 [layers]: bits of the heights
     labels,  # int32 [n] each
     clusters,  # int32 [problems], by number
@@ -63,17 +63,17 @@ def label_kernel(
     problem = problems + 4 * tl.program_id(0)
     n = tl.load(problem).to(tl.int32)
     begin = tl.load(problem + 1)
-    up = links + 3 * begin
-    spare = up + n
-    numbers = up + 2 * n
-    tops += begin
+    parents = links + 3 * begin
+    spare = parents + n
+    numbers = parents + 2 * n
+    heights += begin
     labels += begin
     cut = tl.load(cuts + tl.load(problem + 2)).to(tl.float64, bitcast=True)
     lane = tl.arange(0, B)
     for p0 in range(0, n, B):
         p = p0 + lane
-        climbs = tl.load(tops + p, mask=p < n, other=float("inf")) <= cut
-        tl.store(labels + p, tl.where(climbs, tl.load(up + p, mask=climbs, other=0), p), mask=p < n)
+        climbs = tl.load(heights + p, mask=p < n, other=float("inf")) <= cut
+        tl.store(labels + p, tl.where(climbs, tl.load(parents + p, mask=climbs, other=0), p), mask=p < n)
     tl.debug_barrier()
     moved = 1
     while moved > 0:

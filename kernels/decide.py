@@ -35,7 +35,9 @@ from .state import (
 
 
 @triton.jit(noinline=True)
-def decide(reals, words, totals, up, tops, sizes, count, m, n, first, D: tl.constexpr, B: tl.constexpr):
+def decide(
+    reals, words, totals, parents, heights, sizes, count, m, n, first, D: tl.constexpr, B: tl.constexpr
+):
     """Find the nearest of undecided rows, one by one, by the formula of csrc/ward/cost.hpp.
 
     A row is marked TIED where rounding may have decided. `first`: all clusters are points, and equal ones are
@@ -112,8 +114,8 @@ def decide(reals, words, totals, up, tops, sizes, count, m, n, first, D: tl.cons
                 tied = tied & False
                 found = tl.where(following < NOBODY, EQUAL, EQUAL_LAST)
                 if following < NOBODY:
-                    tl.store(up + p, following)
-                    tl.store(tops + p, 0.0)
+                    tl.store(parents + p, following)
+                    tl.store(heights + p, 0.0)
                     tl.store(sizes + p, below + 2)
                     tl.store(word + TRACKED * C, highest)
                 tl.store(word + SIZE * C, equals + 1)

@@ -75,7 +75,7 @@ def on_device(values: Sequence[int] | npt.NDArray[Any], dtype: Any, device: torc
     return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
 
 
-def on(device: torch.device) -> AbstractContextManager[Any]:
+def device_guard(device: torch.device) -> AbstractContextManager[Any]:
     """Make `device` the current device for launches inside the block."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 

@@ -17,7 +17,7 @@ import triton.language as tl
 from .cut import kth
 from .place import MODERATE, NARROW, offset_of
 from .state import REALS, WORDS, exponent_of
-from .ward import DONE, FLAG, LEFT, PROBLEM, STATUS, begin_tree
+from .ward import DONE, FLAG, LEFT, PROBLEM, STATUS, begin_tree, read_problem
 
 ABOVE = tl.constexpr(1 + 2.0**-30)  # times a cost: surely more
 BLUR = tl.constexpr(2.0**-34)
@@ -25,7 +25,7 @@ SHARE = tl.constexpr(2.0**-26)
 
 
 @triton.jit
-def start(source, step, order, totals, sizes, ids, marks, up, tops, n, B: tl.constexpr):
+def start(source, step, order, totals, sizes, ids, marks, parents, heights, n, B: tl.constexpr):
     """Make clusters of equal points, each merged into the next.
 
     Returns how many, the largest distance to the origin, and whether squares might overflow or vanish.
@@ -69,9 +69,9 @@ def start(source, step, order, totals, sizes, ids, marks, up, tops, n, B: tl.con
             seen += tl.sum(first, 0)
             following = tl.load(order + p + 1, mask=p + 1 < n, other=0)
             equal = (p + 1 < n) & (tl.load(source + following * step) == x)
-            tl.store(up + own, following.to(tl.int32), mask=equal)
-            tl.store(up + n + own, p - tl.load(marks + c, mask=equal, other=0) + 2, mask=equal)
-            tl.store(tops + own, tl.zeros((B,), tl.float64), mask=equal)
+            tl.store(parents + own, following.to(tl.int32), mask=equal)
+            tl.store(parents + n + own, p - tl.load(marks + c, mask=equal, other=0) + 2, mask=equal)
+            tl.store(heights + own, tl.zeros((B,), tl.float64), mask=equal)
     size = tl.maximum(-low, high)
     top = exponent_of(size)
     wide = (top > MODERATE) | (top < -MODERATE) | (top - exponent_of(tl.min(least, 0)) > NARROW)
@@ -142,7 +142,7 @@ def choose(sizes, ids, gaps, marks, m, blur, B: tl.constexpr):
 
 
 @triton.jit
-def merge_line(totals, sizes, ids, gaps, marks, up, tops, n, m, B: tl.constexpr):
+def merge_line(totals, sizes, ids, gaps, marks, parents, heights, n, m, B: tl.constexpr):
     """Merge the marked pairs and close the gaps: blocks are read before they are overwritten.
 
     Returns the clusters left.
@@ -166,9 +166,9 @@ def merge_line(totals, sizes, ids, gaps, marks, up, tops, n, m, B: tl.constexpr)
         tl.debug_barrier()
         lost = tl.minimum(id, other)
         kept = tl.maximum(id, other)
-        tl.store(up + lost, kept, mask=grown)
-        tl.store(up + n + lost, size, mask=grown)
-        tl.store(tops + lost, height, mask=grown)
+        tl.store(parents + lost, kept, mask=grown)
+        tl.store(parents + n + lost, size, mask=grown)
+        tl.store(heights + lost, height, mask=grown)
         tl.store(totals + to, total, mask=alive)
         tl.store(sizes + to, size, mask=alive)
         tl.store(ids + to, tl.where(grown, kept, id), mask=alive)
@@ -185,7 +185,7 @@ def line_kernel(
     status,
     scales,
     links,
-    tops,
+    heights,
     cuts,
     phase,
     DOUBLE: tl.constexpr,
@@ -194,22 +194,21 @@ def line_kernel(
 ):
     pid = tl.program_id(0)
     problem = problems + PROBLEM * pid
-    n = tl.load(problem + 4).to(tl.int32)
-    begin = tl.load(problem + 5)
-    position = tl.load(problem + 6)
-    merges = tl.load(problem + 7).to(tl.int32)
+    n, begin, position, merges = read_problem(problem)
     gaps = (points + position * (D + REALS)).to(tl.pointer_type(tl.float64))
     sizes = state + position * WORDS
     ids = sizes + n
     marks = ids + n
     totals = sums + tl.load(problem + 8)
-    up = links + 3 * begin
-    tops += begin
+    parents = links + 3 * begin
+    heights += begin
     status += STATUS * pid
     source = tl.load(problem).to(tl.pointer_type(tl.float64 if DOUBLE else tl.float32))
     order = tl.load(problem + 9).to(tl.pointer_type(tl.int64))
-    begin_tree(up, tops, n, 0, B)  # there is a barrier before the first merges
-    m, furthest, flag = start(source, tl.load(problem + 1), order, totals, sizes, ids, marks, up, tops, n, B)
+    begin_tree(parents, heights, n, 0, B)  # there is a barrier before the first merges
+    m, furthest, flag = start(
+        source, tl.load(problem + 1), order, totals, sizes, ids, marks, parents, heights, n, B
+    )
     if not DOUBLE:
         flag = 0
     tl.debug_barrier()
@@ -223,10 +222,10 @@ def line_kernel(
         if unsure > 0:
             flag = 1
         else:
-            m = merge_line(totals, sizes, ids, gaps, marks, up, tops, n, m, B)
+            m = merge_line(totals, sizes, ids, gaps, marks, parents, heights, n, m, B)
         tl.debug_barrier()
     if (merges > 0) & (flag == 0):
-        tl.atomic_max(cuts + tl.load(problem + 3), kth(tops, n, merges, 63, B), sem="relaxed")
+        tl.atomic_max(cuts + tl.load(problem + 3), kth(heights, n, merges, 63, B), sem="relaxed")
     tl.store(status + LEFT, m)
     tl.store(status + DONE, n - m)
     tl.store(status + FLAG, flag)

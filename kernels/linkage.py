@@ -11,7 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .launch import EXACT, SCRATCH, Chip, chip_of, line_tile, on, on_device, padded, rule_tile, ward_tile
+from .launch import (
+    EXACT,
+    SCRATCH,
+    Chip,
+    chip_of,
+    device_guard,
+    line_tile,
+    on_device,
+    padded,
+    rule_tile,
+    ward_tile,
+)
 from .line import line_kernel
 from .rule import rule_kernel
 from .state import REALS, WORDS, C
@@ -32,9 +43,9 @@ class Trees:
     """Problems of every table."""
     links: Tensor
     """int32 [places, 3], for each problem [3, n]: the cluster that cluster k is merged into, the points of
-    both, and a number by which merges of one height are ordered. Undefined for n - 1 and where `tops` is
+    both, and a number by which merges of one height are ordered. Undefined for n - 1 and where `heights` is
     infinite, but for the first, which is k."""
-    tops: Tensor
+    heights: Tensor
     """float64 [places]: the height of this merge; infinity for k = n - 1, and for merges that were not made,
     as they lie above the cut."""
 
@@ -192,7 +203,7 @@ class _Chunk:
             scratch(self.count * STATUS.value, torch.int32),
             scratch(self.count * SCALES.value, torch.float64),
             trees.links,
-            trees.tops,
+            trees.heights,
             cuts,
         )
 
@@ -202,7 +213,7 @@ class _Chunk:
         same = {"DOUBLE": self.double, "D": self.d, **EXACT}
         number = phase.value  # type: ignore[attr-defined]
         kernel = line_kernel if self.d == 1 else ward_kernel
-        with on(self.device):
+        with device_guard(self.device):
             kernel[grid](*self.given, number, **same, **_tile(self.n, self.d, chip))
             rule_kernel[grid](*self.given, number, **same, **rule_tile(chip))
 
@@ -221,11 +232,11 @@ def ward(points: Tensor) -> Tensor:
 def dendrograms(trees: Trees) -> Tensor:
     """Return scipy's Z of all problems of the one table that `trees`, whole ones, are of."""
     (B,), (n,) = trees.counts, trees.sizes
-    device = trees.tops.device
+    device = trees.heights.device
     into, size, turn = trees.links.view(B, 3, n)[:, :, :-1].long().unbind(1)
-    tops = trees.tops.view(B, n)[:, :-1]
+    heights = trees.heights.view(B, n)[:, :-1]
     gone = turn.argsort(dim=1, stable=True)  # clusters in the order they are merged into others
-    gone = gone.gather(1, tops.gather(1, gone).argsort(dim=1, stable=True))
+    gone = gone.gather(1, heights.gather(1, gone).argsort(dim=1, stable=True))
     kept = into.gather(1, gone)
     rows = torch.arange(n - 1, device=device).expand(B, -1)
     made = torch.full((B, n), -1, dtype=torch.int64, device=device)  # the last row that a cluster grew in
@@ -241,6 +252,6 @@ def dendrograms(trees: Trees) -> Tensor:
     )
     Z = torch.empty((B, n - 1, 4), dtype=torch.float64, device=device)
     Z[:, :, :2] = pairs.sort(dim=2).values
-    Z[:, :, 2] = tops.gather(1, gone)
+    Z[:, :, 2] = heights.gather(1, gone)
     Z[:, :, 3] = size.gather(1, gone)
     return Z

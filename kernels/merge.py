@@ -41,7 +41,7 @@ def level(cost):
 
 
 @triton.jit(noinline=True)
-def merge(reals, words, totals, up, tops, sizes, down, n, m, done, D: tl.constexpr, B: tl.constexpr):
+def merge(reals, words, totals, parents, heights, sizes, down, n, m, done, D: tl.constexpr, B: tl.constexpr):
     """Merge all pairs and mark every position.
 
     Returns the clusters left, the merges done, the sum of the levels, and how many merges rounding may have
@@ -74,13 +74,26 @@ def merge(reals, words, totals, up, tops, sizes, down, n, m, done, D: tl.constex
         left += tl.sum(alive.to(tl.int32), 0)
         done += tl.sum(gone.to(tl.int32), 0)
         if tl.sum(changed.to(tl.int32), 0) > 0:
-            join(reals, words, totals, up, tops, sizes, down, n, p, q, grown, changed, D, B)
+            join(reals, words, totals, parents, heights, sizes, down, n, p, q, grown, changed, D, B)
     return left, done, levels, tied
 
 
 @triton.jit
 def join(
-    reals, words, totals, up, tops, sizes, down, n, p, q, grown, changed, D: tl.constexpr, B: tl.constexpr
+    reals,
+    words,
+    totals,
+    parents,
+    heights,
+    sizes,
+    down,
+    n,
+    p,
+    q,
+    grown,
+    changed,
+    D: tl.constexpr,
+    B: tl.constexpr,
 ):
     """Let clusters p take in clusters q, where they have `grown`.
 
@@ -126,8 +139,8 @@ def join(
     tl.store(own + (D + HALF) * C, 0.5 / (size + size_q).to(tl.float32), mask=changed)
     tl.store(own + (D + LOW) * C, bound, mask=changed)
     tl.store(word + SIZE * C, size + size_q, mask=changed)
-    tl.store(up + lost, kept, mask=grown)
-    tl.store(tops + lost, tl.sqrt(2 * (squares / (na * nb * (na + nb)))), mask=grown)
+    tl.store(parents + lost, kept, mask=grown)
+    tl.store(heights + lost, tl.sqrt(2 * (squares / (na * nb * (na + nb)))), mask=grown)
     tl.store(sizes + lost, size + size_q, mask=grown)
 
 

@@ -16,7 +16,7 @@ import triton.language as tl
 from .cut import kth
 from .place import offset_of
 from .state import NOBODY, REALS, WORDS, exponent_of, power_of_two
-from .ward import DONE, DOWN, FLAG, ON, OWN, PROBLEM, SCALES, STATUS
+from .ward import DONE, DOWN, FLAG, ON, OWN, PROBLEM, SCALES, STATUS, read_problem
 
 TOP = tl.constexpr(900)  # exponent of the largest number, as reprune/clustering/reference/scale.py has it
 
@@ -70,7 +70,7 @@ def place_scaled(source, totals, n, next_point, next_coordinate, D: tl.constexpr
 
 
 @triton.jit
-def heights(totals, sizes, i, j, mask, D: tl.constexpr, B: tl.constexpr):
+def heights_of(totals, sizes, i, j, mask, D: tl.constexpr, B: tl.constexpr):
     """Compute the heights of the merges of cluster i with clusters j [B].
 
     Each pair has a power of two of its own.
@@ -101,7 +101,7 @@ def look(totals, sizes, least, nearest, i, n, D: tl.constexpr, B: tl.constexpr):
         j = j0 + lane
         alive = (j > i) & (j < n)
         alive = alive & (tl.load(sizes + j, mask=alive, other=0) > 0)
-        height = tl.where(alive, heights(totals, sizes, i, j, alive, D, B), float("inf"))
+        height = tl.where(alive, heights_of(totals, sizes, i, j, alive, D, B), float("inf"))
         better = height < best
         best = tl.where(better, height, best)
         which = tl.where(better, j, which)
@@ -123,7 +123,7 @@ def offer(totals, sizes, least, nearest, a, b, n, D: tl.constexpr, B: tl.constex
         alive = alive & (tl.load(sizes + i, mask=alive, other=0) > 0)
         near = tl.load(nearest + i, mask=alive, other=-1)
         low = tl.load(least + i, mask=alive, other=0)
-        height = heights(totals, sizes, b, i, alive, D, B)
+        height = heights_of(totals, sizes, b, i, alive, D, B)
         again = alive & ((near == a) | (near == b))
         nearer = alive & (again == 0) & ((height < low) | ((height == low) & (b < near)))
         tl.store(least + i, height, mask=nearer)
@@ -160,7 +160,7 @@ def rule_kernel(
     status,
     scales,
     links,
-    tops,
+    heights,
     cuts,
     phase,
     DOUBLE: tl.constexpr,
@@ -170,17 +170,14 @@ def rule_kernel(
     pid = tl.program_id(0)
     flag = tl.load(status + STATUS * pid + FLAG)
     problem = problems + PROBLEM * pid
-    n = tl.load(problem + 4).to(tl.int32)
-    begin = tl.load(problem + 5)
-    position = tl.load(problem + 6)
-    merges = tl.load(problem + 7).to(tl.int32)
+    n, begin, position, merges = read_problem(problem)
     least = (points + position * (D + REALS)).to(tl.pointer_type(tl.float64))
     reached = least + n
     nearest = state + position * WORDS
     sizes = nearest + n
     totals = sums + tl.load(problem + 8)
-    up = links + 3 * begin
-    tops += begin
+    parents = links + 3 * begin
+    heights += begin
     cut = cuts + tl.load(problem + 3)
     lane = tl.arange(0, B)
     limit = tl.full((), float("inf"), tl.float64)
@@ -199,10 +196,10 @@ def rule_kernel(
         exponent = place_scaled(source, totals, n, tl.load(problem + 1), tl.load(problem + 2), D, B)
         for p0 in range(0, n, B):
             p = p0 + lane
-            tl.store(tops + p, tl.full((B,), float("inf"), tl.float64), mask=p < n)
+            tl.store(heights + p, tl.full((B,), float("inf"), tl.float64), mask=p < n)
             tl.store(reached + p, tl.zeros((B,), tl.float64), mask=p < n)
             tl.store(sizes + p, tl.full((B,), 1, tl.int32), mask=p < n)
-            tl.store(up + p, p, mask=p < n)
+            tl.store(parents + p, p, mask=p < n)
         tl.debug_barrier()
         for i in range(n):
             look(totals, sizes, least, nearest, i, n, D, B)
@@ -228,10 +225,10 @@ def rule_kernel(
             tl.store(sizes + a, 0)
             tl.store(reached + b, low)
             tl.store(least + a, float("inf"))
-            tl.store(up + a, b)
-            tl.store(up + n + a, both)
-            tl.store(up + 2 * n + a, done)
-            tl.store(tops + a, height)
+            tl.store(parents + a, b)
+            tl.store(parents + n + a, both)
+            tl.store(parents + 2 * n + a, done)
+            tl.store(heights + a, height)
             tl.debug_barrier()
             look(totals, sizes, least, nearest, b, n, D, B)
             offer(totals, sizes, least, nearest, a, b, n, D, B)
@@ -239,6 +236,6 @@ def rule_kernel(
             done += 1
     if (flag != 0) & (phase != ON):
         if merges > 0:
-            tl.atomic_max(cut, kth(tops, n, merges, 63, B), sem="relaxed")
+            tl.atomic_max(cut, kth(heights, n, merges, 63, B), sem="relaxed")
         tl.store(status + STATUS * pid + DONE, done)
         tl.store(scales + SCALES * pid + DOWN, exponent.to(tl.float64))

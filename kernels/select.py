@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .cut import label_kernel
-from .launch import EXACT, SCRATCH, chip_of, label_tile, on, on_device
+from .launch import EXACT, SCRATCH, chip_of, device_guard, label_tile, on_device
 from .linkage import link
 
 NEVER = -(1 << 52)
@@ -47,7 +47,7 @@ def cluster_layers(
     trees = link(tables, merges, cuts, scratch)
     total = sum(trees.counts)
     clusters = torch.empty(total, dtype=torch.int32, device=device)
-    labels = torch.empty(len(trees.tops), dtype=torch.int32, device=device)
+    labels = torch.empty(len(trees.heights), dtype=torch.int32, device=device)
     numbers = np.cumsum([0, *trees.counts])
     alike: dict[tuple[int, ...], list[int]] = {}
     for k in sorted(range(len(tables)), key=lambda k: -trees.sizes[k]):
@@ -67,11 +67,11 @@ def cluster_layers(
         if len(problems) == 0:
             continue
         how = {**EXACT, **label_tile(trees.sizes[same[0]], chip_of(device))}
-        with on(device):
+        with device_guard(device):
             label_kernel[len(problems),](
                 on_device(problems, "int64", device),
                 trees.links,
-                trees.tops,
+                trees.heights,
                 cuts,
                 labels,
                 clusters,

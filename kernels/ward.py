@@ -53,15 +53,23 @@ SCALES = tl.constexpr(4)
 
 
 @triton.jit
-def begin_tree(up, tops, n, equal, B: tl.constexpr):
+def read_problem(problem):
+    """Return of a row of the table: n, where results and the state begin, and the merges to make."""
+    n = tl.load(problem + 4).to(tl.int32)
+    merges = tl.load(problem + 7).to(tl.int32)
+    return n, tl.load(problem + 5), tl.load(problem + 6), merges
+
+
+@triton.jit
+def begin_tree(parents, heights, n, equal, B: tl.constexpr):
     """Begin with nothing merged; or, if all points are equal, with each merged into the next."""
     for p0 in range(0, n, B):
         p = p0 + tl.arange(0, B)
         last = (p == n - 1) | (equal == 0)
-        tl.store(up + p, tl.where(last, p, p + 1), mask=p < n)
-        tl.store(up + n + p, p + 2, mask=(p < n) & (last == 0))
-        tl.store(up + 2 * n + p, p, mask=p < n)
-        tl.store(tops + p, tl.where(last, float("inf"), 0.0), mask=p < n)
+        tl.store(parents + p, tl.where(last, p, p + 1), mask=p < n)
+        tl.store(parents + n + p, p + 2, mask=(p < n) & (last == 0))
+        tl.store(parents + 2 * n + p, p, mask=p < n)
+        tl.store(heights + p, tl.where(last, float("inf"), 0.0), mask=p < n)
 
 
 @triton.jit
@@ -83,7 +91,7 @@ def ward_kernel(
     status,  # int32 [problems, 4]: what became of a problem
     scales,  # float64 [problems, 4]
     links,  # int32 [3, n] each: the id that a cluster is merged into; points of both; its merge's number
-    tops,  # float64 [n] each: at this height; infinity for n - 1, and for what is not merged
+    heights,  # float64 [n] each: at this height; infinity for n - 1, and for what is not merged
     cuts,  # int64 [layers]: bits of the largest height of the problems' own last merges
     phase,
     DOUBLE: tl.constexpr,  # float64 points
@@ -94,15 +102,12 @@ def ward_kernel(
 ):
     pid = tl.program_id(0)
     problem = problems + PROBLEM * pid
-    n = tl.load(problem + 4).to(tl.int32)
-    begin = tl.load(problem + 5)
-    position = tl.load(problem + 6)
-    merges = tl.load(problem + 7).to(tl.int32)
+    n, begin, position, merges = read_problem(problem)
     reals = points + position * (D + REALS)
     words = state + position * WORDS
     totals = sums + tl.load(problem + 8)
-    up = links + 3 * begin
-    tops += begin
+    parents = links + 3 * begin
+    heights += begin
     status += STATUS * pid
     scales += SCALES * pid
     cut = cuts + tl.load(problem + 3)
@@ -135,7 +140,7 @@ def ward_kernel(
         next_coordinate = tl.load(problem + 2)
         largest, squared, flag = measure(source, totals, n, next_point, next_coordinate, DOUBLE, D, B)
         equal = (largest == 0).to(tl.int32)
-        begin_tree(up, tops, n, equal, B)
+        begin_tree(parents, heights, n, equal, B)
         go = ((flag == 0) & (equal == 0) & ((phase != OWN) | (merges > 0))).to(tl.int32)
         if equal != 0:
             m = 1
@@ -155,10 +160,12 @@ def ward_kernel(
                 tl.debug_barrier()
                 scan(reals, words, listed, m, noise, D, R, B, False, PTX)
             tl.debug_barrier()
-            decide(reals, words, totals, up, tops, up + n, listed, m, n, first, D, B)
+            decide(reals, words, totals, parents, heights, parents + n, listed, m, n, first, D, B)
             tl.debug_barrier()
         first = 0
-        left, done, levels, tied = merge(reals, words, totals, up, tops, up + n, down, n, m, done, D, B)
+        left, done, levels, tied = merge(
+            reals, words, totals, parents, heights, parents + n, down, n, m, done, D, B
+        )
         tl.debug_barrier()
         if tied > 0:
             flag = 1
@@ -172,7 +179,7 @@ def ward_kernel(
         else:
             if phase == OWN:  # noqa: SIM102
                 if (done >= merges) & (ceiling == float("inf")):
-                    bits = kth(tops, n, merges, 26, B) | 0x1FFFFFFFFF
+                    bits = kth(heights, n, merges, 26, B) | 0x1FFFFFFFFF
                     ceiling = ceiling_of(bits.to(tl.float64, bitcast=True), down)
                     tl.debug_barrier()  # functions that are called use the same shared memory
             most = levels // m
@@ -184,7 +191,7 @@ def ward_kernel(
     if phase != ON:
         reached = tl.zeros((), tl.int64)
         if (merges > 0) & (flag == 0):
-            reached = kth(tops, n, merges, 63, B)
+            reached = kth(heights, n, merges, 63, B)
             tl.atomic_max(cut, reached, sem="relaxed")
         tl.store(scales + DOWN, down)
         tl.store(scales + REACHED, reached.to(tl.float64, bitcast=True))

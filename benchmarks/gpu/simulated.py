@@ -123,7 +123,7 @@ class Device:
         return sum(s.warp_insts for s in self.stats if name in s.kernel)  # type: ignore[attr-defined]
 
 
-FRESH = ("points", "state", "sums", "status", "scales", "links", "tops", "labels", "clusters")
+FRESH = ("points", "state", "sums", "status", "scales", "links", "heights", "labels", "clusters")
 """Arguments that a kernel has to fill."""
 
 

@@ -86,7 +86,7 @@ POINTERS = {
     "points": "*fp32",
     "sums": "*fp64",
     "scales": "*fp64",
-    "tops": "*fp64",
+    "heights": "*fp64",
     "cuts": "*i64",
     "phase": "i32",
 }
