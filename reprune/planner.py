@@ -157,7 +157,7 @@ def make_plan(
     )
     check_watch(progress, time_limit)
     device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
-    settings = settings.on(device)
+    settings.on(device)  # raises before the model runs
     if device == "meta":
         raise ValueError("model: its tensors are on the device 'meta'; there are no values to select by")
     what, kinds = _LAYER_TYPES[layers]
@@ -169,7 +169,10 @@ def make_plan(
         traced = trace(model, example_inputs, progress=progress, time_limit=time_limit)
     traced.check(model)
     return certifying(
-        traced, layers, lambda graph, certified: _decide(graph, settings, certified, progress), time_limit
+        traced,
+        layers,
+        lambda graph, certified: _decide(graph, settings.on(device, graph.widest()), certified, progress),
+        time_limit,
     )
 
 

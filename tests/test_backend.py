@@ -9,6 +9,7 @@ import torch
 
 import reprune
 from reprune.clustering import backends as backend
+from reprune.targets import Settings, checked
 from tests.helpers.imports import found, one_process
 from tests.helpers.networks import images, small_resnet
 
@@ -26,6 +27,25 @@ def test_auto_goes_by_the_device(monkeypatch):
         ValueError, match="environment variable REPRUNE_BACKEND: expected one of auto, reference"
     ):
         backend.resolve("auto")
+
+
+@pytest.mark.parametrize("channels, expected", [(65_535, "triton"), (65_536, "cpp")])
+def test_auto_is_the_cpu_where_a_group_is_too_wide_for_the_gpu(monkeypatch, channels, expected):
+    monkeypatch.delenv("REPRUNE_BACKEND", raising=False)
+    monkeypatch.setattr(backend, "unavailable", lambda name: None)
+    assert checked(sparsity=0.5).on("cuda", channels).backend == expected
+    assert checked(sparsity=0.5, backend="triton").on("cuda", channels).backend == "triton"
+
+
+def test_plans_and_pruners_know_the_widest_group(monkeypatch):
+    asked, on = [], Settings.on
+    monkeypatch.setattr(Settings, "on", lambda self, *given: asked.append(given) or on(self, *given))
+    model = small_resnet()
+    plan = reprune.make_plan(model, images(), sparsity=0.5)
+    widest = max(model.get_submodule(name).out_channels for name in plan.keep)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    reprune.Pruner(model, optimizer, images(), sparsity=0.5, interval=1, until=2)
+    assert asked == [("cpu",), ("cpu", widest)] * 2
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -40,6 +40,10 @@ class ChannelGraph:
         """Return the same groups on `model`, the same network with other values, which is traced again."""
         return replace(self, model=model, example=example, traced=trace_model(model, example)[0])
 
+    def widest(self) -> int:
+        """Return the most channels of any group."""
+        return max((len(group.atoms) for group in self.groups), default=0)
+
     def without(self, groups: Sequence[ChannelGroup], reason: str) -> ChannelGraph:
         """Return the graph without `groups`, whose layers are skipped for `reason`."""
         out = {group.name for group in groups}

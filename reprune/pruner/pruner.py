@@ -147,8 +147,10 @@ class Pruner:
         MODES[mode].check_wrappers(around)
         tracked = Tracked(inner, optimizer, [unwrap(copy)[0] for copy in averaged])
         tracked.check(tracked.sizes)
-        settings = settings.on(next(inner.parameters()).device.type)
+        device = next(inner.parameters()).device.type
+        settings.on(device)  # raises before the model runs
         structure = Structure(inner, example_inputs, settings)
+        settings = settings.on(device, structure.graph.widest())
         check_reach(structure.graph, settings)
         way = MODES[mode].of(structure, inner)
         self.live = Live(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..arguments import seed_of, shown
+from ..clustering.arrays import MOST_ON_GPU
 from ..clustering.backends import resolve
 from ..graph import LAYERS
 from .bounds import MinKeep, check_bounds
@@ -36,9 +37,12 @@ class Settings:
     backend: str
     select: Select | None = None
 
-    def on(self, device: str) -> Settings:
-        """Return the settings with the backend for data on `device`; raise where it cannot run."""
-        return replace(self, backend=resolve(self.backend, device))
+    def on(self, device: str, channels: int = 0) -> Settings:
+        """Return the settings with the backend for data on `device`; raise where it cannot run.
+
+        `channels`: the most of any group. Where the GPU cannot take so many, `"auto"` means the CPU.
+        """
+        return replace(self, backend=resolve(self.backend, device, on_gpu=channels <= MOST_ON_GPU))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a plan records; what has no part in the result is left out."""
