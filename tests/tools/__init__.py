@@ -10,5 +10,6 @@ sanitize                the core under the address, undefined-behaviour and thre
 cross                   the core compiled for another processor, asked without Python
 core_without_python     its program, in C++
 installed               whether an installed wheel is all there, run by cibuildwheel outside the checkout
+simulated_kernels       drawn problems in the compiled kernels of the GPU, in the PTX simulator
 interpreted_kernels     Ward in Triton under its interpreter, a thousand cases; run by pytest
 """
