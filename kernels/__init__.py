@@ -9,6 +9,8 @@ decide      what float32 cannot tell, in float64
 merge       merges of a round of ward, and the gaps closed after it
 line        Ward of points of one coordinate, where only neighbours merge
 rule        Ward as the rule for ties reads, for problems in which rounding decides
+pairwise    distances of all points, and each point's nearest
+square      single, complete and average linkage on a matrix of distances
 cut         the height of a problem's k-th merge, and the clusters below a cut
 coverage    maximum coverage of many layers: the host side of csrc/gpu/coverage.cu
 select      clusters of every channel of many layers: linkage and cut, one after the other

@@ -56,6 +56,14 @@ def rule_tile(chip: Chip) -> dict[str, Any]:
     return {"B": 512, "num_warps": 1} if chip is None else {"B": 128, "num_warps": 4}
 
 
+def square_tile(n: int, chip: Chip) -> dict[str, Any]:
+    """Return how the kernels of a matrix of distances are launched for problems of n points."""
+    if chip is None:
+        return {"B": 512, "num_warps": 1}
+    warps = 1 if n <= 64 else 4 if n <= 1024 else 8
+    return {"B": 32 * warps, "num_warps": warps}
+
+
 def label_tile(n: int, chip: Chip) -> dict[str, Any]:
     """Return how `label_kernel` is launched for problems of n points."""
     if chip is None:

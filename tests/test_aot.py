@@ -52,6 +52,11 @@ def test_the_others_spill_nothing(name, n):
     assert report(getattr(benchmarks()[0], name)(n), "sm_90").stack == 0
 
 
+@pytest.mark.slow
+def test_other_linkages_spill_nothing():
+    assert [report(own, "sm_90").stack for own in benchmarks()[0].square_variants(512)] == [0] * 5
+
+
 @pytest.mark.parametrize("d, n", [(1, 300), pytest.param(9, 512, marks=pytest.mark.slow)])
 def test_amd_compiles(d, n):
     variants = benchmarks()[0]

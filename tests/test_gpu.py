@@ -37,6 +37,15 @@ def test_dendrograms_are_the_cores(kind, n, d, dtype):
     np.testing.assert_array_equal(Z, reprune.linkage(points, backend="cpp"))
 
 
+@pytest.mark.parametrize("method", ["single", "complete", "average"])
+@pytest.mark.parametrize("kind", nine_kinds.KINDS)
+def test_other_linkages_are_the_cores(kind, method):
+    for n, d in ((n, d) for n in N for d in (1, 9)):
+        points = nine_kinds.draw(kind, (3, n, d), seed=n + d)
+        Z = reprune.linkage(torch.from_numpy(points).to(WHERE), method, backend="triton").cpu().numpy()
+        np.testing.assert_array_equal(Z, reprune.linkage(points, method, backend="cpp"))
+
+
 def layers():
     rng = np.random.default_rng(0)
     shapes = [(24, 6, 9), (24, 6, 1)] if SMALL else [(512, 64, 9), (2048, 32, 1), (64, 64, 9), (300, 20, 25)]

@@ -11,7 +11,7 @@ import reprune
 from reprune.clustering import backends
 from reprune.clustering.problem import LayerProblem
 from reprune.clustering.selection import select_layers
-from reprune.kernels import linkage, select
+from reprune.kernels import linkage, select, square
 from tests.helpers import nine_kinds
 from tests.helpers.ptx import benchmarks, needs_simulator, needs_triton, open_files, simulator
 
@@ -58,6 +58,25 @@ def test_a_line_is_the_cores_and_without_a_race(kind, dtype):
         points = nine_kinds.draw(kind, (2, n, 1), n).astype(dtype)
         assert_tree(device(race=True, seed=n), points)
         assert_clusters(device(race=True, seed=n), [points], [(n + 1) // 2])
+
+
+@pytest.mark.parametrize("method", square.METHODS)
+@pytest.mark.parametrize("kind", nine_kinds.KINDS)
+def test_other_linkages_are_the_cores_and_without_a_race(kind, method):
+    for n, d in ((2, 1), (20, 1), (70, 4)):  # a program of one warp, and of four
+        points = nine_kinds.draw(kind, (2, n, d), n).astype(np.float32 if n == 20 else np.float64)
+        with device(race=True, seed=n):
+            Z = square.link(torch.from_numpy(points), method, scratch=1).numpy()
+        np.testing.assert_array_equal(Z, reprune.linkage(points, method, backend="cpp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", square.METHODS)
+def test_other_linkages_of_many_points(method):  # a program of eight warps
+    points = nine_kinds.draw("lattice", (1, 1100, 2), 0)
+    with device(race=True):
+        Z = square.link(torch.from_numpy(points), method).numpy()
+    np.testing.assert_array_equal(Z, reprune.linkage(points, method, backend="cpp"))
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import torch
 from benchmarks.gpu.variants import CHIPS, Variant, variant
 from reprune.clustering import reference
 from reprune.clustering.backends import core
-from reprune.kernels import linkage, select
+from reprune.kernels import linkage, pairwise, select, square
 from reprune.kernels.launch import ward_tile
 
 COVER_THREADS, INDEX_THREADS, INDEX_BLOCKS = 512, 128, 32  # as csrc/gpu/cover_layers.hpp launches them
@@ -111,6 +111,11 @@ class Device:
             (linkage, "line_kernel", Launcher(self, linkage.line_kernel)),
             (linkage, "rule_kernel", Launcher(self, linkage.rule_kernel)),
             (select, "label_kernel", Launcher(self, select.label_kernel)),
+            (pairwise, "chip_of", lambda device: CHIPS[self.target]),
+            (square, "chip_of", lambda device: CHIPS[self.target]),
+            (pairwise, "place_kernel", Launcher(self, pairwise.place_kernel)),
+            (pairwise, "distance_kernel", Launcher(self, pairwise.distance_kernel)),
+            (square, "square_kernel", Launcher(self, square.square_kernel)),
         ):
             self.patches.enter_context(mock.patch.object(module, name, new))
         return self
@@ -123,7 +128,8 @@ class Device:
         return sum(s.warp_insts for s in self.stats if name in s.kernel)  # type: ignore[attr-defined]
 
 
-FRESH = ("points", "state", "sums", "status", "scales", "links", "heights", "labels", "clusters")
+FRESH = ("points", "state", "sums", "status", "scales", "links", "heights", "labels", "clusters", "totals")
+FRESH += ("exponents", "matrix", "least", "nearest", "sizes", "reached")
 """Arguments that a kernel has to fill."""
 
 

@@ -13,9 +13,11 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from reprune.kernels.cut import label_kernel
-from reprune.kernels.launch import EXACT, label_tile, line_tile, rule_tile, ward_tile
+from reprune.kernels.launch import EXACT, label_tile, line_tile, rule_tile, square_tile, ward_tile
 from reprune.kernels.line import line_kernel
+from reprune.kernels.pairwise import distance_kernel, place_kernel
 from reprune.kernels.rule import rule_kernel
+from reprune.kernels.square import METHODS, square_kernel
 from reprune.kernels.ward import ward_kernel
 
 TARGETS = {
@@ -88,6 +90,9 @@ POINTERS = {
     "scales": "*fp64",
     "heights": "*fp64",
     "cuts": "*i64",
+    "exponents": "*i64",
+    **dict.fromkeys(("values", "totals", "matrix", "least", "reached"), "*fp64"),
+    "n": "i32",
     "phase": "i32",
 }
 """Types of the arguments that are no pointers to int32."""
@@ -126,6 +131,19 @@ def label_variant(n: int, target: str = "sm_90") -> Variant:
     return variant(f"label n={n}", label_kernel, target, {**EXACT, **label_tile(n, CHIPS[target])})
 
 
+def square_variants(n: int, target: str = "sm_90") -> list[Variant]:
+    """Distances of points of 9 coordinates, and single, complete and average linkage on them."""
+    how = {**EXACT, **square_tile(n, CHIPS[target])}
+    return [
+        variant("place", place_kernel, target, {"D": 9, **how}),
+        variant(f"distances d=9 n={n}", distance_kernel, target, {"D": 9, **how}),
+        *(
+            variant(f"{method} n={n}", square_kernel, target, {"METHOD": number, **how})
+            for number, method in enumerate(METHODS)
+        ),
+    ]
+
+
 def triton_variants() -> list[Variant]:
     own = []
     for target in TARGETS:
@@ -135,6 +153,7 @@ def triton_variants() -> list[Variant]:
         own += [line_variant(n, target) for n in (64, 512, 4096)]
         own += [rule_variant(d, target) for d in (1, 9)]
         own += [label_variant(n, target) for n in (64, 512, 4096)]
+        own += square_variants(512, target)
     return own
 
 

@@ -15,6 +15,8 @@ MOST = 2**30
 """Maximum number of points, filters or channels: they and their merges are numbered in 32 bits."""
 MOST_ON_GPU = 65535
 """Maximum number of points or filters for the backend "triton", whose keys have 16 bits for a position."""
+MOST_IN_MATRIX = 16384
+"""Maximum number of points of the other linkages there: the distances of a problem take 2 GiB then."""
 MOST_IN_SPACE = 2**24
 """The same for Ward's linkage in several dimensions, which numbers points in the digits of a float32."""
 

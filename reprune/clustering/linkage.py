@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..arguments import at_most, one_of
 from . import reference
-from .arrays import MOST, MOST_IN_SPACE, MOST_ON_GPU, device_of, shape_of
+from .arrays import MOST, MOST_IN_MATRIX, MOST_IN_SPACE, MOST_ON_GPU, device_of, shape_of
 from .backends import module, resolve
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
     multiples of it. Digits below 2^-950 are lost if there are numbers above 2^900.
 
     Raises:
-        ValueError, TypeError: wrong shape, no points, NaN or infinity, unknown method or backend; another
-            method than ward, or more than 65,535 points, with the backend "triton"; more than 2^30 points,
-            or 2^24 of more than one coordinate by "ward".
+        ValueError, TypeError: wrong shape, no points, NaN or infinity, unknown method or backend; more
+            than 65,535 points, or 16,384 by another method than ward, with the backend "triton"; more than
+            2^30 points, or 2^24 of more than one coordinate by "ward".
         MemoryError: "complete" and "average" keep the distances of all points of a problem, `8 n^2` bytes,
             and there is less; where that suffices, fewer problems are worked on at a time.
         BackendUnavailable: the backend cannot run here.
@@ -88,8 +88,9 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
     ragged = isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 for p in points)
     given = list(points) if ragged else [points]
     names = [f"points[{k}]" for k in range(len(given))] if ragged else ["points"]
-    few = all(len(shape) < 2 or shape[-2] <= MOST_ON_GPU for shape in map(shape_of, given))
-    functions = module(resolve(backend, device_of(given[0]), on_gpu=method == "ward" and few))
+    most = MOST_ON_GPU if method == "ward" else MOST_IN_MATRIX
+    few = all(len(shape) < 2 or shape[-2] <= most for shape in map(shape_of, given))
+    functions = module(resolve(backend, device_of(given[0]), on_gpu=few))
     for one, name in zip(given, names, strict=True):
         _check_count(one, name, method)
     batches = []

@@ -85,10 +85,19 @@ def test_linkage(shape):
     np.testing.assert_array_equal(labels, reprune.cut(expected, 1.0))
 
 
+@pytest.mark.parametrize("method", ["single", "complete", "average"])
+def test_other_linkages(method):
+    points = np.stack([oracles.draw_points("heavy", 9, 3, seed=s) for s in range(2)])
+    expected = reprune.linkage(points, method, backend="cpp")
+    np.testing.assert_array_equal(reprune.linkage(points, method, backend="triton"), expected)
+    one = torch.from_numpy(points[0, :1])
+    assert reprune.linkage(one, method, backend="triton").shape == (0, 4)
+
+
 @pytest.mark.parametrize(
     "points, how, message",
     [
-        (np.eye(3), {"method": "average"}, "method: backend 'triton' has ward only; got 'average'"),
+        (np.zeros((16385, 1)), {"method": "single"}, "points: expected at most 16384 points for backend"),
         (np.zeros(3), {}, r"points: expected shape \[n, d\]"),
         (np.zeros((0, 2)), {}, "points: expected at least one point"),
         (np.zeros((65536, 1)), {}, "points: expected at most 65535 points for backend 'triton'; got 65536"),

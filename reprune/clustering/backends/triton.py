@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import reference
-from ..arrays import MOST_ON_GPU
+from ..arrays import MOST_IN_MATRIX, MOST_ON_GPU
 from ..problem import LayerProblem, Selection
 from . import core, cpp
 from .cpp import cut
@@ -49,22 +49,22 @@ def integer_table(x: object, name: str) -> torch.Tensor:
 def link(batches: Sequence[torch.Tensor], names: Sequence[str], method: str) -> list[torch.Tensor]:
     """Link batches; those of one shape and dtype share a launch.
 
-    Raises ValueError for another method than Ward's, or more points than a problem may have here.
+    Raises ValueError for more points than a problem may have here.
     """
     import torch
 
-    from ...kernels.linkage import ward
+    from ...kernels import linkage, square
 
-    if method != "ward":
-        raise ValueError(f"method: backend 'triton' has ward only; got {method!r}; backend='cpp' has it")
+    most = MOST_ON_GPU if method == "ward" else MOST_IN_MATRIX
     for batch, name in zip(batches, names, strict=True):
-        _require_few(batch.shape[1], f"{name}: expected", "points")
+        _require_few(batch.shape[1], f"{name}: expected", "points", most)
     groups: dict[Any, list[int]] = {}
     for k, batch in enumerate(batches):
         groups.setdefault((*batch.shape[1:], batch.dtype, batch.device), []).append(k)
     results: list[Any] = [None] * len(batches)
     for same in groups.values():
-        trees = ward(torch.cat([batches[k] for k in same]))
+        points = torch.cat([batches[k] for k in same])
+        trees = linkage.ward(points) if method == "ward" else square.link(points, method)
         parts = torch.split(trees, [len(batches[k]) for k in same])
         for k, part in zip(same, parts, strict=True):
             results[k] = part
@@ -156,9 +156,9 @@ def select(
     return results
 
 
-def _require_few(count: int, expected: str, what: str) -> None:
-    if count > MOST_ON_GPU:
+def _require_few(count: int, expected: str, what: str, most: int = MOST_ON_GPU) -> None:
+    if count > most:
         raise ValueError(
-            f"{expected} at most {MOST_ON_GPU} {what} for backend 'triton'; got {count}; "
+            f"{expected} at most {most} {what} for backend 'triton'; got {count}; "
             "backend='cpp' takes any number"
         )
