@@ -11,6 +11,8 @@
 namespace reprune {
 namespace {
 
+const std::int32_t first_lanes[lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 namespace avx512 {
 #define REPRUNE_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,bmi,popcnt")))
 #define REPRUNE_WIDTH 16
@@ -32,11 +34,15 @@ REPRUNE_TARGET inline F reciprocal(F x) { return _mm512_rcp14_ps(x); }
 REPRUNE_TARGET inline I bits(F x) { return _mm512_castps_si512(x); }
 REPRUNE_TARGET inline I mini(I x, I y) { return _mm512_min_epi32(x, y); }
 REPRUNE_TARGET inline I maxi(I x, I y) { return _mm512_max_epi32(x, y); }
-REPRUNE_TARGET inline I tag(I key, I mask, I step) {  // key & ~mask | step
-    return _mm512_ternarylogic_epi32(key, mask, step, 0xBA);
+REPRUNE_TARGET inline I tag(I key, I mask, I lane) {  // key & ~mask | lane
+    return _mm512_ternarylogic_epi32(key, mask, lane, 0xBA);
 }
-REPRUNE_TARGET inline std::int32_t leasti(I x) { return _mm512_reduce_min_epi32(x); }
-REPRUNE_TARGET inline std::uint32_t equal(I x, I y) { return _mm512_cmpeq_epi32_mask(x, y); }
+template <int N>  // lanes change places with those N further on
+REPRUNE_TARGET inline I swap(I x) {
+    return N < 4 ? _mm512_shuffle_epi32(x, N == 2 ? _MM_PERM_BADC : _MM_PERM_CDAB)
+                 : _mm512_shuffle_i64x2(x, x, N == 4 ? 0xB1 : 0x4E);
+}
+REPRUNE_TARGET inline std::int32_t first(I x) { return _mm_cvtsi128_si32(_mm512_castsi512_si128(x)); }
 REPRUNE_TARGET inline std::uint32_t above(I x, I y) { return _mm512_cmpgt_epi32_mask(x, y); }
 REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
 REPRUNE_TARGET inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
@@ -72,15 +78,12 @@ REPRUNE_TARGET inline std::int32_t sum_bytes(I x) {
 REPRUNE_TARGET inline I bits(F x) { return _mm256_castps_si256(x); }
 REPRUNE_TARGET inline I mini(I x, I y) { return _mm256_min_epi32(x, y); }
 REPRUNE_TARGET inline I maxi(I x, I y) { return _mm256_max_epi32(x, y); }
-REPRUNE_TARGET inline I tag(I key, I mask, I step) { return _mm256_or_si256(_mm256_andnot_si256(mask, key), step); }
-REPRUNE_TARGET inline std::int32_t leasti(I x) {
-    __m128i m = _mm_min_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    m = _mm_min_epi32(m, _mm_shuffle_epi32(m, 0x4E));
-    return _mm_cvtsi128_si32(_mm_min_epi32(m, _mm_shuffle_epi32(m, 0xB1)));
+REPRUNE_TARGET inline I tag(I key, I mask, I lane) { return _mm256_or_si256(_mm256_andnot_si256(mask, key), lane); }
+template <int N>
+REPRUNE_TARGET inline I swap(I x) {
+    return N < 4 ? _mm256_shuffle_epi32(x, N == 2 ? 0x4E : 0xB1) : _mm256_permute2x128_si256(x, x, 1);
 }
-REPRUNE_TARGET inline std::uint32_t equal(I x, I y) {
-    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(x, y))));
-}
+REPRUNE_TARGET inline std::int32_t first(I x) { return _mm_cvtsi128_si32(_mm256_castsi256_si128(x)); }
 REPRUNE_TARGET inline std::uint32_t above(I x, I y) {
     return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, y))));
 }
@@ -127,14 +130,12 @@ inline std::int32_t sum_bytes(I x) {
 inline I bits(F x) { return _mm_castps_si128(x); }
 inline I mini(I x, I y) { return _mm_castps_si128(_mm_min_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
 inline I maxi(I x, I y) { return _mm_castps_si128(_mm_max_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
-inline I tag(I key, I mask, I step) { return _mm_or_si128(_mm_andnot_si128(mask, key), step); }
-inline std::int32_t leasti(I x) {
-    I m = mini(x, _mm_shuffle_epi32(x, 0x4E));
-    return _mm_cvtsi128_si32(mini(m, _mm_shuffle_epi32(m, 0xB1)));
+inline I tag(I key, I mask, I lane) { return _mm_or_si128(_mm_andnot_si128(mask, key), lane); }
+template <int N>
+inline I swap(I x) {
+    return _mm_shuffle_epi32(x, N == 2 ? 0x4E : 0xB1);
 }
-inline std::uint32_t equal(I x, I y) {
-    return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(x, y))));
-}
+inline std::int32_t first(I x) { return _mm_cvtsi128_si32(x); }
 inline std::uint32_t above(I x, I y) {
     return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpgt_epi32(x, y))));
 }

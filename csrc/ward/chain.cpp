@@ -187,7 +187,7 @@ bool Chain::decide() {
 }
 
 void Chain::update_error_bounds() {  // of the keys' roots
-    int bits = 2;  // of a key that may be taken for the lane's number
+    int bits = 4;  // of a key that may be taken for the lane's number
     while ((count_ >> (bits - 2)) != 0) ++bits;
     error_ = scan_->error + (fixed_ ? 3 : static_cast<float>(clusters_->d) + 8) * rounding + std::ldexp(1.0F, bits - 23);
     limit_root_ = key_root(limit_, fixed_ ? clusters_->scale : clusters_->float_scale);
