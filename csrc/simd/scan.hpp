@@ -48,6 +48,10 @@ struct Scanner {
     // squares[k] = ||query - words[ids[k]]||^2 of int16 coordinates; stride words to a row, a multiple of 8, unused ones zero.
     void (*squares)(const std::int32_t* words, std::int32_t stride, const std::int32_t* query, const std::int32_t* ids,
                     std::int32_t count, std::int32_t* squares);
+    // words [width / 2, rounded up to 4]: (total part - mean) scale, rounded to int16; returns its squared norm. width is a
+    // multiple of 4.
+    std::int32_t (*quantise)(const double* total, const double* mean, double part, double scale, std::int32_t width,
+                             std::int32_t* words);
     // Indices of keys <= limit, ascending; returns how many.
     std::int32_t (*gather)(const float* keys, std::int32_t count, float limit, std::int32_t* found);
     // gain[left[k]] -= entries of row left[k] of rows [., width] that equal those of `row`; width a multiple of 32, for the

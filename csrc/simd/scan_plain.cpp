@@ -114,6 +114,20 @@ void squares(const std::int32_t* words, std::int32_t stride, const std::int32_t*
     }
 }
 
+std::int32_t quantise(const double* total, const double* mean, double part, double scale, std::int32_t width,
+                      std::int32_t* words) {
+    std::int32_t squared = 0;
+    for (std::int32_t k = 0; k < width; ++k) {
+        const double y = (total[k] * part - mean[k]) * scale + 0x1.8p52;  // rounds: the last bits are the integer
+        std::uint64_t bits;
+        std::memcpy(&bits, &y, 8);
+        const auto q = static_cast<std::int16_t>(bits);
+        squared += q * q;
+        std::memcpy(reinterpret_cast<char*>(words) + 2 * k, &q, 2);
+    }
+    return squared;
+}
+
 std::int32_t gather(const float* keys, std::int32_t count, float limit, std::int32_t* found) {
     std::int32_t m = 0;
     for (std::int32_t i = 0; i < count * lanes; ++i)
@@ -141,7 +155,7 @@ const Scanner* fastest() {
 
 }  // namespace
 
-const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, within, indices, squares, gather, subtract_equal};
+const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, within, indices, squares, quantise, gather, subtract_equal};
 
 const Scanner& scanner() {
     const Scanner* s = chosen.load(std::memory_order_relaxed);

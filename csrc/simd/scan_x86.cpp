@@ -96,6 +96,10 @@ REPRUNE_TARGET inline std::int32_t sum_words(I x) {
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
+REPRUNE_TARGET inline __m128i four(const double* total, const double* mean, double part, double scale) {
+    const __m256d x = _mm256_mul_pd(_mm256_loadu_pd(total), _mm256_set1_pd(part));
+    return _mm256_cvtpd_epi32(_mm256_mul_pd(_mm256_sub_pd(x, _mm256_loadu_pd(mean)), _mm256_set1_pd(scale)));
+}
 REPRUNE_TARGET inline void store(float* p, F x) { _mm256_storeu_ps(p, x); }
 REPRUNE_TARGET inline std::uint32_t below(F x, F limit) {
     return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, limit, _CMP_LE_OQ)));
@@ -147,6 +151,13 @@ inline std::int32_t sum_words(I x) {
     const I s = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
+inline __m128i two(const double* total, const double* mean, double part, double scale) {
+    const __m128d x = _mm_mul_pd(_mm_loadu_pd(total), _mm_set1_pd(part));
+    return _mm_cvtpd_epi32(_mm_mul_pd(_mm_sub_pd(x, _mm_loadu_pd(mean)), _mm_set1_pd(scale)));
+}
+inline __m128i four(const double* total, const double* mean, double part, double scale) {
+    return _mm_unpacklo_epi64(two(total, mean, part, scale), two(total + 2, mean + 2, part, scale));
+}
 inline void store(float* p, F x) { _mm_storeu_ps(p, x); }
 inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_cmple_ps(x, limit))); }
 #include "simd/scan_x86.inc"
@@ -154,11 +165,11 @@ inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm
 
 const Scanner scanners[3] = {
     {"avx512", 6.2e-5F, avx512::fixed, avx512::floating, avx512::within, avx512::indices, avx2::squares,
-     avx512::gather, avx2::subtract_equal},
+     avx2::quantise, avx512::gather, avx2::subtract_equal},
     {"avx2", 3.7e-4F, avx2::fixed, avx2::floating, avx2::within, avx2::indices, avx2::squares,
-     avx2::gather, avx2::subtract_equal},
+     avx2::quantise, avx2::gather, avx2::subtract_equal},
     {"sse2", 3.7e-4F, sse2::fixed, sse2::floating, sse2::within, sse2::indices, sse2::squares,
-     sse2::gather, sse2::subtract_equal},
+     sse2::quantise, sse2::gather, sse2::subtract_equal},
 };
 
 }  // namespace
