@@ -18,11 +18,13 @@ struct FixedQuery {
     const std::int32_t* words;  // [pairs]: a, two int16 coordinates to a word
     std::int32_t norm;          // ||a||^2
     float reciprocal;           // 1/|A|
+    std::int32_t lane;          // its own, which does not count
 };
 
 struct FloatQuery {
     const float* coordinates;  // [d]
     float reciprocal;
+    std::int32_t lane;
 };
 
 struct Least {
@@ -34,9 +36,11 @@ struct Least {
 struct Scanner {
     const char* name;
     float error;  // relative error of a key beyond that of its coordinates
-    // Both write keys [16 * count] too, unless keys is null.
-    Least (*fixed)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys);
-    Least (*floating)(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys);
+    // Both write keys [16 * count] too, that of the query included, unless keys is null.
+    void (*fixed)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys,
+                  Least* least);
+    void (*floating)(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys,
+                     Least* least);
     // Of two rows x and y, for the lanes s of blocks [first, count): bit s % 64 of hits[s / 64] is set where
     //     sum of lane - 2 <row, lane> <= bound of the row
     // Blocks are of [pairs][16] of two int16 coordinates and [16] int32 sums.

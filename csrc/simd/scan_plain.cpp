@@ -11,8 +11,9 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-void take(const float* keys, std::int32_t block, Least& least) {
+void take(const float* keys, std::int32_t block, std::int32_t own, Least& least) {
     for (int l = 0; l < lanes; ++l) {
+        if (block * lanes + l == own) continue;
         least.second = std::min(least.second, std::max(least.key, keys[l]));
         if (keys[l] < least.key) {
             least.key = keys[l];
@@ -32,7 +33,7 @@ void add_products(const char* block, std::int32_t pairs, const std::int32_t* row
     }
 }
 
-Least fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys) {
+void fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys, Least* found) {
     Least least{infinity, infinity, 0};
     float key[lanes];
     for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (pairs + 2)) {
@@ -45,13 +46,13 @@ Least fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const Fi
             const auto squared = static_cast<std::int32_t>(sum[l] + static_cast<std::uint32_t>(query.norm));
             key[l] = static_cast<float>(squared) / (reciprocal[l] + query.reciprocal);
         }
-        take(key, b, least);
+        take(key, b, query.lane, least);
         if (keys != nullptr) std::memcpy(keys + b * lanes, key, 64);
     }
-    return least;
+    *found = least;
 }
 
-Least floating(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys) {
+void floating(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys, Least* found) {
     Least least{infinity, infinity, 0};
     float key[lanes];
     for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (d + 1)) {
@@ -62,10 +63,10 @@ Least floating(const char* blocks, std::int32_t count, std::int32_t d, const Flo
         }
         std::memcpy(x, blocks + 64 * d, 64);
         for (int l = 0; l < lanes; ++l) key[l] = sum[l] / (x[l] + query.reciprocal);
-        take(key, b, least);
+        take(key, b, query.lane, least);
         if (keys != nullptr) std::memcpy(keys + b * lanes, key, 64);
     }
-    return least;
+    *found = least;
 }
 
 void within(const char* blocks, std::int32_t first, std::int32_t count, std::int32_t pairs, const std::int32_t* row,

@@ -32,8 +32,11 @@ REPRUNE_TARGET inline F mul(F x, F y) { return _mm512_mul_ps(x, y); }
 REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm512_fmadd_ps(x, x, sum); }
 REPRUNE_TARGET inline F reciprocal(F x) { return _mm512_rcp14_ps(x); }
 REPRUNE_TARGET inline I bits(F x) { return _mm512_castps_si512(x); }
-REPRUNE_TARGET inline I mini(I x, I y) { return _mm512_min_epi32(x, y); }
-REPRUNE_TARGET inline I maxi(I x, I y) { return _mm512_max_epi32(x, y); }
+REPRUNE_TARGET inline I least(I x, I y) { return _mm512_min_epu32(x, y); }
+REPRUNE_TARGET inline I most(I x, I y) { return _mm512_max_epu32(x, y); }
+REPRUNE_TARGET inline I hide(I code, I lane, I own) {  // makes the code of the lane `own` the largest
+    return _mm512_mask_mov_epi32(code, _mm512_cmpeq_epi32_mask(lane, own), _mm512_set1_epi32(-1));
+}
 REPRUNE_TARGET inline I tag(I key, I mask, I lane) {  // key & ~mask | lane
     return _mm512_ternarylogic_epi32(key, mask, lane, 0xBA);
 }
@@ -76,8 +79,9 @@ REPRUNE_TARGET inline std::int32_t sum_bytes(I x) {
     return _mm_cvtsi128_si32(h) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(h, h));
 }
 REPRUNE_TARGET inline I bits(F x) { return _mm256_castps_si256(x); }
-REPRUNE_TARGET inline I mini(I x, I y) { return _mm256_min_epi32(x, y); }
-REPRUNE_TARGET inline I maxi(I x, I y) { return _mm256_max_epi32(x, y); }
+REPRUNE_TARGET inline I least(I x, I y) { return _mm256_min_epu32(x, y); }
+REPRUNE_TARGET inline I most(I x, I y) { return _mm256_max_epu32(x, y); }
+REPRUNE_TARGET inline I hide(I code, I lane, I own) { return _mm256_or_si256(code, _mm256_cmpeq_epi32(lane, own)); }
 REPRUNE_TARGET inline I tag(I key, I mask, I lane) { return _mm256_or_si256(_mm256_andnot_si256(mask, key), lane); }
 template <int N>
 REPRUNE_TARGET inline I swap(I x) {
@@ -132,8 +136,11 @@ inline std::int32_t sum_bytes(I x) {
     return _mm_cvtsi128_si32(s) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(s, s));
 }
 inline I bits(F x) { return _mm_castps_si128(x); }
-inline I mini(I x, I y) { return _mm_castps_si128(_mm_min_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
-inline I maxi(I x, I y) { return _mm_castps_si128(_mm_max_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
+inline I least(I x, I y) { return _mm_castps_si128(_mm_min_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
+inline I most(I x, I y) { return _mm_castps_si128(_mm_max_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
+inline I hide(I code, I lane, I own) {  // numbers are compared: none is larger than 3e38, for which the code is zeros and the lane
+    return _mm_or_si128(code, _mm_and_si128(_mm_cmpeq_epi32(lane, own), bits(set(3e38F))));
+}
 inline I tag(I key, I mask, I lane) { return _mm_or_si128(_mm_andnot_si128(mask, key), lane); }
 template <int N>
 inline I swap(I x) {
