@@ -132,36 +132,4 @@ REPRUNE_CLONES std::size_t find_below(const double* __restrict keys, const doubl
     return count;
 }
 
-REPRUNE_CLONES void add_means(const Rows& rows, double* __restrict sum) {
-    for (std::size_t i = 0; i < rows.count; ++i) {
-        const auto id = static_cast<std::size_t>(rows.ids[i]);
-        const double* total = rows.totals + id * rows.width;
-        const double part = 1 / rows.size[id];
-        for (std::size_t k = 0; k < rows.width; k += 4)
-            for (std::size_t l = k; l < k + 4; ++l) sum[l] += total[l] * part;
-    }
-}
-
-REPRUNE_CLONES Extent extent_of(const Rows& rows, const double* mean) {
-    Extent all{0, 0, 0};
-    for (std::size_t i = 0; i < rows.count; ++i) {
-        const auto id = static_cast<std::size_t>(rows.ids[i]);
-        const double* total = rows.totals + id * rows.width;
-        const double part = 1 / rows.size[id];
-        double squared[4] = {0, 0, 0, 0}, from_origin[4] = {0, 0, 0, 0};
-        for (std::size_t k = 0; k < rows.width; k += 4) {
-            for (std::size_t l = 0; l < 4; ++l) {
-                const double x = total[k + l] * part, step = x - mean[k + l];
-                squared[l] += step * step;
-                from_origin[l] += x * x;
-            }
-        }
-        const double near = (squared[0] + squared[1]) + (squared[2] + squared[3]);
-        all.sum += near;
-        all.from_mean = std::max(all.from_mean, near);
-        all.from_origin = std::max(all.from_origin, (from_origin[0] + from_origin[1]) + (from_origin[2] + from_origin[3]));
-    }
-    return all;
-}
-
 }  // namespace reprune

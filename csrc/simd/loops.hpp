@@ -26,18 +26,4 @@ constexpr double key_error = 1 + 0x1p-20;
 std::size_t find_within(const double* keys, std::size_t n, double most, std::int32_t* found);
 std::size_t find_below(const double* keys, const double* heights, std::size_t n, std::int32_t* found);
 
-// Rows ids[.] of a table [., width] of totals of so many points; width is a multiple of 4.
-struct Rows {
-    const double* totals;
-    std::size_t width;
-    const std::int32_t* ids;
-    std::size_t count;
-    const double* size;  // by id
-};
-void add_means(const Rows& rows, double* sum);  // of all rows
-struct Extent {  // squared distances: of means to `mean`, in all and at most; and to the origin at most
-    double sum, from_mean, from_origin;
-};
-Extent extent_of(const Rows& rows, const double* mean);
-
 }  // namespace reprune

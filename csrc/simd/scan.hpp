@@ -33,6 +33,10 @@ struct Least {
     std::int32_t index;   // lane of the smallest
 };
 
+struct Extent {
+    double from_mean, from_origin;
+};
+
 struct Scanner {
     const char* name;
     float error;  // relative error of a key beyond that of its coordinates
@@ -56,6 +60,11 @@ struct Scanner {
     // multiple of 4.
     std::int32_t (*quantise)(const double* total, const double* mean, double part, double scale, std::int32_t width,
                              std::int32_t* words);
+    // row [width] = point [d], then zeros, without negative zero; adds it to sum [width]; returns a hash. Reads three numbers
+    // behind the point.
+    std::uint64_t (*adopt)(const double* point, std::int32_t d, std::int32_t width, double* row, double* sum);
+    // The square of the distance from total part to `mean`; and to the origin.
+    Extent (*extent)(const double* total, const double* mean, double part, std::int32_t width);
     // Indices of keys <= limit, ascending; returns how many.
     std::int32_t (*gather)(const float* keys, std::int32_t count, float limit, std::int32_t* found);
     // gain[left[k]] -= entries of row left[k] of rows [., width] that equal those of `row`; width a multiple of 32, for the

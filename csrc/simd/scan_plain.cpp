@@ -11,6 +11,8 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
+constexpr std::uint32_t odd = 0x9e3779b1U;
+
 void take(const float* keys, std::int32_t block, std::int32_t own, Least& least) {
     for (int l = 0; l < lanes; ++l) {
         if (block * lanes + l == own) continue;
@@ -129,6 +131,28 @@ std::int32_t quantise(const double* total, const double* mean, double part, doub
     return squared;
 }
 
+std::uint64_t adopt(const double* point, std::int32_t d, std::int32_t width, double* row, double* sum) {
+    std::uint64_t hash = 0;
+    for (std::int32_t k = 0; k < width; ++k) {
+        row[k] = k < d ? point[k] + 0.0 : 0.0;
+        sum[k] += row[k];
+        std::uint64_t word;
+        std::memcpy(&word, row + k, 8);
+        hash += ((word ^ word >> 32) & 0xffffffff) * (odd + 2 * static_cast<std::uint32_t>(k));
+    }
+    return hash;
+}
+
+Extent extent(const double* total, const double* mean, double part, std::int32_t width) {
+    Extent result{0, 0};
+    for (std::int32_t k = 0; k < width; ++k) {
+        const double x = total[k] * part, step = x - mean[k];
+        result.from_mean += step * step;
+        result.from_origin += x * x;
+    }
+    return result;
+}
+
 std::int32_t gather(const float* keys, std::int32_t count, float limit, std::int32_t* found) {
     std::int32_t m = 0;
     for (std::int32_t i = 0; i < count * lanes; ++i)
@@ -156,7 +180,7 @@ const Scanner* fastest() {
 
 }  // namespace
 
-const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, within, indices, squares, quantise, gather, subtract_equal};
+const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, within, indices, squares, quantise, adopt, extent, gather, subtract_equal};
 
 const Scanner& scanner() {
     const Scanner* s = chosen.load(std::memory_order_relaxed);

@@ -11,6 +11,8 @@
 namespace reprune {
 namespace {
 
+constexpr std::int64_t odd = 0x9e3779b1;
+
 const std::int32_t first_lanes[lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 namespace avx512 {
@@ -100,6 +102,29 @@ REPRUNE_TARGET inline std::int32_t sum_words(I x) {
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
+using D = __m256d;
+REPRUNE_TARGET inline D loadd(const double* p) { return _mm256_loadu_pd(p); }
+REPRUNE_TARGET inline D setd(double x) { return _mm256_set1_pd(x); }
+REPRUNE_TARGET inline D addd(D x, D y) { return _mm256_add_pd(x, y); }
+REPRUNE_TARGET inline D subd(D x, D y) { return _mm256_sub_pd(x, y); }
+REPRUNE_TARGET inline D muld(D x, D y) { return _mm256_mul_pd(x, y); }
+REPRUNE_TARGET inline void stored(double* p, D x) { _mm256_storeu_pd(p, x); }
+REPRUNE_TARGET inline D first(D x, std::int32_t n) {  // numbers of x, then zeros
+    return _mm256_and_pd(x, _mm256_castsi256_pd(_mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3))));
+}
+REPRUNE_TARGET inline double sumd(D x) {
+    const __m128d h = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
+}
+REPRUNE_TARGET inline I hash(I sum, D x, I odd) {
+    const I word = _mm256_castpd_si256(x);
+    return _mm256_add_epi64(sum, _mm256_mul_epu32(_mm256_xor_si256(word, _mm256_srli_epi64(word, 32)), odd));
+}
+REPRUNE_TARGET inline std::uint64_t sum_long(I x) {
+    const __m128i h = _mm_add_epi64(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    return static_cast<std::uint64_t>(_mm_cvtsi128_si64(_mm_add_epi64(h, _mm_unpackhi_epi64(h, h))));
+}
+REPRUNE_TARGET inline I odds() { return _mm256_setr_epi64x(odd, odd + 2, odd + 4, odd + 6); }
 REPRUNE_TARGET inline __m128i four(const double* total, const double* mean, double part, double scale) {
     const __m256d x = _mm256_mul_pd(_mm256_loadu_pd(total), _mm256_set1_pd(part));
     return _mm256_cvtpd_epi32(_mm256_mul_pd(_mm256_sub_pd(x, _mm256_loadu_pd(mean)), _mm256_set1_pd(scale)));
@@ -158,6 +183,25 @@ inline std::int32_t sum_words(I x) {
     const I s = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
+using D = __m128d;
+inline D loadd(const double* p) { return _mm_loadu_pd(p); }
+inline D setd(double x) { return _mm_set1_pd(x); }
+inline D addd(D x, D y) { return _mm_add_pd(x, y); }
+inline D subd(D x, D y) { return _mm_sub_pd(x, y); }
+inline D muld(D x, D y) { return _mm_mul_pd(x, y); }
+inline void stored(double* p, D x) { _mm_storeu_pd(p, x); }
+inline D first(D x, std::int32_t n) {  // numbers of x, then zeros
+    return n >= 2 ? x : n == 1 ? _mm_move_sd(_mm_setzero_pd(), x) : _mm_setzero_pd();
+}
+inline double sumd(D x) { return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x))); }
+inline I hash(I sum, D x, I odd) {
+    const I word = _mm_castpd_si128(x);
+    return _mm_add_epi64(sum, _mm_mul_epu32(_mm_xor_si128(word, _mm_srli_epi64(word, 32)), odd));
+}
+inline std::uint64_t sum_long(I x) {
+    return static_cast<std::uint64_t>(_mm_cvtsi128_si64(_mm_add_epi64(x, _mm_unpackhi_epi64(x, x))));
+}
+inline I odds() { return _mm_set_epi64x(odd + 2, odd); }
 inline __m128i two(const double* total, const double* mean, double part, double scale) {
     const __m128d x = _mm_mul_pd(_mm_loadu_pd(total), _mm_set1_pd(part));
     return _mm_cvtpd_epi32(_mm_mul_pd(_mm_sub_pd(x, _mm_loadu_pd(mean)), _mm_set1_pd(scale)));
@@ -172,11 +216,11 @@ inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm
 
 const Scanner scanners[3] = {
     {"avx512", 6.2e-5F, avx512::fixed, avx512::floating, avx512::within, avx512::indices, avx2::squares,
-     avx2::quantise, avx512::gather, avx2::subtract_equal},
+     avx2::quantise, avx2::adopt, avx2::extent, avx512::gather, avx2::subtract_equal},
     {"avx2", 3.7e-4F, avx2::fixed, avx2::floating, avx2::within, avx2::indices, avx2::squares,
-     avx2::quantise, avx2::gather, avx2::subtract_equal},
+     avx2::quantise, avx2::adopt, avx2::extent, avx2::gather, avx2::subtract_equal},
     {"sse2", 3.7e-4F, sse2::fixed, sse2::floating, sse2::within, sse2::indices, sse2::squares,
-     sse2::quantise, sse2::gather, sse2::subtract_equal},
+     sse2::quantise, sse2::adopt, sse2::extent, sse2::gather, sse2::subtract_equal},
 };
 
 }  // namespace

@@ -121,7 +121,8 @@ std::int32_t Chain::nearest(bool first, double* reached) {
     if (least_.second > clear) {  // no other comes near: this is the nearest, also in float64
         ++candidates_;
         const std::int32_t other = id_[at(least_.index)];
-        *reached = first ? clusters_->cost(tip_, other) : std::nan("");
+        const bool within = (root + slack_now_) * (1 + error_) * (1 + error_) < limit_root_;
+        *reached = first && !within ? clusters_->cost(tip_, other) : std::nan("");
         return *reached > limit_ ? -1 : other;
     }
     scan(keys_.data());

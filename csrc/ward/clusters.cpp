@@ -6,7 +6,6 @@
 
 #include "ward/cost.hpp"
 #include "runtime/numbers.hpp"
-#include "simd/loops.hpp"
 
 namespace reprune {
 namespace {
@@ -26,6 +25,7 @@ void Clusters::start(const double* points, std::int32_t count, std::int32_t coor
     joins.clear();
     joins.reserve(at(n));
     tied = false;
+    scan_ = &scanner();
     collapse(points);
 }
 
@@ -70,17 +70,10 @@ void Clusters::collapse(const double* points) {
     std::size_t count = 4;
     while (count < 8 * at(n)) count *= 2;  // so that few points meet in a bucket
     buckets_.assign(count, -1);
+    mean_.assign(at(width), 0.0);
     for (std::int32_t i = n - 1; i >= 0; --i) {
-        const double* point = points + static_cast<std::int64_t>(i) * d;
         double* x = totals.data() + static_cast<std::int64_t>(i) * width;
-        std::uint64_t hash = 0, odd = 0x9e3779b97f4a7c15ULL;
-        for (std::int32_t k = 0; k < d; ++k, odd += 0xbf58476d1ce4e5baULL) {
-            x[k] = point[k] + 0.0;  // no negative zero
-            std::uint64_t word;
-            std::memcpy(&word, x + k, 8);
-            hash += (word ^ word >> 32) * odd;
-        }
-        for (std::int32_t k = d; k < width; ++k) x[k] = 0;
+        const std::uint64_t hash = scan_->adopt(points + static_cast<std::int64_t>(i) * d, d, width, x, mean_.data());
         std::size_t bucket = (hash ^ hash >> 32) & (count - 1);
         while (buckets_[bucket] >= 0 && std::memcmp(x, total(buckets_[bucket]), 8 * at(d)) != 0)
             bucket = (bucket + 1) & (count - 1);
@@ -99,22 +92,23 @@ void Clusters::collapse(const double* points) {
         for (std::int32_t k = 0; k < d; ++k) totals[at(static_cast<std::int64_t>(i) * width + k)] *= size[at(i)];
     }
     live.resize(left);
+    for (double& x : mean_) x /= n;
 }
 
 void Clusters::begin() {
-    scan_ = &scanner();
     words.assign(at(static_cast<std::int64_t>(n) * stride), 0);
     norm.resize(at(n));
     inverse_size.resize(at(n));
     slack.resize(at(n));
-    mean_.assign(at(width), 0.0);
-    const Rows rows{totals.data(), at(width), live.data(), live.size(), size.data()};
-    add_means(rows, mean_.data());
-    for (double& x : mean_) x /= static_cast<double>(live.size());
-    const Extent all = extent_of(rows, mean_.data());
-    spread = all.sum / static_cast<double>(live.size());
-    furthest = all.from_origin;
-    const double radius = all.from_mean;
+    spread = furthest = 0;
+    double radius = 0;  // square of the largest distance to the mean
+    for (const std::int32_t id : live) {
+        const Extent own = scan_->extent(total(id), mean_.data(), 1 / size[at(id)], width);
+        spread += own.from_mean;
+        radius = std::max(radius, own.from_mean);
+        furthest = std::max(furthest, own.from_origin);
+    }
+    spread /= static_cast<double>(live.size());
     int exponent = 0;
     std::frexp(std::sqrt(furthest), &exponent);
     float_scale = std::ldexp(1.0, std::clamp(-exponent, -1000, 1000));

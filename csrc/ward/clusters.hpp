@@ -18,7 +18,8 @@ struct Join {  // `gone` becomes part of `kept`; clusters go by the largest id o
 struct Clusters {  // memory is kept from one channel to the next
     static constexpr float rounding = 6.0e-8F;  // of float32, 2^-24
 
-    void start(const double* points, std::int32_t n, std::int32_t d);  // a cluster for every point; equal points are joined
+    // A cluster for every point of points [n, d], behind which three more numbers can be read; equal points are joined.
+    void start(const double* points, std::int32_t n, std::int32_t d);
     void begin();  // fixed point
     double cost(std::int32_t a, std::int32_t b) const;  // the same to the last bit for (b, a)
     void join(std::int32_t a, std::int32_t b, double cost);
