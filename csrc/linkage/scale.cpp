@@ -6,8 +6,8 @@
 #include "runtime/call.hpp"
 #include "runtime/numbers.hpp"
 
-// What stands behind a row is that of the next problem, where problems are channels of a weight, and each row is on a page of its
-// own: it is fetched while this problem is clustered.
+// What stands behind a row is that of the next problem, where problems are channels of a weight, and each row is on a page of
+// its own: it is fetched while this problem is clustered.
 #if defined(__GNUC__)
 #define REPRUNE_PREFETCH(address) __builtin_prefetch(address)
 #else

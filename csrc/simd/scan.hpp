@@ -56,10 +56,10 @@ struct Scanner {
     // squares[k] = ||query - words[ids[k]]||^2 of int16 coordinates; stride words to a row, a multiple of 8, unused ones zero.
     void (*squares)(const std::int32_t* words, std::int32_t stride, const std::int32_t* query, const std::int32_t* ids,
                     std::int32_t count, std::int32_t* squares);
-    // words [width / 2, rounded up to 4]: (total part - mean) scale, rounded to int16; returns its squared norm. width is a
-    // multiple of 4.
-    std::int32_t (*quantise)(const double* total, const double* mean, double part, double scale, std::int32_t width,
-                             std::int32_t* words);
+    // Adds `more` to total [width], unless it is null. words [width / 2, rounded up to 4]: (total part - mean) scale, rounded
+    // to int16; returns its squared norm. width is a multiple of 4.
+    std::int32_t (*quantise)(double* total, const double* more, const double* mean, double part, double scale,
+                             std::int32_t width, std::int32_t* words);
     // row [width] = point [d], then zeros, without negative zero; adds it to sum [width]; returns a hash. Reads three numbers
     // behind the point.
     std::uint64_t (*adopt)(const double* point, std::int32_t d, std::int32_t width, double* row, double* sum);

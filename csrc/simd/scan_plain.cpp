@@ -117,10 +117,11 @@ void squares(const std::int32_t* words, std::int32_t stride, const std::int32_t*
     }
 }
 
-std::int32_t quantise(const double* total, const double* mean, double part, double scale, std::int32_t width,
+std::int32_t quantise(double* total, const double* more, const double* mean, double part, double scale, std::int32_t width,
                       std::int32_t* words) {
     std::int32_t squared = 0;
     for (std::int32_t k = 0; k < width; ++k) {
+        if (more != nullptr) total[k] += more[k];
         const double y = (total[k] * part - mean[k]) * scale + 0x1.8p52;  // rounds: the last bits are the integer
         std::uint64_t bits;
         std::memcpy(&bits, &y, 8);
@@ -180,7 +181,8 @@ const Scanner* fastest() {
 
 }  // namespace
 
-const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, within, indices, squares, quantise, adopt, extent, gather, subtract_equal};
+const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, within, indices, squares, quantise,
+                            adopt, extent, gather, subtract_equal};
 
 const Scanner& scanner() {
     const Scanner* s = chosen.load(std::memory_order_relaxed);

@@ -109,7 +109,7 @@ REPRUNE_TARGET inline D addd(D x, D y) { return _mm256_add_pd(x, y); }
 REPRUNE_TARGET inline D subd(D x, D y) { return _mm256_sub_pd(x, y); }
 REPRUNE_TARGET inline D muld(D x, D y) { return _mm256_mul_pd(x, y); }
 REPRUNE_TARGET inline void stored(double* p, D x) { _mm256_storeu_pd(p, x); }
-REPRUNE_TARGET inline D first(D x, std::int32_t n) {  // numbers of x, then zeros
+REPRUNE_TARGET inline D head(D x, std::int32_t n) {  // n numbers of x, then zeros
     return _mm256_and_pd(x, _mm256_castsi256_pd(_mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3))));
 }
 REPRUNE_TARGET inline double sumd(D x) {
@@ -163,7 +163,7 @@ inline std::int32_t sum_bytes(I x) {
 inline I bits(F x) { return _mm_castps_si128(x); }
 inline I least(I x, I y) { return _mm_castps_si128(_mm_min_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
 inline I most(I x, I y) { return _mm_castps_si128(_mm_max_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
-inline I hide(I code, I lane, I own) {  // numbers are compared: none is larger than 3e38, for which the code is zeros and the lane
+inline I hide(I code, I lane, I own) {  // numbers are compared; the code is the lane alone, its key being 0
     return _mm_or_si128(code, _mm_and_si128(_mm_cmpeq_epi32(lane, own), bits(set(3e38F))));
 }
 inline I tag(I key, I mask, I lane) { return _mm_or_si128(_mm_andnot_si128(mask, key), lane); }
@@ -190,7 +190,7 @@ inline D addd(D x, D y) { return _mm_add_pd(x, y); }
 inline D subd(D x, D y) { return _mm_sub_pd(x, y); }
 inline D muld(D x, D y) { return _mm_mul_pd(x, y); }
 inline void stored(double* p, D x) { _mm_storeu_pd(p, x); }
-inline D first(D x, std::int32_t n) {  // numbers of x, then zeros
+inline D head(D x, std::int32_t n) {  // n numbers of x, then zeros
     return n >= 2 ? x : n == 1 ? _mm_move_sd(_mm_setzero_pd(), x) : _mm_setzero_pd();
 }
 inline double sumd(D x) { return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x))); }

@@ -57,11 +57,8 @@ bool Clusters::blurred(double limit) const {
 void Clusters::join(std::int32_t a, std::int32_t b, double cost) {
     const std::int32_t kept = std::max(a, b), gone = std::min(a, b);
     joins.push_back({gone, kept, ward_height(cost)});
-    double* sum = totals.data() + static_cast<std::int64_t>(kept) * width;
-    const double* x = total(gone);
-    for (std::int32_t k = 0; k < d; ++k) sum[k] += x[k];
     size[at(kept)] += size[at(gone)];
-    measure(kept);
+    measure(kept, total(gone));
 }
 
 // Equal points are one cluster at height 0 from the start, each joined to the next: scans would find every one of them as near
@@ -115,12 +112,13 @@ void Clusters::begin() {
     scale = radius > 0 ? largest_fixed / std::sqrt(radius) : 1;
     fixed_point_fails = !std::isfinite(scale) || d > 4096;
     if (fixed_point_fails) scale = 1;
-    for (const std::int32_t id : live) measure(id);
+    for (const std::int32_t id : live) measure(id, nullptr);
 }
 
-void Clusters::measure(std::int32_t id) {
-    norm[at(id)] = scan_->quantise(total(id), mean_.data(), 1 / size[at(id)], scale, width,
-                                   words.data() + static_cast<std::int64_t>(id) * stride);
+void Clusters::measure(std::int32_t id, const double* more) {
+    const auto row = static_cast<std::int64_t>(id);
+    norm[at(id)] = scan_->quantise(totals.data() + row * width, more, mean_.data(), 1 / size[at(id)], scale, width,
+                                   words.data() + row * stride);
     const auto points = static_cast<float>(size[at(id)]);
     inverse_size[at(id)] = 1 / points;
     // each coordinate of a difference is off by at most one, so is the distance by at most sqrt(d)

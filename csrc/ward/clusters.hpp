@@ -46,7 +46,7 @@ struct Clusters {  // memory is kept from one channel to the next
     std::vector<float> inverse_size, slack;  // [n] 1 / size; how far the root of a key can be off
 
   private:
-    void measure(std::int32_t id);  // fixed-point form of a cluster
+    void measure(std::int32_t id, const double* more);  // fixed-point form of a cluster, after `more` is added to it, if any
     void collapse(const double* points);
 
     const Scanner* scan_ = nullptr;

@@ -123,7 +123,8 @@ void Ward1D::run(double limit, bool wide, const Tolerance* refuse_within) {
     sort();
     collapse();
     const double cost = limit * limit / 2 * (1 + 0x1p-8);  // a little further, so that rounding near the limit is no matter
-    if (!wide && bound_sizes(cost) && rounds(cost, refuse_within == nullptr) && (most_ == n_ || largest_cluster(cost) <= most_)) {
+    if (!wide && bound_sizes(cost) && rounds(cost, refuse_within == nullptr) &&
+        (most_ == n_ || largest_cluster(cost) <= most_)) {
         heights_of(heights_.data(), n_ - 1);
     } else {
         sort();
@@ -132,9 +133,9 @@ void Ward1D::run(double limit, bool wide, const Tolerance* refuse_within) {
     }
 }
 
-// A total of s values is off by m 2^-50 s times the furthest at most, m being the depth of the sum, here the points of the largest
-// cluster within the limit: as many as may be for rounding near the limit to be no matter. Squared, and apart from what `above`
-// holds, that is the blur. False: no cluster is small enough.
+// A total of s values is off by m 2^-50 s times the furthest at most, m being the depth of the sum: at most the points of the
+// largest cluster within the limit, here as many as may be for rounding near the limit to be no matter. Squared, and apart from
+// what `above` holds, that is the blur. False: no cluster is small enough.
 bool Ward1D::bound_sizes(double limit) {
     const double unit = furthest_ * 0x1p-34, most = std::cbrt(limit * 0x1p-11 / (unit * unit));
     most_ = most < n_ ? static_cast<std::int32_t>(most) : n_;
