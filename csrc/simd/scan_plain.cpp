@@ -119,17 +119,17 @@ void squares(const std::int32_t* words, std::int32_t stride, const std::int32_t*
 
 std::int32_t quantise(double* total, const double* more, const double* mean, double part, double scale, std::int32_t width,
                       std::int32_t* words) {
-    std::int32_t squared = 0;
+    std::uint32_t squared = 0;  // modulo 2^32: where fixed point fails, it is of no use
     for (std::int32_t k = 0; k < width; ++k) {
         if (more != nullptr) total[k] += more[k];
         const double y = (total[k] * part - mean[k]) * scale + 0x1.8p52;  // rounds: the last bits are the integer
         std::uint64_t bits;
         std::memcpy(&bits, &y, 8);
         const auto q = static_cast<std::int16_t>(bits);
-        squared += q * q;
+        squared += static_cast<std::uint32_t>(q * q);
         std::memcpy(reinterpret_cast<char*>(words) + 2 * k, &q, 2);
     }
-    return squared;
+    return static_cast<std::int32_t>(squared);
 }
 
 std::uint64_t adopt(const double* point, std::int32_t d, std::int32_t width, double* row, double* sum) {
