@@ -6,6 +6,14 @@
 #include "runtime/call.hpp"
 #include "runtime/numbers.hpp"
 
+// What stands behind a row is that of the next problem, where problems are channels of a weight, and each row is on a page of
+// its own: it is fetched while this problem is clustered.
+#if defined(__GNUC__)
+#define REPRUNE_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define REPRUNE_PREFETCH(address)
+#endif
+
 namespace reprune {
 namespace {
 
@@ -54,8 +62,9 @@ template <class Number>
 void copy(const Points& points, const Number* data, double* rows) {
     for (std::int64_t i = 0; i < points.n; ++i) {
         if (i % 1024 == 0) poll(2048 * points.d);
-        for (std::int64_t k = 0; k < points.d; ++k)
-            *rows++ = static_cast<double>(data[i * points.stride_n + k * points.stride_d]);
+        const Number* row = data + i * points.stride_n;
+        REPRUNE_PREFETCH(row + points.d);
+        for (std::int64_t k = 0; k < points.d; ++k) *rows++ = static_cast<double>(row[k * points.stride_d]);
     }
 }
 

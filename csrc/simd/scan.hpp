@@ -18,11 +18,13 @@ struct FixedQuery {
     const std::int32_t* words;  // [pairs]: a, two int16 coordinates to a word
     std::int32_t norm;          // ||a||^2
     float reciprocal;           // 1/|A|
+    std::int32_t lane;          // its own, which does not count
 };
 
 struct FloatQuery {
     const float* coordinates;  // [d]
     float reciprocal;
+    std::int32_t lane;
 };
 
 struct Least {
@@ -31,12 +33,18 @@ struct Least {
     std::int32_t index;   // lane of the smallest
 };
 
+struct Extent {
+    double from_mean, from_origin;
+};
+
 struct Scanner {
     const char* name;
     float error;  // relative error of a key beyond that of its coordinates
-    // Both write keys [16 * count] too, unless keys is null.
-    Least (*fixed)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys);
-    Least (*floating)(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys);
+    // Both write keys [16 * count] too, that of the query included, unless keys is null.
+    void (*fixed)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys,
+                  Least* least);
+    void (*floating)(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys,
+                     Least* least);
     // Of two rows x and y, for the lanes s of blocks [first, count): bit s % 64 of hits[s / 64] is set where
     //     sum of lane - 2 <row, lane> <= bound of the row
     // Blocks are of [pairs][16] of two int16 coordinates and [16] int32 sums.
@@ -48,6 +56,15 @@ struct Scanner {
     // squares[k] = ||query - words[ids[k]]||^2 of int16 coordinates; stride words to a row, a multiple of 8, unused ones zero.
     void (*squares)(const std::int32_t* words, std::int32_t stride, const std::int32_t* query, const std::int32_t* ids,
                     std::int32_t count, std::int32_t* squares);
+    // Adds `more` to total [width], unless it is null. words [width / 2, rounded up to 4]: (total part - mean) scale, rounded
+    // to int16; returns its squared norm. width is a multiple of 4.
+    std::int32_t (*quantise)(double* total, const double* more, const double* mean, double part, double scale,
+                             std::int32_t width, std::int32_t* words);
+    // row [width] = point [d], then zeros, without negative zero; adds it to sum [width]; returns a hash. Reads three numbers
+    // behind the point.
+    std::uint64_t (*adopt)(const double* point, std::int32_t d, std::int32_t width, double* row, double* sum);
+    // The square of the distance from total part to `mean`; and to the origin.
+    Extent (*extent)(const double* total, const double* mean, double part, std::int32_t width);
     // Indices of keys <= limit, ascending; returns how many.
     std::int32_t (*gather)(const float* keys, std::int32_t count, float limit, std::int32_t* found);
     // gain[left[k]] -= entries of row left[k] of rows [., width] that equal those of `row`; width a multiple of 32, for the

@@ -11,8 +11,11 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-void take(const float* keys, std::int32_t block, Least& least) {
+constexpr std::uint32_t odd = 0x9e3779b1U;
+
+void take(const float* keys, std::int32_t block, std::int32_t own, Least& least) {
     for (int l = 0; l < lanes; ++l) {
+        if (block * lanes + l == own) continue;
         least.second = std::min(least.second, std::max(least.key, keys[l]));
         if (keys[l] < least.key) {
             least.key = keys[l];
@@ -32,7 +35,7 @@ void add_products(const char* block, std::int32_t pairs, const std::int32_t* row
     }
 }
 
-Least fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys) {
+void fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys, Least* found) {
     Least least{infinity, infinity, 0};
     float key[lanes];
     for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (pairs + 2)) {
@@ -45,13 +48,13 @@ Least fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const Fi
             const auto squared = static_cast<std::int32_t>(sum[l] + static_cast<std::uint32_t>(query.norm));
             key[l] = static_cast<float>(squared) / (reciprocal[l] + query.reciprocal);
         }
-        take(key, b, least);
+        take(key, b, query.lane, least);
         if (keys != nullptr) std::memcpy(keys + b * lanes, key, 64);
     }
-    return least;
+    *found = least;
 }
 
-Least floating(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys) {
+void floating(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys, Least* found) {
     Least least{infinity, infinity, 0};
     float key[lanes];
     for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (d + 1)) {
@@ -62,10 +65,10 @@ Least floating(const char* blocks, std::int32_t count, std::int32_t d, const Flo
         }
         std::memcpy(x, blocks + 64 * d, 64);
         for (int l = 0; l < lanes; ++l) key[l] = sum[l] / (x[l] + query.reciprocal);
-        take(key, b, least);
+        take(key, b, query.lane, least);
         if (keys != nullptr) std::memcpy(keys + b * lanes, key, 64);
     }
-    return least;
+    *found = least;
 }
 
 void within(const char* blocks, std::int32_t first, std::int32_t count, std::int32_t pairs, const std::int32_t* row,
@@ -114,6 +117,43 @@ void squares(const std::int32_t* words, std::int32_t stride, const std::int32_t*
     }
 }
 
+std::int32_t quantise(double* total, const double* more, const double* mean, double part, double scale, std::int32_t width,
+                      std::int32_t* words) {
+    std::uint32_t squared = 0;  // modulo 2^32: where fixed point fails, it is of no use
+    for (std::int32_t k = 0; k < width; ++k) {
+        if (more != nullptr) total[k] += more[k];
+        const double y = (total[k] * part - mean[k]) * scale + 0x1.8p52;  // rounds: the last bits are the integer
+        std::uint64_t bits;
+        std::memcpy(&bits, &y, 8);
+        const auto q = static_cast<std::int16_t>(bits);
+        squared += static_cast<std::uint32_t>(q * q);
+        std::memcpy(reinterpret_cast<char*>(words) + 2 * k, &q, 2);
+    }
+    return static_cast<std::int32_t>(squared);
+}
+
+std::uint64_t adopt(const double* point, std::int32_t d, std::int32_t width, double* row, double* sum) {
+    std::uint64_t hash = 0;
+    for (std::int32_t k = 0; k < width; ++k) {
+        row[k] = k < d ? point[k] + 0.0 : 0.0;
+        sum[k] += row[k];
+        std::uint64_t word;
+        std::memcpy(&word, row + k, 8);
+        hash += ((word ^ word >> 32) & 0xffffffff) * (odd + 2 * static_cast<std::uint32_t>(k));
+    }
+    return hash;
+}
+
+Extent extent(const double* total, const double* mean, double part, std::int32_t width) {
+    Extent result{0, 0};
+    for (std::int32_t k = 0; k < width; ++k) {
+        const double x = total[k] * part, step = x - mean[k];
+        result.from_mean += step * step;
+        result.from_origin += x * x;
+    }
+    return result;
+}
+
 std::int32_t gather(const float* keys, std::int32_t count, float limit, std::int32_t* found) {
     std::int32_t m = 0;
     for (std::int32_t i = 0; i < count * lanes; ++i)
@@ -141,7 +181,8 @@ const Scanner* fastest() {
 
 }  // namespace
 
-const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, within, indices, squares, gather, subtract_equal};
+const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, within, indices, squares, quantise,
+                            adopt, extent, gather, subtract_equal};
 
 const Scanner& scanner() {
     const Scanner* s = chosen.load(std::memory_order_relaxed);

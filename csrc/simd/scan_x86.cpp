@@ -11,6 +11,10 @@
 namespace reprune {
 namespace {
 
+constexpr std::int64_t odd = 0x9e3779b1;
+
+const std::int32_t first_lanes[lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 namespace avx512 {
 #define REPRUNE_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,bmi,popcnt")))
 #define REPRUNE_WIDTH 16
@@ -30,13 +34,20 @@ REPRUNE_TARGET inline F mul(F x, F y) { return _mm512_mul_ps(x, y); }
 REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm512_fmadd_ps(x, x, sum); }
 REPRUNE_TARGET inline F reciprocal(F x) { return _mm512_rcp14_ps(x); }
 REPRUNE_TARGET inline I bits(F x) { return _mm512_castps_si512(x); }
-REPRUNE_TARGET inline I mini(I x, I y) { return _mm512_min_epi32(x, y); }
-REPRUNE_TARGET inline I maxi(I x, I y) { return _mm512_max_epi32(x, y); }
-REPRUNE_TARGET inline I tag(I key, I mask, I step) {  // key & ~mask | step
-    return _mm512_ternarylogic_epi32(key, mask, step, 0xBA);
+REPRUNE_TARGET inline I least(I x, I y) { return _mm512_min_epu32(x, y); }
+REPRUNE_TARGET inline I most(I x, I y) { return _mm512_max_epu32(x, y); }
+REPRUNE_TARGET inline I hide(I code, I lane, I own) {  // makes the code of the lane `own` the largest
+    return _mm512_mask_mov_epi32(code, _mm512_cmpeq_epi32_mask(lane, own), _mm512_set1_epi32(-1));
 }
-REPRUNE_TARGET inline std::int32_t leasti(I x) { return _mm512_reduce_min_epi32(x); }
-REPRUNE_TARGET inline std::uint32_t equal(I x, I y) { return _mm512_cmpeq_epi32_mask(x, y); }
+REPRUNE_TARGET inline I tag(I key, I mask, I lane) {  // key & ~mask | lane
+    return _mm512_ternarylogic_epi32(key, mask, lane, 0xBA);
+}
+template <int N>  // lanes change places with those N further on
+REPRUNE_TARGET inline I swap(I x) {
+    return N < 4 ? _mm512_shuffle_epi32(x, N == 2 ? _MM_PERM_BADC : _MM_PERM_CDAB)
+                 : _mm512_shuffle_i64x2(x, x, N == 4 ? 0xB1 : 0x4E);
+}
+REPRUNE_TARGET inline std::int32_t first(I x) { return _mm_cvtsi128_si32(_mm512_castsi512_si128(x)); }
 REPRUNE_TARGET inline std::uint32_t above(I x, I y) { return _mm512_cmpgt_epi32_mask(x, y); }
 REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
 REPRUNE_TARGET inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
@@ -70,17 +81,15 @@ REPRUNE_TARGET inline std::int32_t sum_bytes(I x) {
     return _mm_cvtsi128_si32(h) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(h, h));
 }
 REPRUNE_TARGET inline I bits(F x) { return _mm256_castps_si256(x); }
-REPRUNE_TARGET inline I mini(I x, I y) { return _mm256_min_epi32(x, y); }
-REPRUNE_TARGET inline I maxi(I x, I y) { return _mm256_max_epi32(x, y); }
-REPRUNE_TARGET inline I tag(I key, I mask, I step) { return _mm256_or_si256(_mm256_andnot_si256(mask, key), step); }
-REPRUNE_TARGET inline std::int32_t leasti(I x) {
-    __m128i m = _mm_min_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    m = _mm_min_epi32(m, _mm_shuffle_epi32(m, 0x4E));
-    return _mm_cvtsi128_si32(_mm_min_epi32(m, _mm_shuffle_epi32(m, 0xB1)));
+REPRUNE_TARGET inline I least(I x, I y) { return _mm256_min_epu32(x, y); }
+REPRUNE_TARGET inline I most(I x, I y) { return _mm256_max_epu32(x, y); }
+REPRUNE_TARGET inline I hide(I code, I lane, I own) { return _mm256_or_si256(code, _mm256_cmpeq_epi32(lane, own)); }
+REPRUNE_TARGET inline I tag(I key, I mask, I lane) { return _mm256_or_si256(_mm256_andnot_si256(mask, key), lane); }
+template <int N>
+REPRUNE_TARGET inline I swap(I x) {
+    return N < 4 ? _mm256_shuffle_epi32(x, N == 2 ? 0x4E : 0xB1) : _mm256_permute2x128_si256(x, x, 1);
 }
-REPRUNE_TARGET inline std::uint32_t equal(I x, I y) {
-    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(x, y))));
-}
+REPRUNE_TARGET inline std::int32_t first(I x) { return _mm_cvtsi128_si32(_mm256_castsi256_si128(x)); }
 REPRUNE_TARGET inline std::uint32_t above(I x, I y) {
     return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, y))));
 }
@@ -92,6 +101,33 @@ REPRUNE_TARGET inline std::int32_t sum_words(I x) {
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
+}
+using D = __m256d;
+REPRUNE_TARGET inline D loadd(const double* p) { return _mm256_loadu_pd(p); }
+REPRUNE_TARGET inline D setd(double x) { return _mm256_set1_pd(x); }
+REPRUNE_TARGET inline D addd(D x, D y) { return _mm256_add_pd(x, y); }
+REPRUNE_TARGET inline D subd(D x, D y) { return _mm256_sub_pd(x, y); }
+REPRUNE_TARGET inline D muld(D x, D y) { return _mm256_mul_pd(x, y); }
+REPRUNE_TARGET inline void stored(double* p, D x) { _mm256_storeu_pd(p, x); }
+REPRUNE_TARGET inline D head(D x, std::int32_t n) {  // n numbers of x, then zeros
+    return _mm256_and_pd(x, _mm256_castsi256_pd(_mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3))));
+}
+REPRUNE_TARGET inline double sumd(D x) {
+    const __m128d h = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd(x, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(h, _mm_unpackhi_pd(h, h)));
+}
+REPRUNE_TARGET inline I hash(I sum, D x, I odd) {
+    const I word = _mm256_castpd_si256(x);
+    return _mm256_add_epi64(sum, _mm256_mul_epu32(_mm256_xor_si256(word, _mm256_srli_epi64(word, 32)), odd));
+}
+REPRUNE_TARGET inline std::uint64_t sum_long(I x) {
+    const __m128i h = _mm_add_epi64(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    return static_cast<std::uint64_t>(_mm_cvtsi128_si64(_mm_add_epi64(h, _mm_unpackhi_epi64(h, h))));
+}
+REPRUNE_TARGET inline I odds() { return _mm256_setr_epi64x(odd, odd + 2, odd + 4, odd + 6); }
+REPRUNE_TARGET inline __m128i four(const double* total, const double* mean, double part, double scale) {
+    const __m256d x = _mm256_mul_pd(_mm256_loadu_pd(total), _mm256_set1_pd(part));
+    return _mm256_cvtpd_epi32(_mm256_mul_pd(_mm256_sub_pd(x, _mm256_loadu_pd(mean)), _mm256_set1_pd(scale)));
 }
 REPRUNE_TARGET inline void store(float* p, F x) { _mm256_storeu_ps(p, x); }
 REPRUNE_TARGET inline std::uint32_t below(F x, F limit) {
@@ -125,16 +161,17 @@ inline std::int32_t sum_bytes(I x) {
     return _mm_cvtsi128_si32(s) + _mm_cvtsi128_si32(_mm_unpackhi_epi64(s, s));
 }
 inline I bits(F x) { return _mm_castps_si128(x); }
-inline I mini(I x, I y) { return _mm_castps_si128(_mm_min_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
-inline I maxi(I x, I y) { return _mm_castps_si128(_mm_max_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
-inline I tag(I key, I mask, I step) { return _mm_or_si128(_mm_andnot_si128(mask, key), step); }
-inline std::int32_t leasti(I x) {
-    I m = mini(x, _mm_shuffle_epi32(x, 0x4E));
-    return _mm_cvtsi128_si32(mini(m, _mm_shuffle_epi32(m, 0xB1)));
+inline I least(I x, I y) { return _mm_castps_si128(_mm_min_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
+inline I most(I x, I y) { return _mm_castps_si128(_mm_max_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y))); }
+inline I hide(I code, I lane, I own) {  // numbers are compared; the code is the lane alone, its key being 0
+    return _mm_or_si128(code, _mm_and_si128(_mm_cmpeq_epi32(lane, own), bits(set(3e38F))));
 }
-inline std::uint32_t equal(I x, I y) {
-    return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(x, y))));
+inline I tag(I key, I mask, I lane) { return _mm_or_si128(_mm_andnot_si128(mask, key), lane); }
+template <int N>
+inline I swap(I x) {
+    return _mm_shuffle_epi32(x, N == 2 ? 0x4E : 0xB1);
 }
+inline std::int32_t first(I x) { return _mm_cvtsi128_si32(x); }
 inline std::uint32_t above(I x, I y) {
     return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_castsi128_ps(_mm_cmpgt_epi32(x, y))));
 }
@@ -146,6 +183,32 @@ inline std::int32_t sum_words(I x) {
     const I s = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4E));
     return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xB1)));
 }
+using D = __m128d;
+inline D loadd(const double* p) { return _mm_loadu_pd(p); }
+inline D setd(double x) { return _mm_set1_pd(x); }
+inline D addd(D x, D y) { return _mm_add_pd(x, y); }
+inline D subd(D x, D y) { return _mm_sub_pd(x, y); }
+inline D muld(D x, D y) { return _mm_mul_pd(x, y); }
+inline void stored(double* p, D x) { _mm_storeu_pd(p, x); }
+inline D head(D x, std::int32_t n) {  // n numbers of x, then zeros
+    return n >= 2 ? x : n == 1 ? _mm_move_sd(_mm_setzero_pd(), x) : _mm_setzero_pd();
+}
+inline double sumd(D x) { return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x))); }
+inline I hash(I sum, D x, I odd) {
+    const I word = _mm_castpd_si128(x);
+    return _mm_add_epi64(sum, _mm_mul_epu32(_mm_xor_si128(word, _mm_srli_epi64(word, 32)), odd));
+}
+inline std::uint64_t sum_long(I x) {
+    return static_cast<std::uint64_t>(_mm_cvtsi128_si64(_mm_add_epi64(x, _mm_unpackhi_epi64(x, x))));
+}
+inline I odds() { return _mm_set_epi64x(odd + 2, odd); }
+inline __m128i two(const double* total, const double* mean, double part, double scale) {
+    const __m128d x = _mm_mul_pd(_mm_loadu_pd(total), _mm_set1_pd(part));
+    return _mm_cvtpd_epi32(_mm_mul_pd(_mm_sub_pd(x, _mm_loadu_pd(mean)), _mm_set1_pd(scale)));
+}
+inline __m128i four(const double* total, const double* mean, double part, double scale) {
+    return _mm_unpacklo_epi64(two(total, mean, part, scale), two(total + 2, mean + 2, part, scale));
+}
 inline void store(float* p, F x) { _mm_storeu_ps(p, x); }
 inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_cmple_ps(x, limit))); }
 #include "simd/scan_x86.inc"
@@ -153,11 +216,11 @@ inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm
 
 const Scanner scanners[3] = {
     {"avx512", 6.2e-5F, avx512::fixed, avx512::floating, avx512::within, avx512::indices, avx2::squares,
-     avx512::gather, avx2::subtract_equal},
+     avx2::quantise, avx2::adopt, avx2::extent, avx512::gather, avx2::subtract_equal},
     {"avx2", 3.7e-4F, avx2::fixed, avx2::floating, avx2::within, avx2::indices, avx2::squares,
-     avx2::gather, avx2::subtract_equal},
+     avx2::quantise, avx2::adopt, avx2::extent, avx2::gather, avx2::subtract_equal},
     {"sse2", 3.7e-4F, sse2::fixed, sse2::floating, sse2::within, sse2::indices, sse2::squares,
-     sse2::gather, sse2::subtract_equal},
+     sse2::quantise, sse2::adopt, sse2::extent, sse2::gather, sse2::subtract_equal},
 };
 
 }  // namespace

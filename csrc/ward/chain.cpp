@@ -10,7 +10,7 @@
 namespace reprune {
 namespace {
 
-constexpr std::int32_t nowhere = 1 << 30;  // squared distance of an empty lane, and of a cluster to itself
+constexpr std::int32_t beyond = 1 << 30;  // larger than a squared distance, and no more than 2^31 together with one
 constexpr float far = 1e15F;               // coordinate of an empty lane; others are of order one
 constexpr float rounding = Clusters::rounding;
 
@@ -51,14 +51,16 @@ void Chain::enter(std::int32_t slot, std::int32_t id) {
     }
 }
 
-// An empty lane: as far away as a lane can be.
+// An empty lane: as far away as a lane can be. In fixed point, what is in it is moved further than any two clusters lie apart.
 void Chain::leave(std::int32_t slot) {
     const float none = 0;
     const std::int32_t pairs = clusters_->pairs, d = clusters_->d;
     if (fixed_) {
         char* block = blocks_ + 64LL * (slot / lanes) * (pairs + 2) + 4 * (slot % lanes);
-        for (std::int32_t p = 0; p < pairs; ++p) std::memset(block + 64 * p, 0, 4);
-        std::memcpy(block + 64 * pairs, &nowhere, 4);
+        std::int32_t norm;
+        std::memcpy(&norm, block + 64 * pairs, 4);
+        norm += beyond;
+        std::memcpy(block + 64 * pairs, &norm, 4);
         std::memcpy(block + 64 * (pairs + 1), &none, 4);
     } else {
         char* block = blocks_ + 64LL * (slot / lanes) * (d + 1) + 4 * (slot % lanes);
@@ -73,30 +75,13 @@ void Chain::remove(std::int32_t id) {  // the last cluster fills the hole
     leave(last);
 }
 
-Least Chain::scan(float* keys) const {
+void Chain::scan(float* keys) {
     const Clusters& c = *clusters_;
-    const std::int32_t count = (count_ + lanes - 1) / lanes;
-    if (fixed_) return scan_->fixed(blocks_, count, c.pairs, {c.fixed(tip_), c.norm[at(tip_)], c.inverse_size[at(tip_)]}, keys);
-    return scan_->floating(blocks_, count, c.d, {query_.data(), c.inverse_size[at(tip_)]}, keys);
-}
-
-void Chain::hide() {
+    const std::int32_t count = (count_ + lanes - 1) / lanes, lane = slot_[at(tip_)];
     if (fixed_) {
-        const std::int32_t away = nowhere + 2 * clusters_->norm[at(tip_)];
-        const float none = 0;
-        std::memcpy(own_ + 64 * clusters_->pairs, &away, 4);
-        std::memcpy(own_ + 64 * (clusters_->pairs + 1), &none, 4);
+        scan_->fixed(blocks_, count, c.pairs, {c.fixed(tip_), c.norm[at(tip_)], c.inverse_size[at(tip_)], lane}, keys, &least_);
     } else {
-        std::memcpy(own_, &far, 4);
-    }
-}
-
-void Chain::restore() {
-    if (fixed_) {
-        std::memcpy(own_ + 64 * clusters_->pairs, &clusters_->norm[at(tip_)], 4);
-        std::memcpy(own_ + 64 * (clusters_->pairs + 1), &clusters_->inverse_size[at(tip_)], 4);
-    } else {
-        std::memcpy(own_, &first_, 4);
+        scan_->floating(blocks_, count, c.d, {query_.data(), c.inverse_size[at(tip_)], lane}, keys, &least_);
     }
 }
 
@@ -109,8 +94,6 @@ void Chain::scan_tip() {
     if (path_.empty()) path_.push_back(id_[at(count_ - 1)]);
     const Clusters& c = *clusters_;
     tip_ = path_.back();
-    const std::int32_t slot = slot_[at(tip_)];
-    own_ = blocks_ + 64LL * (fixed_ ? c.pairs + 2 : c.d + 1) * (slot / lanes) + 4 * (slot % lanes);
     if (fixed_) {
         slack_now_ = c.slack[at(tip_)];
     } else {
@@ -121,13 +104,10 @@ void Chain::scan_tip() {
             query_[at(k)] = static_cast<float>(total[k] * unit);
             norm += query_[at(k)] * query_[at(k)];
         }
-        first_ = query_[0];
         // coordinates are rounded relative to the larger cluster's norm, at most ||a|| plus the distance
         slack_now_ = 2.2F * rounding * std::sqrt(norm / c.inverse_size[at(tip_)]) + 1e-18F;
     }
-    hide();
-    least_ = scan(nullptr);
-    restore();
+    scan(nullptr);
 }
 
 // The cluster nearest to the tip; -1 if none is within the limit. *reached: the cost, NaN where there was no need to know it:
@@ -141,12 +121,11 @@ std::int32_t Chain::nearest(bool first, double* reached) {
     if (least_.second > clear) {  // no other comes near: this is the nearest, also in float64
         ++candidates_;
         const std::int32_t other = id_[at(least_.index)];
-        *reached = first ? clusters_->cost(tip_, other) : std::nan("");
+        const bool within = (root + slack_now_) * (1 + error_) * (1 + error_) < limit_root_;
+        *reached = first && !within ? clusters_->cost(tip_, other) : std::nan("");
         return *reached > limit_ ? -1 : other;
     }
-    hide();
     scan(keys_.data());
-    restore();
     const std::int32_t found = scan_->gather(keys_.data(), (count_ + lanes - 1) / lanes, clear, found_.data());
     candidates_ += found;
     std::int32_t best = -1;
@@ -187,7 +166,7 @@ bool Chain::decide() {
 }
 
 void Chain::update_error_bounds() {  // of the keys' roots
-    int bits = 2;  // of a key that may be taken for the lane's number
+    int bits = 4;  // of a key that may be taken for the lane's number
     while ((count_ >> (bits - 2)) != 0) ++bits;
     error_ = scan_->error + (fixed_ ? 3 : static_cast<float>(clusters_->d) + 8) * rounding + std::ldexp(1.0F, bits - 23);
     limit_root_ = key_root(limit_, fixed_ ? clusters_->scale : clusters_->float_scale);

@@ -23,9 +23,7 @@ class Chain {  // memory is kept from one channel to the next
     void remove(std::int32_t id);
     void scan_tip();  // for the neighbours of the chain's tip
     bool decide();
-    Least scan(float* keys) const;
-    void hide();  // the tip is moved far away from itself while others are scanned
-    void restore();
+    void scan(float* keys);
     std::int32_t nearest(bool first, double* reached);
 
     Clusters* clusters_ = nullptr;
@@ -35,8 +33,7 @@ class Chain {  // memory is kept from one channel to the next
     float error_ = 0, limit_root_ = 0;
     double limit_ = 0;
     std::int32_t tip_ = -1;
-    char* own_ = nullptr;  // lane of the tip
-    float slack_now_ = 0, first_ = 0;
+    float slack_now_ = 0;
     Least least_{};
     std::int64_t scans_ = 0, candidates_ = 0;
     std::vector<std::int32_t> id_, slot_, path_, found_;

@@ -19,12 +19,14 @@ void Clusters::start(const double* points, std::int32_t count, std::int32_t coor
     d = coordinates;
     pairs = (d + 1) / 2;
     stride = (pairs + 7) / 8 * 8;
-    totals.assign(points, points + static_cast<std::int64_t>(n) * d);
+    width = (d + 3) / 4 * 4;
+    totals.resize(at(static_cast<std::int64_t>(n) * width));
     size.assign(at(n), 1.0);
     joins.clear();
-    live.clear();
+    joins.reserve(at(n));
     tied = false;
-    collapse();
+    scan_ = &scanner();
+    collapse(points);
 }
 
 double Clusters::cost(std::int32_t a, std::int32_t b) const {
@@ -55,28 +57,20 @@ bool Clusters::blurred(double limit) const {
 void Clusters::join(std::int32_t a, std::int32_t b, double cost) {
     const std::int32_t kept = std::max(a, b), gone = std::min(a, b);
     joins.push_back({gone, kept, ward_height(cost)});
-    double* sum = totals.data() + static_cast<std::int64_t>(kept) * d;
-    const double* x = total(gone);
-    for (std::int32_t k = 0; k < d; ++k) sum[k] += x[k];
     size[at(kept)] += size[at(gone)];
-    measure(kept);
+    measure(kept, total(gone));
 }
 
 // Equal points are one cluster at height 0 from the start, each joined to the next: scans would find every one of them as near
 // as the others.
-void Clusters::collapse() {
+void Clusters::collapse(const double* points) {
     std::size_t count = 4;
-    while (count < 2 * at(n)) count *= 2;
+    while (count < 8 * at(n)) count *= 2;  // so that few points meet in a bucket
     buckets_.assign(count, -1);
+    mean_.assign(at(width), 0.0);
     for (std::int32_t i = n - 1; i >= 0; --i) {
-        double* x = totals.data() + static_cast<std::int64_t>(i) * d;
-        std::uint64_t hash = 0, odd = 0x9e3779b97f4a7c15ULL;
-        for (std::int32_t k = 0; k < d; ++k, odd += 0xbf58476d1ce4e5baULL) {
-            x[k] += 0.0;  // no negative zero
-            std::uint64_t word;
-            std::memcpy(&word, x + k, 8);
-            hash += (word ^ word >> 32) * odd;
-        }
+        double* x = totals.data() + static_cast<std::int64_t>(i) * width;
+        const std::uint64_t hash = scan_->adopt(points + static_cast<std::int64_t>(i) * d, d, width, x, mean_.data());
         std::size_t bucket = (hash ^ hash >> 32) & (count - 1);
         while (buckets_[bucket] >= 0 && std::memcmp(x, total(buckets_[bucket]), 8 * at(d)) != 0)
             bucket = (bucket + 1) & (count - 1);
@@ -86,11 +80,16 @@ void Clusters::collapse() {
     std::reverse(joins.begin(), joins.end());
     for (const Join& x : joins) size[at(x.kept)] += size[at(x.gone)];
     for (const Join& x : joins) size[at(x.gone)] = 0;
+    live.resize(at(n));
+    std::size_t left = 0;
     for (std::int32_t i = 0; i < n; ++i) {
-        if (size[at(i)] == 0) continue;
-        live.push_back(i);
-        for (std::int32_t k = 0; k < d; ++k) totals[at(static_cast<std::int64_t>(i) * d + k)] *= size[at(i)];
+        live[left] = i;
+        left += size[at(i)] != 0;
+        if (size[at(i)] <= 1) continue;
+        for (std::int32_t k = 0; k < d; ++k) totals[at(static_cast<std::int64_t>(i) * width + k)] *= size[at(i)];
     }
+    live.resize(left);
+    for (double& x : mean_) x /= n;
 }
 
 void Clusters::begin() {
@@ -98,26 +97,13 @@ void Clusters::begin() {
     norm.resize(at(n));
     inverse_size.resize(at(n));
     slack.resize(at(n));
-    mean_.assign(at(d), 0.0);
-    double* mean = mean_.data();
-    for (const std::int32_t id : live) {
-        const double part = 1 / size[at(id)];
-        for (std::int32_t k = 0; k < d; ++k) mean[k] += total(id)[k] * part;
-    }
-    for (std::int32_t k = 0; k < d; ++k) mean[k] /= static_cast<double>(live.size());
     spread = furthest = 0;
     double radius = 0;  // square of the largest distance to the mean
     for (const std::int32_t id : live) {
-        const double part = 1 / size[at(id)];
-        double squared = 0, from_origin = 0;
-        for (std::int32_t k = 0; k < d; ++k) {
-            const double x = total(id)[k] * part;
-            squared += (x - mean[k]) * (x - mean[k]);
-            from_origin += x * x;
-        }
-        spread += squared;
-        radius = std::max(radius, squared);
-        furthest = std::max(furthest, from_origin);
+        const Extent own = scan_->extent(total(id), mean_.data(), 1 / size[at(id)], width);
+        spread += own.from_mean;
+        radius = std::max(radius, own.from_mean);
+        furthest = std::max(furthest, own.from_origin);
     }
     spread /= static_cast<double>(live.size());
     int exponent = 0;
@@ -126,23 +112,13 @@ void Clusters::begin() {
     scale = radius > 0 ? largest_fixed / std::sqrt(radius) : 1;
     fixed_point_fails = !std::isfinite(scale) || d > 4096;
     if (fixed_point_fails) scale = 1;
-    for (const std::int32_t id : live) measure(id);
+    for (const std::int32_t id : live) measure(id, nullptr);
 }
 
-void Clusters::measure(std::int32_t id) {
-    const double *sum = total(id), *mean = mean_.data();
-    const double part = 1 / size[at(id)];
-    char* out = reinterpret_cast<char*>(words.data() + static_cast<std::int64_t>(id) * stride);
-    std::int32_t squared = 0;
-    for (std::int32_t k = 0; k < d; ++k) {
-        const double y = (sum[k] * part - mean[k]) * scale + 0x1.8p52;  // rounds: the last bits are the integer
-        std::uint64_t bits;
-        std::memcpy(&bits, &y, 8);
-        const auto q = static_cast<std::int16_t>(bits);
-        squared += q * q;
-        std::memcpy(out + 2 * k, &q, 2);
-    }
-    norm[at(id)] = squared;
+void Clusters::measure(std::int32_t id, const double* more) {
+    const auto row = static_cast<std::int64_t>(id);
+    norm[at(id)] = scan_->quantise(totals.data() + row * width, more, mean_.data(), 1 / size[at(id)], scale, width,
+                                   words.data() + row * stride);
     const auto points = static_cast<float>(size[at(id)]);
     inverse_size[at(id)] = 1 / points;
     // each coordinate of a difference is off by at most one, so is the distance by at most sqrt(d)

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "simd/scan.hpp"
+
 namespace reprune {
 
 struct Join {  // `gone` becomes part of `kept`; clusters go by the largest id of their points
@@ -16,7 +18,8 @@ struct Join {  // `gone` becomes part of `kept`; clusters go by the largest id o
 struct Clusters {  // memory is kept from one channel to the next
     static constexpr float rounding = 6.0e-8F;  // of float32, 2^-24
 
-    void start(const double* points, std::int32_t n, std::int32_t d);  // a cluster for every point; equal points are joined
+    // A cluster for every point of points [n, d], behind which three more numbers can be read; equal points are joined.
+    void start(const double* points, std::int32_t n, std::int32_t d);
     void begin();  // fixed point
     double cost(std::int32_t a, std::int32_t b) const;  // the same to the last bit for (b, a)
     void join(std::int32_t a, std::int32_t b, double cost);
@@ -26,9 +29,9 @@ struct Clusters {  // memory is kept from one channel to the next
     bool blurred(double limit) const;
 
     const std::int32_t* fixed(std::int32_t id) const { return words.data() + static_cast<std::int64_t>(id) * stride; }
-    const double* total(std::int32_t id) const { return totals.data() + static_cast<std::int64_t>(id) * d; }
+    const double* total(std::int32_t id) const { return totals.data() + static_cast<std::int64_t>(id) * width; }
 
-    std::int32_t n = 0, d = 0, pairs = 0, stride = 0;
+    std::int32_t n = 0, d = 0, width = 0, pairs = 0, stride = 0;
     std::vector<Join> joins;             // in the order they were made
     std::vector<std::int32_t> live;      // ids, ascending; up to date between one search for joins and the next
     bool fixed_point_fails = false;      // it is too coarse for these points
@@ -37,16 +40,17 @@ struct Clusters {  // memory is kept from one channel to the next
     double furthest = 0;                 // square of the largest distance of a point to the origin
     double scale = 1;                    // coordinates, less the mean, to fixed point
     double float_scale = 1;              // coordinates to float32 of order one
-    std::vector<double> totals, size;    // [n, d], [n] sums and numbers of points
+    std::vector<double> totals, size;    // [n, width], [n] sums, then zeros, and numbers of points
     std::vector<std::int32_t> words;     // [n, stride] means in fixed point, two coordinates to a word, then zeros
     std::vector<std::int32_t> norm;      // [n] their squared norms
     std::vector<float> inverse_size, slack;  // [n] 1 / size; how far the root of a key can be off
 
   private:
-    void measure(std::int32_t id);  // fixed-point form of a cluster
-    void collapse();
+    void measure(std::int32_t id, const double* more);  // fixed-point form of a cluster, after `more` is added to it, if any
+    void collapse(const double* points);
 
-    std::vector<double> mean_;
+    const Scanner* scan_ = nullptr;
+    std::vector<double> mean_;  // [width]
     std::vector<std::int32_t> buckets_;
 };
 

@@ -61,10 +61,7 @@ void Ward1D::sort() {
         low = std::min(low, values_[at(i)]);
         high = std::max(high, values_[at(i)]);
     }
-    // a total of s values is off by n 2^-50 s times the largest at most, n being the depth of the sum; here squared, and apart
-    // from what `above` holds
-    const double largest = std::max(-low, high) * n_ * 0x1p-34;
-    blur_ = largest * largest;
+    furthest_ = std::max(-low, high);
     std::int32_t buckets = 1;
     while (buckets < n_ && buckets < 4096) buckets *= 2;
     const double scale = high > low ? (buckets - 1) / (high - low) : 0;
@@ -126,13 +123,34 @@ void Ward1D::run(double limit, bool wide, const Tolerance* refuse_within) {
     sort();
     collapse();
     const double cost = limit * limit / 2 * (1 + 0x1p-8);  // a little further, so that rounding near the limit is no matter
-    if (!wide && blur_ * n_ <= cost * 0x1p-10 && rounds(cost, refuse_within == nullptr)) {
+    if (!wide && bound_sizes(cost) && rounds(cost, refuse_within == nullptr) &&
+        (most_ == n_ || largest_cluster(cost) <= most_)) {
         heights_of(heights_.data(), n_ - 1);
     } else {
         sort();
         collapse();
         greedy(limit, refuse_within);
     }
+}
+
+// A total of s values is off by m 2^-50 s times the furthest at most, m being the depth of the sum: at most the points of the
+// largest cluster within the limit, here as many as may be for rounding near the limit to be no matter. Squared, and apart from
+// what `above` holds, that is the blur. False: no cluster is small enough.
+bool Ward1D::bound_sizes(double limit) {
+    const double unit = furthest_ * 0x1p-34, most = std::cbrt(limit * 0x1p-11 / (unit * unit));
+    most_ = most < n_ ? static_cast<std::int32_t>(most) : n_;
+    blur_ = unit * most_ * (unit * most_);
+    return most_ >= 2;
+}
+
+std::int32_t Ward1D::largest_cluster(double limit) const {
+    std::int32_t largest = 0, first = 0;
+    for (std::int32_t i = 0; i < n_; ++i) {
+        if (i + 1 < n_ && heights_[at(i)] <= limit) continue;
+        largest = std::max(largest, i + 1 - first);
+        first = i + 1;
+    }
+    return largest;
 }
 
 // Every round joins all neighbours whose gap is the smallest on both sides: they are each other's nearest. Most data takes

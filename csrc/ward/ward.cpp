@@ -21,7 +21,7 @@ constexpr double step = 0.6;  // from one level down to the next
 double* Ward::start(std::int32_t n, std::int32_t d) {
     n_ = n;
     d_ = d;
-    points_.resize(static_cast<std::size_t>(n) * static_cast<std::size_t>(d));
+    points_.resize(static_cast<std::size_t>(n) * static_cast<std::size_t>(d) + 3);
     return points_.data();
 }
 
