@@ -59,7 +59,7 @@ _REDUCTIONS = (
 
 def is_movement(call: Call) -> bool:
     """Return whether the call only moves values, so that it can be run on position numbers."""
-    return bool(call.func.is_view) or call.name in _MOVEMENTS
+    return call.operation.is_view or call.name in _MOVEMENTS
 
 
 def no_rule(known: Propagation, call: Call, is_activation: bool) -> None:
