@@ -22,6 +22,7 @@ from .preserving import preserving
 from .steps import Edge, Step, partings
 from .traced import Example, TracedModel, device_of, without_values
 from .tracer import Tracer, run
+from .values import Values
 
 AtomMask = npt.NDArray[np.bool_]
 
@@ -111,6 +112,8 @@ def _check_slice(
     else:
         faults = [*_apart(trace, traced), *_new_pins(trace, traced)]
         faults += _partings(trace, traced, stays if follow else None, complete=not failed)
+        if follow and not (failed or faults):
+            faults += _other_values(trace, traced, stays)
     if failed and not faults:  # else that is why it failed
         faults.append(_failure_at(trace, traced, failed))
     return Failure(tuple(faults)) if faults else None
@@ -202,6 +205,21 @@ def _partings(trace: Tracer, traced: TracedModel, stays: AtomMask | None, comple
     before, after = list(shown(traced.steps, stays)), list(shown(trace.steps, None))
     for parting in partings(before, after, complete):
         yield Fault(parting.reason, _atoms(traced, parting.labels), parting.stretch)
+
+
+def _other_values(trace: Tracer, traced: TracedModel, stays: AtomMask) -> Iterator[Fault]:
+    """Yield where a call gives other values in the slice; both runs have the same calls."""
+    counterparts, values = _Counterparts(traced), Values(stays)
+    before, after = (
+        [step for step in steps if step.what is not None and counterparts.of_step(step)]
+        for steps in (traced.steps, trace.steps)
+    )
+    for mine, other in zip(before, after, strict=True):
+        if mine.computed and other.computed and values.differ(mine.computed, other.computed):
+            yield Fault(
+                f"what stays comes out of {mine.operation} otherwise in the slice (the certificate)",
+                _atoms(traced, mine.touched),
+            )
 
 
 class _Counterparts:

@@ -62,6 +62,11 @@ def is_movement(call: Call) -> bool:
     return call.operation.is_view or call.name in _MOVEMENTS
 
 
+def is_pointwise(call: Call) -> bool:
+    """Return whether each element of the result is computed from the elements at its place."""
+    return torch.Tag.pointwise in call.func.tags or call.name in _POINTWISE
+
+
 def no_rule(known: Propagation, call: Call, is_activation: bool) -> None:
     """Pin all channels: an unknown operation may do anything to them."""
     for x in call.tensors():
@@ -123,9 +128,7 @@ def rule_of(call: Call) -> Rule:
             return rules[call.name]
     if is_movement(call):
         return shape.movement
-    if torch.Tag.pointwise in call.func.tags or call.name in _POINTWISE:
-        return pointwise
-    return no_rule
+    return pointwise if is_pointwise(call) else no_rule
 
 
 def rule_named(name: str) -> Rule | None:

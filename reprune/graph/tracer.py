@@ -22,13 +22,15 @@ from ..modules.wrappers import eagerly, paths
 from .labels import LABEL
 from .memory import Memory
 from .modes import asking_for_mode, trains_alike
+from .moves import Moves
 from .outputs import pin_outputs
 from .preserving import Preserved
 from .propagation import Key, Propagation
-from .rules import Rule, has_rule, rule_of
+from .rules import Rule, has_rule, is_movement, rule_of
 from .signature import signature
 from .state import Call, State
 from .steps import Step
+from .values import computed
 from .watch import current
 from .without_values import NeedsValuesError, WithoutValues, on_real_device
 
@@ -78,6 +80,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.at: list[State] = []
         """States of the tensors of the last call on activations, including its outputs once it has run."""
         self.memory = Memory()
+        self._moves = Moves()
         self._rules: dict[int, Rule] = {}
         self._own = {id(x): name for name, x in tensors.items()}
         self._watch = current()
@@ -125,8 +128,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 touched=[dim for dim, _ in touched],
                 flowing=[dim for dim, is_activation in touched if is_activation],
                 edges=self.known.constraints.edges[united:],
+                computed=computed(call, states, self.known) if touched and what is not None else None,
             )
         )
+        if what is None and tensors and not operation.in_place and is_movement(call):
+            self._moves.check(self.known, call, tensors[0], states[0], united)
         self.memory.note(call, self.known)
         if is_activation:
             self.at = states + [self.known.state(x) for x in call.outputs()]
