@@ -133,6 +133,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         if what is None and tensors and not operation.in_place and is_movement(call):
             self._moves.check(self.known, call, tensors[0], states[0], united)
+        for x, state in zip(tensors, states, strict=True):
+            if not state.is_activation and id(x) not in self._own:
+                written = self.memory.content(x)
+                if written is not None and written.is_activation:
+                    self.known.pin_state(written, f"is read by another name in {func}")
         self.memory.note(call, self.known)
         if is_activation:
             self.at = states + [self.known.state(x) for x in call.outputs()]
