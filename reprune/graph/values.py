@@ -94,7 +94,7 @@ class Values:
             return False
         if full.call.func is not small.call.func:
             return True
-        same = numbers = list(full.call.scalars()) == list(small.call.scalars())
+        same = numbers = _numbers(full.call) == _numbers(small.call)
         for i, (mine, other) in enumerate(zip(*given, strict=True)):
             if len(mine.shape) != len(other.shape):
                 return True
@@ -106,7 +106,7 @@ class Values:
                     return True
                 else:
                     same = same and self._rest(a).size == a.size
-        return not (same or self._is_evident(full, numbers)) and self._run_differently(full, small)
+        return not (same or self._is_evident(full, small, numbers)) and self._run_differently(full, small)
 
     def _rest(self, ids: Ints) -> Ints:
         """Return those of the labels `ids` that stay; the same few arrays are in many calls."""
@@ -121,14 +121,35 @@ class Values:
             self._alike[key] = isinstance(small, np.ndarray) and np.array_equal(self._rest(full), small)
         return self._alike[key]
 
-    def _is_evident(self, full: Computed, same_numbers: bool) -> bool:
-        """Return whether each element depends, by PyTorch's word, on its own place only, and places agree."""
+    def _is_evident(self, full: Computed, small: Computed, same_numbers: bool) -> bool:
+        """Return whether the same places stay of all that meets, by what the operation is.
+
+        Of elementwise ones PyTorch says what meets; a convolution sums over what its kernels are multiplied
+        with, and where these are zero a removed channel may have any value.
+        """
         tensors, out = full.tensors, full.outs[0]
         if not same_numbers:
             return False
         if full.call.name in BATCH_NORMS:
             pairs = [(tensors[0].state.dims[1], out.state.dims[1])]
             pairs += [(given.state.dims[0], out.state.dims[1]) for given in tensors[1:]]
+        elif full.call.name in ("mm", "addmm"):
+            *added, one, other = tensors
+            pairs = [(one.state.dims[1], other.state.dims[0]), (one.state.dims[0], out.state.dims[0])]
+            pairs += [(given.state.dims[-1], out.state.dims[1]) for given in (*added, other)]
+            if any(len(given.shape) != 1 or given.shape[0] == 1 < out.shape[1] for given in added):
+                return False
+        elif full.call.name == "convolution" and full.call["groups"] == 1:
+            images, kernel, *bias = (given.state.dims for given in tensors)
+            o, i = (1, 0) if full.call["transposed"] else (0, 1)
+            channels = len(kernel) - 1  # from the end
+            pairs = [(images[-channels], kernel[i]), (kernel[o], out.state.dims[-channels])]
+            pairs += [(line[0], out.state.dims[-channels]) for line in bias]
+        elif _is_depthwise(full) and _is_depthwise(small):
+            images, kernel, *bias = (given.state.dims for given in tensors)
+            channels = len(kernel) - 1
+            pairs = [(line[0], out.state.dims[-channels]) for line in (kernel, *bias)]
+            pairs.append((images[-channels], kernel[0]))
         elif is_pointwise(full.call) and len(full.outs) == 1:
             pairs = [
                 (given.state.dims[-k], out.state.dims[-k])
@@ -248,6 +269,20 @@ def _filled(value: Any, made: Any) -> Any:
     if type(value) in (list, tuple) and any(isinstance(x, Given) for x in value):
         return [next(made) if isinstance(x, Given) else x for x in value]
     return value
+
+
+def _numbers(call: Call) -> list[Any]:
+    """Return the numbers among the arguments; of a convolution without its groups, which come last."""
+    numbers = list(call.scalars())
+    return numbers[:-1] if call.name == "convolution" else numbers
+
+
+def _is_depthwise(computed: Computed) -> bool:
+    """Return whether each channel of the result comes from one channel, the one at its place."""
+    if computed.call.name != "convolution":
+        return False
+    kernel, groups = computed.tensors[1].shape, computed.call["groups"]
+    return bool(kernel[0] == groups and kernel[1] == 1)
 
 
 def _alike(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
