@@ -124,6 +124,30 @@ def test_json_is_one_object_and_nothing_else(folder: Path, capsys: pytest.Captur
     assert facts["rule"] == "uniform"
 
 
+def test_several_targets_are_compared_on_one_trace(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces: list[nn.Module] = []
+    trace = reprune.trace
+    monkeypatch.setattr(
+        reprune, "trace", lambda model, *a, **k: traces.append(model) or trace(model, *a, **k)
+    )
+    words = ("prune", "toy:build", *SIZE, "--flops", "0.8,0.6", "--measure")
+    found = json.loads(output(capsys, *words, "--json"))["targets"]
+    assert len(traces) == 1
+    assert list(folder.glob("*.safetensors")) == []
+    for row, share in zip(found, (0.8, 0.6), strict=True):
+        expected, plan = reprune.prune(traces[0], torch.zeros(1, 3, 16, 16), flops=share, rule="uniform")
+        assert row["flops"]["after"] == plan.flops[1]
+        assert row["latency"] > 0
+        assert row["target"] == share
+        assert row["bytes"] == sum(t.nbytes for t in expected.state_dict().values())
+    said = output(capsys, "prune", "toy:build", *SIZE, "--size-mb", "0.03,0.02")
+    assert "size-mb" in said
+    assert "0.03" in said
+    assert "0.02" in said
+
+
 def test_show_tells_what_the_file_holds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = json.loads(output(capsys, "prune", "toy:build", *SIZE, "-o", "small.safetensors", "--json"))
     shown = json.loads(output(capsys, "show", "small.safetensors", "--json"))
@@ -262,6 +286,9 @@ PRUNE = ("prune", "toy:build", *SIZE, "-o", "small.safetensors")
     [
         (("prune", "resnet500", "-o", "x"), "did you mean resnet50"),
         (("prune", "nowhere.at_all:build", "-o", "x"), "cannot import 'nowhere'"),
+        (("prune", "toy:build"), "--output: expected a file"),
+        (("prune", "toy:build", "--flops", "0.5,0.7", "-o", "x"), "--output: expected none"),
+        (("prune", "toy:build", "--flops", "0.5,"), "--flops: expected a number between 0 and 1"),
         (("prune", "toy:make", "-o", "x"), "'toy' has no function 'make'"),
         (("prune", "toy:number", "-o", "x"), "must return a torch.nn.Module, it returned a int"),
         (("prune", "toy:broken", "-o", "x"), "no licence on this machine"),

@@ -15,9 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import reprune
 
+from ..graph import ModelTrace
 from ..plan import PruningPlan
 from . import console as tables
-from . import models, weights
+from . import models, several, weights
 from .errors import UserError
 from .outputs import check_output
 from .progress import Stages
@@ -28,6 +29,7 @@ EXAMPLES = """examples:
   reprune prune resnet50 --weights resnet50.pth --flops 0.5 -o small.safetensors
   reprune prune mypackage.networks:build --sparsity 0.3 --scope all -o small.safetensors
   reprune prune vgg16_bn --latency 0.6 --batch 16 --channels-last --round-to 8 -o small.safetensors
+  reprune prune resnet50 --weights resnet50.pth --flops 0.3,0.5,0.7 --measure
   reprune prune resnet50 --size-mb 50 --ignore layer1 --min-keep "layer4.*=64" -o small.safetensors
 """
 
@@ -53,9 +55,8 @@ def add(
         "-o",
         "--output",
         type=Path,
-        required=True,
         metavar="FILE",
-        help="file for the small network (/dev/null: none, for a dry run)",
+        help="file for the small network (/dev/null: none, for a dry run); not with several targets",
     )
     parser.add_argument(
         "--weights",
@@ -64,7 +65,12 @@ def add(
         help="trained weights: safetensors, or what torch.save(state_dict) wrote",
     )
     target = parser.add_mutually_exclusive_group()
-    target.add_argument("--flops", metavar="F", help="fraction of the FLOPs to keep (default: 0.5)")
+    target.add_argument(
+        "--flops",
+        metavar="F",
+        help="fraction of the FLOPs to keep (default: 0.5); several values of this or another target, as "
+        "0.3,0.5,0.7, are compared in a table",
+    )
     target.add_argument("--params", metavar="P", help="fraction of the parameters to keep")
     target.add_argument(
         "--latency",
@@ -133,18 +139,29 @@ def add(
         "--batch", type=_positive, default=1, metavar="N", help="batch size of --latency (default: 1)"
     )
     parser.add_argument("--channels-last", action="store_true", help="memory format of --latency")
+    parser.add_argument(
+        "--measure", action="store_true", help="with several targets: time the networks beside the full one"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Build the model, load its weights, plan, prune, save and report."""
+    compared = several.asked(arguments)
+    values: list[float] = []
     for name, read in {
         **dict.fromkeys(("flops", "params", "latency", "sparsity"), _share),
         "size_mb": _megabytes,
     }.items():
         if (text := getattr(arguments, name)) is not None:
-            setattr(arguments, name, read(f"--{name.replace('_', '-')}", text))
-    output = arguments.output
+            read_all = [read(f"--{name.replace('_', '-')}", part) for part in text.split(",")]
+            setattr(arguments, name, read_all[0])
+            values = read_all
+    if compared is not None:
+        several.check(arguments, compared)
+    elif arguments.output is None:
+        raise UserError("--output: expected a file for the small network (-o FILE), but for several targets")
+    output = Path("/dev/null") if arguments.output is None else arguments.output
     check_output("--output", output, {"--weights": arguments.weights})
     if arguments.weights is not None:
         weights.check(arguments.weights)
@@ -162,12 +179,27 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.channels_last:
             layout = torch.channels_last_3d if inputs.dim() == 5 else torch.channels_last
             model, inputs = model.to(memory_format=layout), inputs.to(memory_format=layout)
-        bytes_before = _tensor_bytes(model)
-        plan, rule, reason = _plan(model, inputs, arguments, stages)
-        reprune.apply(plan, model)
-        stages("save")
-        reprune.save(model, output)
-        bytes_after = output.stat().st_size if output.is_file() else _tensor_bytes(model)
+        bytes_before = several.tensor_bytes(model)
+        if compared is not None:
+            rows = several.run(
+                model,
+                inputs,
+                arguments,
+                compared,
+                values,
+                lambda one, traced: _plan(model, traced, one, stages)[0],
+                stages,
+            )
+        else:
+            traced = reprune.trace(model, inputs, progress=stages)
+            plan, rule, reason = _plan(model, traced, arguments, stages)
+            reprune.apply(plan, model)
+            stages("save")
+            reprune.save(model, output)
+            bytes_after = output.stat().st_size if output.is_file() else several.tensor_bytes(model)
+    if compared is not None:
+        several.show(arguments, compared, rows, time.perf_counter() - start)
+        return
     result = Result(plan, rule, reason, bytes_before, bytes_after, time.perf_counter() - start)
     _print_json(arguments, result) if arguments.json else _print_tables(arguments, result)
 
@@ -185,15 +217,13 @@ class Result:
 
 
 def _plan(
-    model: nn.Module, inputs: torch.Tensor, arguments: argparse.Namespace, stages: Stages
+    model: nn.Module, traced: ModelTrace, arguments: argparse.Namespace, stages: Stages
 ) -> tuple[PruningPlan, str, str]:
     """Return the plan, the rule that made it, and why that rule was used."""
     names = ("sparsity", "flops", "params", "latency", "size_mb")
     targets = {name: getattr(arguments, name) for name in names}
     if all(value is None for value in targets.values()):
         targets["flops"] = FLOPS_LEFT
-
-    traced = reprune.trace(model, inputs, progress=stages)
 
     def plan_by(rule: str) -> PruningPlan:
         return reprune.make_plan(
@@ -241,11 +271,6 @@ def why_not_bn(model: nn.Module) -> str | None:
 
 def _has_gamma(module: nn.Module) -> TypeGuard[_BatchNorm]:
     return isinstance(module, _BatchNorm) and module.weight is not None
-
-
-def _tensor_bytes(model: nn.Module) -> int:
-    """Return the bytes of the model's tensors; tied ones count once, as in the file."""
-    return sum({tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}.values())
 
 
 def _print_json(arguments: argparse.Namespace, result: Result) -> None:

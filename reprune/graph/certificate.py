@@ -8,7 +8,7 @@ run with the same scalars.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from .preserving import preserving
 from .steps import Edge, Step, partings
 from .traced import Example, TracedModel, device_of, without_values
 from .tracer import Tracer, run
+from .values import Values
 
 AtomMask = npt.NDArray[np.bool_]
 
@@ -111,6 +112,8 @@ def _check_slice(
     else:
         faults = [*_apart(trace, traced), *_new_pins(trace, traced)]
         faults += _partings(trace, traced, stays if follow else None, complete=not failed)
+        if follow and not (failed or faults):
+            faults += _other_values(trace, traced, stays)
     if failed and not faults:  # else that is why it failed
         faults.append(_failure_at(trace, traced, failed))
     return Failure(tuple(faults)) if faults else None
@@ -135,7 +138,14 @@ def _failure_at(trace: Tracer, traced: TracedModel, reason: str) -> Fault:
 
 def _apart(trace: Tracer, traced: TracedModel) -> Iterator[Fault]:
     """Yield different atoms that unite in the slice, unless neither may be removed."""
-    atom_of, free = traced.atoms.atom_of, _may_leave(traced)
+    atom_of, free = np.append(traced.atoms.atom_of, fixed(1)), _may_leave(traced)
+    edges = [edge for step in trace.steps for edge in step.edges]
+    x, y = (
+        atom_of[np.concatenate([fixed(0), *sides])]
+        for sides in (zip(*edges, strict=True) if edges else ((), ()))
+    )
+    if not ((x != y) & (x != FIXED) & (y != FIXED) & (free[x] | free[y])).any():
+        return
     for step in trace.steps:
         for a, b in step.edges:
             real = (a != FIXED) & (b != FIXED)
@@ -147,7 +157,11 @@ def _apart(trace: Tracer, traced: TracedModel) -> Iterator[Fault]:
 
 
 def _new_pins(trace: Tracer, traced: TracedModel) -> Iterator[Fault]:
-    for ids, why in trace.known.constraints.pins:
+    pins = trace.known.constraints.pins
+    there = np.append(traced.atoms.atom_of, fixed(1))[np.concatenate([fixed(0), *(ids for ids, _ in pins)])]
+    if not _may_leave(traced)[there].any():
+        return
+    for ids, why in pins:
         atoms = _atoms(traced, [ids]) - traced.atoms.pinned.keys()
         if atoms:
             yield Fault(why, atoms)
@@ -173,20 +187,39 @@ def _partings(trace: Tracer, traced: TracedModel, stays: AtomMask | None, comple
         """Yield the steps that both runs must have, with the labels in `there` [labels] left in them."""
         for step in steps:
             if counterparts.of_step(step):
-                edges = [] if stays is None else [_left(edge, there) for edge in step.edges]
-                yield replace(step, edges=[edge for edge in edges if counterparts.of_edge(edge)])
+                edges = [] if stays is None else [left(edge, there) for edge in step.edges]
+                edges = [edge for edge in edges if counterparts.of_edge(edge)]
+                yield Step(step.operation, step.what, step.reads, step.touched, step.flowing, edges)
 
+    def left(edge: Edge, there: AtomMask | None) -> Edge:
+        """Return `edge` without what is not `there`; the same few arrays are in many edges."""
+        if there is None:
+            return edge
+        for ids in edge:
+            if id(ids) not in remain:
+                remain[id(ids)] = ids[(ids == FIXED) | there[ids]]
+        return remain[id(edge[0])], remain[id(edge[1])]
+
+    remain: dict[int, Ints] = {}
     counterparts = _Counterparts(traced)
     before, after = list(shown(traced.steps, stays)), list(shown(trace.steps, None))
     for parting in partings(before, after, complete):
         yield Fault(parting.reason, _atoms(traced, parting.labels), parting.stretch)
 
 
-def _left(edge: Edge, there: AtomMask | None) -> Edge:
-    if there is None:
-        return edge
-    a, b = (ids[(ids == FIXED) | there[ids]] for ids in edge)
-    return a, b
+def _other_values(trace: Tracer, traced: TracedModel, stays: AtomMask) -> Iterator[Fault]:
+    """Yield where a call gives other values in the slice; both runs have the same calls."""
+    counterparts, values = _Counterparts(traced), Values(stays)
+    before, after = (
+        [step for step in steps if step.what is not None and counterparts.of_step(step)]
+        for steps in (traced.steps, trace.steps)
+    )
+    for mine, other in zip(before, after, strict=True):
+        if mine.computed and other.computed and values.differ(mine.computed, other.computed):
+            yield Fault(
+                f"what stays comes out of {mine.operation} otherwise in the slice (the certificate)",
+                _atoms(traced, mine.touched),
+            )
 
 
 class _Counterparts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,13 +94,17 @@ def find_groups(
         else:
             free[name] = left
     names = [name for name in found if name in free]
-    scales = _scales(model, labels, atoms)
+    shared = _sharing(names, free, atoms.count)
+    together = [_in_order(np.concatenate([free[name] for name in members])) for members in shared]
+    place = fixed(atoms.count)  # of each atom in its group
+    for group_atoms in together:
+        place[group_atoms] = np.arange(group_atoms.size)
     groups = []
-    for members in _sharing(names, free, atoms.count):
-        group_atoms = _in_order(np.concatenate([free[name] for name in members]))
-        producers = tuple(_producer(name, found[name], atoms, group_atoms) for name in members)
+    for members, group_atoms, gammas in zip(
+        shared, together, _gammas(_scales(model, labels, atoms), together, place), strict=True
+    ):
+        producers = tuple(_producer(name, found[name], atoms, place, group_atoms.size) for name in members)
         added = not atoms.added.isdisjoint(group_atoms.tolist())
-        gammas = _gammas(scales, atoms.count, group_atoms)
         groups.append(ChannelGroup(members[0], producers, group_atoms, gammas, added))
     return groups, skipped, {name: atoms.atom_of[convolution.channels] for name, convolution in found.items()}
 
@@ -145,19 +149,20 @@ def _in_order(values: Ints) -> Ints:
 def _sharing(names: list[str], free: Mapping[str, Ints], count: int) -> list[list[str]]:
     """Return sets of convolutions that share one of the `count` atoms and are selected as one."""
     edges = [(np.full(free[name].size, count + k), free[name]) for k, name in enumerate(names)]
-    group = components(edges, count + len(names))[count:]
-    return [[names[k] for k in np.flatnonzero(group == g)] for g in _in_order(group).tolist()]
+    members: dict[int, list[str]] = {}
+    for name, group in zip(names, components(edges, count + len(names))[count:].tolist(), strict=True):
+        members.setdefault(group, []).append(name)
+    return list(members.values())
 
 
-def _producer(name: str, convolution: Convolution, atoms: Atoms, group: Ints) -> Producer:
+def _producer(name: str, convolution: Convolution, atoms: Atoms, place: Ints, size: int) -> Producer:
+    """Return the layer as a producer of a group of `size` atoms; `place` [atoms] of each in its group."""
     kernel = output_first(convolution.kernel.detach(), convolution.transposed, convolution.groups)
-    place = fixed(atoms.count)
-    place[group] = np.arange(group.size)
     where = place[atoms.atom_of[convolution.channels]]  # which atom of the group each channel is
     rows = np.argsort(where, kind="stable")[np.count_nonzero(where == FIXED) :]
-    sizes = np.bincount(where[rows], minlength=group.size)
+    sizes = np.bincount(where[rows], minlength=size)
     first = np.cumsum(sizes) - sizes
-    table = np.full((group.size, sizes[sizes > 0].min()), FIXED)
+    table = np.full((size, sizes[sizes > 0].min()), FIXED)
     table[sizes > 0] = rows[first[sizes > 0, None] + np.arange(table.shape[1])]
     return Producer(name, kernel, table, convolution.transposed, convolution.groups)
 
@@ -182,16 +187,20 @@ def _scales(model: nn.Module, labels: Mapping[Key, Ints], atoms: Atoms) -> dict[
     return {weight: atoms.atom_of[labels[weight, 0]] for weight in weights if (weight, 0) in labels}
 
 
-def _gammas(scales: Mapping[str, Ints], count: int, group: Ints) -> tuple[tuple[str, Ints, Ints], ...]:
-    place = fixed(count)
-    place[group] = np.arange(group.size)
-    gammas = []
+def _gammas(
+    scales: Mapping[str, Ints], groups: Sequence[Ints], place: Ints
+) -> list[tuple[tuple[str, Ints, Ints], ...]]:
+    """Return the BatchNorms behind each of `groups` of atoms; `place` [atoms] of each in its group."""
+    group_of = fixed(place.size)
+    for k, group in enumerate(groups):
+        group_of[group] = k
+    found: list[list[tuple[str, Ints, Ints]]] = [[] for _ in groups]
     for weight, ids in scales.items():
-        where = place[ids]
-        positions = np.flatnonzero(where != FIXED)
-        if positions.size:
-            gammas.append((weight, positions, where[positions]))
-    return tuple(gammas)
+        groups_here = group_of[ids]
+        for k in np.unique(groups_here[groups_here != FIXED]).tolist():
+            positions = np.flatnonzero(groups_here == k)
+            found[k].append((weight, positions, place[ids[positions]]))
+    return [tuple(gammas) for gammas in found]
 
 
 def has_gamma(group: ChannelGroup) -> bool:

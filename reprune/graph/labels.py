@@ -7,6 +7,7 @@ network.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -71,7 +72,7 @@ class Atoms:
     added: set[int]
     """Atoms in which channels of two layers meet in an addition."""
 
-    @property
+    @functools.cached_property
     def count(self) -> int:
         return int(self.atom_of.max(initial=-1)) + 1
 
@@ -79,12 +80,14 @@ class Atoms:
 def solve(constraints: Constraints, count: int) -> Atoms:
     """Return the connected components of `count` labels under the constraints' edges."""
     atom_of = components(constraints.edges, count)
-    pinned: dict[int, str] = {}
-    for labels, why in constraints.pins:
-        for atom in np.unique(atom_of[labels[labels != FIXED]]).tolist():
-            pinned.setdefault(atom, why)
-    added = {atom for labels in constraints.meetings for atom in np.unique(atom_of[labels]).tolist()}
-    return Atoms(atom_of, pinned, added)
+    reasons = np.repeat(np.arange(len(constraints.pins)), [ids.size for ids, _ in constraints.pins])
+    pins = np.concatenate([fixed(0), *(ids for ids, _ in constraints.pins)])
+    real = pins != FIXED
+    atoms, first = np.unique(atom_of[pins[real]], return_index=True)
+    pins_of_atoms = reasons[real][first].tolist()
+    pinned = {atom: constraints.pins[k][1] for atom, k in zip(atoms.tolist(), pins_of_atoms, strict=True)}
+    added = np.unique(atom_of[np.concatenate([fixed(0), *constraints.meetings])])
+    return Atoms(atom_of, pinned, set(added.tolist()))
 
 
 TOGETHER = 2**16

@@ -26,7 +26,7 @@ class Memory:
         inputs = {storage_of(x) for x in call.tensors()}
         written = {storage_of(x) for x in written_by(call)}
         outputs = {where: x for x in call.outputs() if (where := storage_of(x)) is not None}
-        if not call.func.is_view or outputs.keys() - inputs:
+        if not call.operation.is_view or outputs.keys() - inputs:
             self._read.update(where for where in inputs if where is not None)
         for where, x in outputs.items():
             if where not in inputs:

@@ -91,7 +91,7 @@ class Preserved:
         Each draw is seeded by its index, so that it does not depend on the sizes of earlier draws, which
         differ in a sliced network.
         """
-        if _effects(call.func)[1]:
+        if call.operation.draws:
             self._seed(call)
         for x in written_by(call):
             self.keep(x, new)
@@ -156,7 +156,7 @@ class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def written_by(call: Call) -> list[Tensor]:
     """Return the tensors that `call` writes to."""
     written = []
-    for name in _effects(call.func)[0]:
+    for name in call.operation.written:
         if name in ("running_mean", "running_var") and not call["training"]:
             continue
         value = call[name]
@@ -164,18 +164,6 @@ def written_by(call: Call) -> list[Tensor]:
             x for x in (value if isinstance(value, (list, tuple)) else (value,)) if isinstance(x, Tensor)
         ]
     return written
-
-
-@functools.cache
-def _effects(func: Any) -> tuple[tuple[str, ...], bool]:
-    """Return the arguments that `func` writes to, and whether it draws random numbers."""
-    arguments = func._schema.arguments
-    written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
-    if any(a.name == "training" for a in arguments):  # batch norms do not all declare that they do
-        written += [
-            a.name for a in arguments if a.name in ("running_mean", "running_var") and a.name not in written
-        ]
-    return tuple(written), torch.Tag.nondeterministic_seeded in func.tags
 
 
 def _generators(devices: set[torch.device]) -> list[torch.Generator]:

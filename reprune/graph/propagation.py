@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..aliases import Ints
+from .by_tensor import ByTensor
 from .labels import Constraints
 from .state import FREE, Convolution, Dim, State
 
@@ -28,9 +27,9 @@ class Propagation:
         self._given = iter(guesses)
         self.convolutions: dict[int, Convolution] = {}
         """{first label of the kernels' output dimension: convolution}."""
-        self._states: Any = WeakTensorKeyDictionary()
-        self._bases: Any = WeakTensorKeyDictionary()
-        self._viewed: Any = WeakTensorKeyDictionary()
+        self._states: ByTensor[State] = ByTensor()
+        self._bases: ByTensor[Tensor] = ByTensor()
+        self._viewed: ByTensor[bool] = ByTensor()
         self._own = frozenset(map(id, tensors.values()))
         for name, tensor in tensors.items():
             dims: list[Dim] = [labels.get((name, dim)) for dim in range(tensor.dim())]
@@ -38,7 +37,7 @@ class Propagation:
 
     def state(self, x: Tensor) -> State:
         """Return what is known of `x`; a tensor that was never seen is a constant."""
-        known: State | None = self._states.get(x)
+        known = self._states.get(x)
         return known if known is not None else State((None,) * x.dim(), is_activation=False)
 
     def knows(self, x: Tensor) -> bool:

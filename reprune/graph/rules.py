@@ -59,7 +59,12 @@ _REDUCTIONS = (
 
 def is_movement(call: Call) -> bool:
     """Return whether the call only moves values, so that it can be run on position numbers."""
-    return bool(call.func.is_view) or call.name in _MOVEMENTS
+    return call.operation.is_view or call.name in _MOVEMENTS
+
+
+def is_pointwise(call: Call) -> bool:
+    """Return whether each element of the result is computed from the elements at its place."""
+    return torch.Tag.pointwise in call.func.tags or call.name in _POINTWISE
 
 
 def no_rule(known: Propagation, call: Call, is_activation: bool) -> None:
@@ -123,9 +128,7 @@ def rule_of(call: Call) -> Rule:
             return rules[call.name]
     if is_movement(call):
         return shape.movement
-    if torch.Tag.pointwise in call.func.tags or call.name in _POINTWISE:
-        return pointwise
-    return no_rule
+    return pointwise if is_pointwise(call) else no_rule
 
 
 def rule_named(name: str) -> Rule | None:

@@ -44,7 +44,7 @@ def movement(known: Propagation, call: Call, is_activation: bool) -> None:
                 for out_dims, moved in zip(dims, _moved(known, call, x, k, labels), strict=True):
                     _place(known, out_dims, moved, call)
     for out, out_dims in zip(outs, dims, strict=True):
-        if call.func.is_view:
+        if call.operation.is_view:
             known.viewed(out, x)
         known.set(out, out_dims, is_activation)
 
@@ -149,7 +149,9 @@ def _split(
     longest part carries (groups are few, channels many). The certificate rejects a wrong guess.
     """
     longest = max(where, key=lambda e: (part.shape[e], e))
-    d = known.choose(k if k in where and not call.func.is_view else longest)
+    d = known.choose(k if k in where and not call.operation.is_view else longest)
+    for e in set(range(part.dim())) - {d, *where}:
+        part = part.narrow(e, 0, 1)  # the same all along
     rows = part.movedim(d, 0).reshape(part.shape[d], -1).cpu().numpy()
     row_of = np.full(labels.size, FIXED)
     row_of[rows] = np.arange(rows.shape[0])[:, None]

@@ -58,6 +58,27 @@ def batch_norm(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | No
     return _like(x), _empty(x, x.shape[1:2]), _empty(x, x.shape[1:2])
 
 
+def convolution(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return what a convolution gives, of batches of contiguous images by contiguous kernels."""
+    x, kernel = tensors[:2]
+    if call["transposed"] or x.dim() != kernel.dim() or not (_is_plain(x) and _is_plain(kernel)):
+        return None
+    spatial = range(x.dim() - 2)
+    if x.shape[1] != kernel.shape[1] * call["groups"] or any(
+        len(call[name]) != len(spatial) for name in ("stride", "padding", "dilation")
+    ):
+        return None
+    sides = [
+        (x.shape[2 + k] + 2 * pad - dilation * (kernel.shape[2 + k] - 1) - 1) // stride + 1
+        for k, stride, pad, dilation in zip(
+            spatial, call["stride"], call["padding"], call["dilation"], strict=True
+        )
+    ]
+    if min(sides, default=1) < 1 or kernel.shape[0] % call["groups"]:
+        return None  # an error, which PyTorch words
+    return _empty(x, (x.shape[0], kernel.shape[0], *sides))
+
+
 def layer_norm(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
     """Return what a layer norm gives, with the statistics of each position."""
     x = tensors[0]
@@ -74,6 +95,13 @@ def matmul(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
     if call.writes_to_self or len(tensors) > 3 or a.dim() != b.dim() or a.shape[-1] != b.shape[-2]:
         return None
     return _empty(a, (*a.shape[:-1], b.shape[-1]))
+
+
+def softmax(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return what a softmax gives."""
+    x = tensors[0]
+    plain = _is_plain(x) and call["dtype" if call.has("dtype") else "half_to_float"] in (None, False)
+    return _like(x) if plain else None
 
 
 def mean(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
@@ -100,11 +128,15 @@ def concatenation(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
 
 
 _RESULTS: dict[str, Callable[[Call, Sequence[Tensor]], Any]] = {
+    "convolution": convolution,
     "native_batch_norm": batch_norm,
     "native_layer_norm": layer_norm,
     "mm": matmul,
     "addmm": matmul,
     "bmm": matmul,
+    "_safe_softmax": softmax,
+    "_softmax": softmax,
+    "_log_softmax": softmax,
     "mean": mean,
     "cat": concatenation,
 }

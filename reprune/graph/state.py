@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -55,19 +54,76 @@ class Convolution:
     """[O] labels of the output channels."""
 
 
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """What the schema of an ATen operation says; it is read once, as PyTorch takes long for each part."""
+
+    func: Any
+    text: str
+    """As it is shown, `aten.add_.Tensor`."""
+    name: str
+    """`aten::add_` -> `add`: an in-place form shares its rule."""
+    in_place: bool
+    arguments: dict[str, tuple[int, Any]]
+    """{argument: (position, default)}."""
+    written: tuple[str, ...]
+    """The arguments that it writes to."""
+    draws: bool
+    """Whether it draws random numbers."""
+    is_view: bool
+    has_parts: bool
+    """Whether it is composite and, in inference mode, was not decomposed."""
+    asks_data: bool
+    """Whether the shape of its result depends on values."""
+
+
+_operations: dict[int, Operation] = {}
+"""By the id of each operation, which the record holds: to hash an operation is slow."""
+
+
+def operation_of(func: Any) -> Operation:
+    """Return what is known of `func`."""
+    found = _operations.get(id(func))
+    return found if found is not None else _operations.setdefault(id(func), _read(func))
+
+
+def _read(func: Any) -> Operation:
+    full = str(func._schema.name)
+    name = full.removeprefix("aten::")
+    arguments = func._schema.arguments
+    written = [a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+    if any(a.name == "training" for a in arguments):  # batch norms do not all declare that they do
+        written += [
+            a.name for a in arguments if a.name in ("running_mean", "running_var") and a.name not in written
+        ]
+    return Operation(
+        func=func,
+        text=str(func),
+        name=name if name.endswith("__") else name.rstrip("_"),
+        in_place=full.endswith("_") and not full.endswith("__"),
+        arguments={a.name: (k, a.default_value) for k, a in enumerate(arguments)},
+        written=tuple(written),
+        draws=torch.Tag.nondeterministic_seeded in func.tags,
+        is_view=bool(func.is_view),
+        has_parts=torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"),
+        asks_data=torch.Tag.dynamic_output_shape in func.tags,
+    )
+
+
 class Call:
     """One call of an ATen operation; arguments by their schema names: `call["dim"]`."""
 
     def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any = None) -> None:
         self.func, self.args, self.kwargs, self.out = func, args, kwargs, out
-        self.name = base_name(func)
+        self.operation = operation_of(func)
+        self.name = self.operation.name
         self._values = _flat((*args, *kwargs.values()))
         self._tensors = [x for x in self._values if isinstance(x, torch.Tensor)]
 
     def __getitem__(self, name: str) -> Any:
         if name in self.kwargs:
             return self.kwargs[name]
-        found = _arguments(self.func).get(name)
+        found = self.operation.arguments.get(name)
         if found is None:
             raise KeyError(f"{self.func} has no argument {name!r}")
         k, default = found
@@ -76,10 +132,10 @@ class Call:
     @property
     def writes_to_self(self) -> bool:
         """It is the in-place form of an operation, `aten::add_`."""
-        return _in_place(self.func)
+        return self.operation.in_place
 
     def has(self, name: str) -> bool:
-        return name in _arguments(self.func)
+        return name in self.operation.arguments
 
     def tensors(self) -> list[torch.Tensor]:
         """Return the tensors among the arguments, lists flattened."""
@@ -107,29 +163,9 @@ def _flat(values: Iterable[Any]) -> list[Any]:
     return flat
 
 
-@functools.cache
-def _arguments(func: Any) -> dict[str, tuple[int, Any]]:
-    """Return {argument of an operation: (position, default)}."""
-    return {a.name: (k, a.default_value) for k, a in enumerate(func._schema.arguments)}
-
-
-@functools.cache
-def _in_place(func: Any) -> bool:
-    name = str(func._schema.name)
-    return name.endswith("_") and not name.endswith("__")
-
-
 def storage_of(x: torch.Tensor) -> int | None:
     """Return a number that tensors sharing memory share, on "meta" too; None where there is none."""
     try:
         return int(x.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # a sparse tensor has several
         return None
-
-
-@functools.cache
-def base_name(func: Any) -> str:
-    """Return the name of an operation, `aten::add_` -> `add`; an in-place form shares its rule."""
-    name = str(func._schema.name)
-    name = name.removeprefix("aten::")
-    return name if name.endswith("__") else name.rstrip("_")

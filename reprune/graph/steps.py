@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..aliases import Ints
+from .values import Computed
 
 Edge = tuple[Ints, Ints]
 
@@ -32,6 +33,8 @@ class Step:
     """The labels of the activations among its arguments."""
     edges: list[Edge]
     """The positions that it united."""
+    computed: Computed | None = None
+    """What it was given, if it computes and can be run again on other values."""
 
 
 @dataclass(frozen=True)

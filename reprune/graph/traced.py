@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -52,10 +53,10 @@ class TracedModel:
     def slices(self, kept: npt.NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
         """Return {tensor: {dim: kept positions}} of the dimensions that shrink to `kept` [atoms]."""
         slices: dict[str, dict[int, Ints]] = {}
-        for (name, dim), ids in self.labels.items():
-            stays = kept[self.atoms.atom_of[ids]]
-            if not stays.all():
-                slices.setdefault(name, {})[dim] = np.flatnonzero(stays)
+        stays = kept[self.atoms.atom_of]
+        for (name, dim), cut in zip(self.labels, self._counts(~stays), strict=True):
+            if cut:
+                slices.setdefault(name, {})[dim] = np.flatnonzero(stays[self.labels[name, dim]])
         return slices
 
     def widths(self, kept: npt.NDArray[np.bool_]) -> dict[str, int]:
@@ -69,7 +70,9 @@ class TracedModel:
         A layer may see only a part of a group's channels, and possibly none of these is in `kept`.
         """
         kept = kept.copy()
-        for ids in self.labels.values():
+        for ids, count in zip(self.labels.values(), self._counts(kept[self.atoms.atom_of]), strict=True):
+            if count >= minimum:
+                continue  # it may only become more
             atoms = self.atoms.atom_of[ids]
             for atom in atoms:
                 if np.count_nonzero(kept[atoms]) >= minimum:
@@ -77,8 +80,16 @@ class TracedModel:
                 kept[atom] = True
         return kept
 
+    def _counts(self, marked: npt.NDArray[np.bool_]) -> list[int]:
+        """Return how many labels are `marked` [labels] along each labelled dimension."""
+        ends = np.cumsum([ids.size for ids in self.labels.values()], dtype=np.int64)
+        before = np.concatenate([[0], np.cumsum(marked)])
+        # the labels of a dimension are consecutive, and those of all dimensions follow each other
+        counts: list[int] = np.diff(before[ends], prepend=0).tolist()
+        return counts
 
-LARGE_BYTES = 2**25
+
+LARGE_BYTES = 2**22
 """Size of tensors and example inputs above which a pass without values is cheaper than one with them."""
 
 
@@ -104,14 +115,15 @@ def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedMod
     tensors = named_tensors(model)
     labels, count = fresh_labels(tensors)
     ran = sliced_copy(model, {}, {}, shapes)
+    own = named_tensors(ran)
     with preserving(model, example) as preserved:
-        trace = Tracer(named_tensors(ran), labels, preserved, device=device_of(model) if shapes else None)
+        trace = Tracer(own, labels, preserved, device=device_of(model) if shapes else None)
         with norms_seen(ran, trace.known) as norms:
             how = run(ran, without_values(example) if shapes else example, trace)
     if shapes:
         if trace.data_dependent or how.problem is not None:
             raise NeedsValuesError
-        _with_values(trace, labels, named_tensors(ran), tensors)
+        _with_values(trace, labels, own, tensors)
     atoms = solve(trace.known.constraints, count)
     traced = TracedModel(
         labels=labels,
@@ -156,7 +168,7 @@ def _with_values(
 
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of the values of `model`."""
-    return next((t.device for t in named_tensors(model).values()), torch.device("cpu"))
+    return next((t.device for t in chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def without_values(example: Example) -> Example:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +18,19 @@ from torch.utils._pytree import tree_iter
 from ..aliases import Ints
 from ..modules.copying import fresh
 from ..modules.held import tensors_in
-from ..modules.wrappers import eagerly
+from ..modules.wrappers import eagerly, paths
 from .labels import LABEL
 from .memory import Memory
 from .modes import asking_for_mode, trains_alike
+from .moves import Moves
 from .outputs import pin_outputs
 from .preserving import Preserved
 from .propagation import Key, Propagation
-from .rules import Rule, has_rule, rule_of
+from .rules import Rule, has_rule, is_movement, rule_of
 from .signature import signature
 from .state import Call, State
 from .steps import Step
+from .values import computed
 from .watch import current
 from .without_values import NeedsValuesError, WithoutValues, on_real_device
 
@@ -78,7 +80,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.at: list[State] = []
         """States of the tensors of the last call on activations, including its outputs once it has run."""
         self.memory = Memory()
-        self._rules: dict[Any, Rule] = {}
+        self._moves = Moves()
+        self._rules: dict[int, Rule] = {}
         self._own = {id(x): name for name, x in tensors.items()}
         self._watch = current()
         # Imported here, as it imports Triton.
@@ -91,8 +94,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         call = Call(func, args, kwargs or {})
-        rule = self._rules.get(func) or self._rules.setdefault(func, rule_of(call))
-        if _has_parts(func) and not has_rule(call):
+        operation = call.operation
+        rule = self._rules.get(id(operation)) or self._rules.setdefault(id(operation), rule_of(call))
+        if operation.has_parts and not has_rule(call):
             with self:  # as it does without inference mode
                 return func.decompose(*args, **call.kwargs)
         self.reached, tensors = func, call.tensors()
@@ -105,7 +109,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             call.out = func(*args, **call.kwargs)
         else:
             call.out = self.without_values(call, self.memory.made)
-        if torch.Tag.dynamic_output_shape in func.tags and any(state.is_activation for state in states[-1:]):
+        if operation.asks_data and any(state.is_activation for state in states[-1:]):
             self.data_dependent = True  # its last tensor, for a gather the last index, comes from the data
         touched = [(dim, s.is_activation) for s in states for dim in s.dims if isinstance(dim, np.ndarray)]
         what, united = signature(call, self.known), len(self.known.constraints.edges)
@@ -118,22 +122,31 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             ) from error
         self.steps.append(
             Step(
-                operation=str(func),
+                operation=operation.text,
                 what=what,
                 reads=tuple(self._own[id(x)] for x in tensors if id(x) in self._own),
                 touched=[dim for dim, _ in touched],
                 flowing=[dim for dim, is_activation in touched if is_activation],
                 edges=self.known.constraints.edges[united:],
+                computed=computed(call, states, self.known) if touched and what is not None else None,
             )
         )
+        if what is None and tensors and not operation.in_place and is_movement(call):
+            self._moves.check(self.known, call, tensors[0], states[0], united)
+        for x, state in zip(tensors, states, strict=True):
+            if not state.is_activation and id(x) not in self._own:
+                written = self.memory.content(x)
+                if written is not None and written.is_activation:
+                    self.known.pin_state(written, f"is read by another name in {func}")
         self.memory.note(call, self.known)
         if is_activation:
             self.at = states + [self.known.state(x) for x in call.outputs()]
         if self._watch is not None:
             self._watch.call(func, tensors, self._own.keys())
-        count = self._flops.get(getattr(func, "_overloadpacket", None))
-        if count is not None and self.counting:
-            self.costs.append((int(count(*args, **call.kwargs, out_val=call.out)), scale))
+        if self.counting:
+            count = self._flops.get(getattr(func, "_overloadpacket", None))
+            if count is not None:
+                self.costs.append((flops_of(call, count), scale))
         return call.out
 
     def leaves(self, x: Tensor, how: str) -> None:
@@ -144,10 +157,18 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.preserved.keep(x, self.memory.made)  # numpy may write to it
 
 
-@functools.cache
-def _has_parts(func: Any) -> bool:
-    """Return whether the operation is composite and, in inference mode, was not decomposed."""
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
+_BY_SHAPES = frozenset(("convolution", "mm", "addmm", "bmm", "baddbmm"))
+
+
+def flops_of(call: Call, count: Any) -> int:
+    """Return the FLOPs of `call` by the formula `count` of PyTorch's counter."""
+    formula = getattr(count, "__wrapped__", None)
+    if formula is None or call.name not in _BY_SHAPES:
+        return int(count(*call.args, **call.kwargs, out_val=call.out))
+    # What is around the formula turns tensors into shapes, at any depth, which takes longer than all else
+    shapes = [x.shape if isinstance(x, Tensor) else x for x in call.args]
+    named = {name: x.shape if isinstance(x, Tensor) else x for name, x in call.kwargs.items()}
+    return int(formula(*shapes, **named, out_shape=call.out.shape))
 
 
 _LEAVING = frozenset((Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__))
@@ -277,16 +298,17 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
 def _attributes(model: nn.Module) -> list[Any]:
     """Return the containers that hang on the modules of `model`, and what is in them."""
     found: list[Any] = []
-    for module in model.modules():
-        for value in module.__dict__.values():
-            found.append(value)
-            if isinstance(value, (dict, list)):
+    for _, module in paths(model):
+        values = module.__dict__.values()
+        found += values
+        for value in values:
+            if isinstance(value, (dict, list)) and value:
                 found += value.values() if isinstance(value, dict) else value
     return found
 
 
 def _same(one: list[Any], other: list[Any]) -> bool:
-    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def fresh_labels(tensors: Mapping[str, Tensor]) -> tuple[dict[Key, Ints], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import copyreg
+import functools
 import weakref
 from collections import ChainMap, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
@@ -54,7 +55,14 @@ class _Copies:
         for module in modules:
             self._put(module, type(module).__new__(type(module)))
         for module in modules:
-            state = {name: self._or_shared(value) for name, value in _state_of(module).items()}
+            state = {
+                name: value
+                if type(value) in ATOMS
+                else self._put(value, OrderedDict())  # most of a module: hooks that it does not have
+                if type(value) is OrderedDict and not value and id(value) not in self._memo
+                else self._or_shared(value)
+                for name, value in _state_of(module).items()
+            }
             self._memo[id(module)].__setstate__(state)
         copied: nn.Module = self._memo[id(model)]
         return copied
@@ -141,8 +149,22 @@ class _Copies:
             return self._put(one, one)
 
 
+_PLAIN = ("__reduce_ex__", "__reduce__", "__getstate__")
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_its_attributes(kind: Any) -> bool:
+    """Return whether modules of this class are copied by their attributes alone."""
+    own = [getattr(kind, name, None) is not getattr(nn.Module, name, None) for name in _PLAIN]
+    slots = [base for base in kind.__mro__ if base not in nn.Module.__mro__ and "__slots__" in vars(base)]
+    return not any(own) and not slots and kind not in copyreg.dispatch_table
+
+
 def _state_of(module: nn.Module) -> dict[str, Any]:
     """Return the attributes of `module`, or those that it says should be copied."""
+    kind: Any = type(module)
+    if _is_its_attributes(kind):
+        return module.__dict__
     try:
         state = module.__reduce_ex__(4)[2]
     except Exception:  # it cannot be pickled, a parametrised module for one

@@ -6,8 +6,9 @@ leaves the model as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ..aliases import Ints
 from .copying import shared_copy
 from .sizes import set_widths, sync_layer_sizes
-from .wrappers import named_modules, plain_names
+from .wrappers import inside, named_modules, paths, plain_names
 
 Slices = Mapping[str, Mapping[int, Ints]]
 """{parameter or buffer: {dimension: sorted kept positions}}; everything else is not sliced."""
@@ -23,12 +24,26 @@ Slices = Mapping[str, Mapping[int, Ints]]
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers by plain name; a tied one appears under its first name only."""
-    plain = plain_names(model)
-    return {
-        plain(name): tensor
-        for named in (model.named_parameters(), model.named_buffers())
-        for name, tensor in named
-    }
+    kind, modules = type(model), list(paths(model))
+    plain = plain_names(model) if any(inside(module) for _, module in modules) else None
+    if kind.named_parameters is nn.Module.named_parameters and kind.named_buffers is nn.Module.named_buffers:
+        found = _first_names((path, module._parameters) for path, module in modules)
+        found += _first_names((path, module._buffers) for path, module in modules)
+    else:
+        found = [*model.named_parameters(), *model.named_buffers()]
+    return dict(found) if plain is None else {plain(name): tensor for name, tensor in found}
+
+
+def _first_names(stores: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Tensor]]:
+    """Return each tensor in `stores`, {path of a module: its tensors}, under its first name."""
+    seen: set[int] = set()
+    found = []
+    for path, store in stores:
+        for name, tensor in store.items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                found.append((f"{path}.{name}" if path else name, tensor))
+    return found
 
 
 def slice_tensor(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import nn
-
-T = TypeVar("T")
 
 WRAPPERS = {
     "OptimizedModule": "_orig_mod",  # torch.compile
@@ -28,11 +27,17 @@ AVERAGES = {"AveragedModel", "ModelEmaV2", "ModelEmaV3"}
 
 def inside(module: nn.Module) -> str | None:
     """Return the attribute that holds the wrapped module, or None if `module` is no wrapper."""
-    for kind in type(module).__mro__:
-        attribute = WRAPPERS.get(kind.__name__)
-        if attribute is not None and module._modules.get(attribute) is not None:
+    kind: Any = type(module)
+    for attribute in _wraps(kind):
+        if module._modules.get(attribute) is not None:
             return attribute
     return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _wraps(kind: Any) -> tuple[str, ...]:
+    """Return the attributes in which modules of this class may hold a wrapped one."""
+    return tuple(WRAPPERS[base.__name__] for base in kind.__mro__ if base.__name__ in WRAPPERS)
 
 
 def unwrap(model: nn.Module) -> tuple[nn.Module, set[str]]:
@@ -73,7 +78,7 @@ def plain_names(model: nn.Module) -> Callable[[str], str]:
     """Return a function from the name of a tensor or module to its name without wrappers."""
     steps = {
         f"{path}.{attribute}" if path else attribute
-        for path, module in model.named_modules(remove_duplicate=False)
+        for path, module in paths(model, again=True)
         if (attribute := inside(module)) is not None
     }
 
@@ -84,19 +89,36 @@ def plain_names(model: nn.Module) -> Callable[[str], str]:
     return plain if steps else str
 
 
+def paths(model: nn.Module, again: bool = False) -> Iterator[tuple[str, nn.Module]]:
+    """Yield what `model.named_modules()` yields, and one in several places `again`, in less time."""
+    seen: set[int] = set()
+    stack = [("", model)]
+    while stack:
+        path, module = stack.pop()
+        if not again:
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+        yield path, module
+        inner = [
+            (f"{path}.{name}" if path else name, one)
+            for name, one in module._modules.items()
+            if one is not None
+        ]
+        stack += reversed(inner)
+
+
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Return modules by plain name, with the one inside in place of its wrapper."""
-    return _plain(model, model.named_modules())
+    found = list(paths(model))
+    plain = plain_names(model) if any(inside(module) for _, module in found) else str
+    return {plain(path): module for path, module in found}
 
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return parameters by plain name; a tied one appears under its first name only."""
-    return _plain(model, model.named_parameters())
-
-
-def _plain(model: nn.Module, items: Iterable[tuple[str, T]]) -> dict[str, T]:
     plain = plain_names(model)
-    return {plain(name): item for name, item in items}
+    return {plain(name): item for name, item in model.named_parameters()}
 
 
 def plain_state(model: nn.Module, keep_vars: bool = False) -> dict[str, Any]:

@@ -1,0 +1,295 @@
+"""How long a plan takes, beside Torch-Pruning's pruning. Written to docs/results/plan_times.md.
+
+::
+
+    python -m benchmarks.plan_times                          # an hour; goes on where it was stopped
+    python -m benchmarks.plan_times --only resnet50 --again
+    python -m benchmarks.plan_times --table                  # only writes the page again
+
+Each network, with random weights, has a process of its own with one thread. There half of the channels are
+pruned by reprune (trace, plan, certificate, application) and by Torch-Pruning (MagnitudePruner: its graph
+and one step, without any certificate), in turns, on fresh networks; a first turn warms up. Times are medians
+of processor time. Peaks are what either takes at most besides, over the memory of the network.
+
+select     counts, clustering and everything else between trace and certificate
+growth     planning without selection, by the number of convolutions: the exponent of its time
+targets    ten targets of ResNet-50 on one trace, over ten selections and one trace
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import torch
+from torch import nn
+
+import reprune
+from benchmarks.zoo.measure import _forget_peak, _memory, _size
+from benchmarks.zoo.networks import Network
+from reprune.bench import markdown
+from reprune.files.atomic import write_text
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/results/plan_times.md"
+ROWS = ROOT / "docs/results/plan_times.jsonl"
+FIRST = "resnet50 mobilenet_v2 densenet121 vit_b_16 convnext_tiny regnet_y_8gf".split()
+MORE = (
+    "resnet18 vgg16_bn googlenet squeezenet1_1 mobilenet_v3_small efficientnet_b0 regnet_y_400mf "
+    "shufflenet_v2_x1_0 swin_t timm/mobilenetv4_conv_small timm/repvgg_a0 timm/hrnet_w18_small "
+    "timm/efficientnetv2_rw_t detector/ssdlite320_mobilenet_v3_large"
+).split()
+LAYERS = {"vit_b_16": "linear", "swin_t": "linear", "convnext_tiny": "all"}
+DEPTHS = ("resnet50", "resnet101", "resnet152", "1000 layers")
+SPECIAL = ("growth", "targets")
+
+
+def network_of(name: str) -> Network:
+    """`resnet50`, `timm/repvgg_a0` or `detector/...`."""
+    kind, _, own = name.rpartition("/")
+    return Network(own, kind or "classifier")
+
+
+def planned(model: nn.Module, example: Any, layers: str) -> dict[str, float]:
+    """Prune half of the channels of `model`; the seconds of each part."""
+    marks: list[tuple[str, int, float]] = []
+    begun = process_time()
+    trace = reprune.trace(model, example)
+    traced = process_time()
+    plan = reprune.make_plan(
+        model,
+        trace,
+        sparsity=0.5,
+        rule="uniform",
+        layers=layers,
+        progress=lambda stage, done, total: marks.append((stage, done, process_time())),
+    )
+    decided = process_time()
+    reprune.apply(plan, model)
+    ended = process_time()
+    at = [when for stage, _, when in marks if stage == "certify"]
+    certify = sum(b - a for a, b in zip(at[::2], at[1::2], strict=True))
+    return {
+        "all": ended - begun,
+        "trace": traced - begun,
+        "select": decided - traced - certify,
+        "certify": certify,
+        "apply": ended - decided,
+    }
+
+
+def by_torch_pruning(model: nn.Module, example: Any) -> float:
+    """Prune half of the channels of `model` by Torch-Pruning; its seconds."""
+    import torch_pruning as tp
+
+    begun = process_time()
+    outputs = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
+    importance = tp.importance.MagnitudeImportance(p=2)
+    pruner = tp.pruner.MagnitudePruner(
+        model, *example, importance=importance, pruning_ratio=0.5, ignored_layers=outputs
+    )
+    pruner.step()
+    return process_time() - begun
+
+
+def measured(name: str, rounds: int) -> dict[str, Any]:
+    network = network_of(name)
+    ours: list[dict[str, float]] = []
+    theirs: list[float] = []
+    peaks: dict[str, float] = {}
+    problem = ""
+    for k in range(rounds + 1):
+        model = network.build().eval()
+        example = network.example(model)
+        gc.collect()
+        _forget_peak()
+        before = _memory("VmRSS")
+        took = planned(model, example, LAYERS.get(name, "conv"))
+        peaks["ours"] = max(peaks.get("ours", 0) if k else 0, (_memory("VmHWM") - before) / _size(model))
+        ours += [took] if k else []
+        if problem:
+            continue
+        model = network.build().eval()
+        gc.collect()
+        _forget_peak()
+        before = _memory("VmRSS")
+        try:
+            seconds = by_torch_pruning(model, example)
+        except Exception as error:
+            problem = type(error).__name__
+            continue
+        peaks["theirs"] = max(peaks.get("theirs", 0) if k else 0, (_memory("VmHWM") - before) / _size(model))
+        theirs += [seconds] if k else []
+    row: dict[str, Any] = {key: statistics.median(one[key] for one in ours) for key in ours[0]}
+    row |= {"parameters": sum(p.numel() for p in network.build().parameters()), "peak": peaks["ours"]}
+    return row | (
+        {"problem": problem}
+        if problem
+        else {"theirs": statistics.median(theirs), "peak_theirs": peaks["theirs"]}
+    )
+
+
+class Deep(nn.Sequential):
+    """Residual blocks of two convolutions of 16 channels, a thousand layers deep."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 16, 3), *(Block() for _ in range(500)), nn.Conv2d(16, 4, 1))
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.two(torch.relu(self.norm(self.one(x))))
+
+
+def growth(rounds: int) -> dict[str, Any]:
+    """Seconds of trace and certificate, by depth."""
+    found: dict[str, Any] = {}
+    for name in DEPTHS:
+        times = []
+        for _ in range(rounds + 1):
+            model = Deep().eval() if name == DEPTHS[-1] else network_of(name).build().eval()
+            took = planned(model, (torch.randn(1, 3, 32, 32),), "conv")
+            times.append(took["trace"] + took["certify"])
+        layers = sum(isinstance(m, nn.Conv2d) for m in model.modules())
+        found[name] = {"layers": layers, "seconds": statistics.median(times[1:])}
+    xs, ys = ([math.log(one[key]) for one in found.values()] for key in ("layers", "seconds"))
+    slope = statistics.linear_regression(xs, ys).slope
+    return {"depths": found, "exponent": slope}
+
+
+def targets() -> dict[str, Any]:
+    """Ten targets of ResNet-50, FLOPs from 0.3 to 0.75, on one trace."""
+    model = network_of("resnet50").build().eval()
+    example = (torch.randn(1, 3, 224, 224),)
+    for _ in range(2):
+        begun, selecting = process_time(), 0.0
+        trace = reprune.trace(model, example)
+        traced = process_time() - begun
+        for k in range(10):
+            marks: list[tuple[str, float]] = []
+            start = process_time()
+            reprune.make_plan(
+                model,
+                trace,
+                flops=0.3 + 0.05 * k,
+                rule="uniform",
+                scope="all",
+                progress=lambda stage, done, total, marks=marks: marks.append((stage, process_time())),
+            )
+            selecting += next(when for stage, when in marks if stage == "certify") - start
+        everything = process_time() - begun
+    return {
+        "all": everything,
+        "trace": traced,
+        "select": selecting,
+        "ratio": everything / (traced + selecting),
+    }
+
+
+def page(rows: dict[str, dict[str, Any]]) -> str:
+    head = ("network", "reprune", "trace / select / certify / apply", "Torch-Pruning", "ratio", "peak: both")
+    lines = []
+    for name in (*FIRST, *MORE):
+        if (row := rows.get(name)) is None:
+            continue
+        parts = " / ".join(f"{row[part]:.2f}" for part in ("trace", "select", "certify", "apply"))
+        fails = row.get("problem")
+        theirs = f"{row['theirs']:.2f} s" if not fails else f"fails ({fails})"
+        ratio = f"{row['all'] / row['theirs']:.2f}" if not fails else "-"
+        peak = f"{row['peak']:.2f} / " + (f"{row['peak_theirs']:.2f}" if not fails else "-")
+        layers = f' (`layers="{LAYERS[name]}"`)' if name in LAYERS else ""
+        lines.append((f"{name}{layers}", f"{row['all']:.2f} s", parts, theirs, ratio, peak))
+    text = [
+        "# Plan times",
+        "",
+        "`python -m benchmarks.plan_times` wrote this page; its first lines say what was measured and how.",
+        "The machine was busy with other work, so ratios say more than seconds.",
+        "",
+        *markdown.table(head, lines, "lrlrrr"),
+    ]
+    if "growth" in rows:
+        depths = rows["growth"]["depths"].items()
+        text += [
+            "",
+            "## Growth with depth",
+            "",
+            "Trace and certificate, images of 32 x 32. The time grows with the number of convolutions to the "
+            f"power of {rows['growth']['exponent']:.2f}.",
+            "",
+            *markdown.table(
+                ("network", "convolutions", "seconds"),
+                [(name, str(one["layers"]), f"{one['seconds']:.2f}") for name, one in depths],
+                "lrr",
+            ),
+        ]
+    if "targets" in rows:
+        row = rows["targets"]
+        text += [
+            "",
+            "## Ten targets on one trace",
+            "",
+            f"Ten plans of ResNet-50 took {row['all']:.2f} s of processor time on one trace, certificates "
+            f"included. That is {row['ratio']:.2f} times one trace ({row['trace']:.2f} s) and ten selections "
+            f"({row['select']:.2f} s).",
+        ]
+    return "\n".join(text) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", default=[*FIRST, *SPECIAL, *MORE])
+    parser.add_argument("--again", action="store_true", help="measure what was measured before")
+    parser.add_argument("--table", action="store_true", help="write the page only")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.one:
+        one = {"growth": lambda: growth(arguments.rounds), "targets": targets}.get(arguments.one)
+        row = one() if one else measured(arguments.one, arguments.rounds)
+        print(json.dumps({"name": arguments.one, **row}))
+        return
+    lines = [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
+    rows = {row.pop("name"): row for row in lines}
+    for name in [] if arguments.table else arguments.only:
+        if name in rows and not arguments.again:
+            continue
+        words = [
+            sys.executable,
+            "-m",
+            "benchmarks.plan_times",
+            "--one",
+            name,
+            "--rounds",
+            str(arguments.rounds),
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+        if done.returncode:
+            print(f"{name}: {done.stderr.strip().splitlines()[-1]}")
+            continue
+        rows[name] = json.loads(done.stdout.splitlines()[-1])
+        del rows[name]["name"]
+        print(name, rows[name], flush=True)
+        write_text(ROWS, "".join(json.dumps({"name": n, **row}) + "\n" for n, row in rows.items()))
+    write_text(PAGE, page(rows))
+
+
+if __name__ == "__main__":
+    main()
