@@ -79,6 +79,7 @@ def test_a_core_of_another_version_is_not_used(monkeypatch):
     "state, reason",
     [
         ({"triton": False}, "the package triton is not installed; run 'pip install triton'"),
+        ({"version": (3, 4)}, "expected Triton 3.6 or newer, which torch 2.10 brings; got 3.4"),
         ({}, r"no GPU: torch.cuda.is_available\(\) is False \(torch "),
         ({"gpu": True}, "the C\\+\\+ core was built without CUDA; install nvcc and run "),
         ({"gpu": True, "cuda": True, "capability": (7, 5)}, "compute capability 8.0 or newer; got 7.5"),
@@ -91,6 +92,8 @@ def test_the_reason_why_there_is_no_triton(monkeypatch, state, reason):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: state.get("capability", (9, 0)))
     monkeypatch.setattr(backend.core(), "has_cuda", state.get("cuda", False))
     monkeypatch.setattr(backend.core(), "cuda_error", lambda: state.get("error", ""), raising=False)
+    if "version" in state:
+        monkeypatch.setattr(backend, "_triton_version", lambda: state["version"])
     if not state.get("triton", True):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     elif importlib.util.find_spec("triton") is None:

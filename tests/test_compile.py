@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import reprune
+from tests.helpers.versions import TORCH
 
 X = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 EVENTS, LIMIT = 4, 3  # dynamo gives up at so many versions of a function (8, if it is not told)
@@ -88,6 +89,8 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_every_step_is_compiled(form):
     compile_it, broken, pieces = form
+    if TORCH < (2, 7) and compile_it is parts:
+        pytest.skip("torch 2.6 runs one of two compiled parts uncompiled, before any event")
     torch.manual_seed(0)
     counter, teacher = Counter(), Counter()
     net = Net(broken)

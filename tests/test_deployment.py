@@ -15,6 +15,7 @@ from torch import nn
 import reprune
 from tests.helpers.networks import images, small_resnet
 from tests.helpers.processes import run_module
+from tests.helpers.versions import TORCH
 
 PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
 NEEDS = 'needs pip install "reprune[deploy]"'
@@ -96,6 +97,8 @@ def test_round_trip_through_another_process(small, tmp_path):
         expected = small(x)
     assert torch.equal(answers["eager"], expected)
     assert torch.equal(answers["export"], expected)
+    if TORCH < (2, 7):
+        pytest.skip("the ONNX exporter of torch 2.6 fails with today's onnxscript")
     program = torch.export.load("small.pt2")
     torch.onnx.export(program, dynamo=True, verbose=False).save("small.onnx")
     torch.testing.assert_close(in_onnxruntime("small.onnx", x), expected, rtol=1e-5, atol=1e-5)

@@ -40,6 +40,7 @@ def test_every_example_is_tested():
     }
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step")  # of torch 2.6's own schedulers
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_run_on_generated_images(name, tmp_path, monkeypatch, capsys):
     """Training, events, file; the file fits a fresh network and has as many FLOPs less as was said."""

@@ -4,13 +4,20 @@ import importlib
 import inspect
 import logging
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.xdist_group("site")
+pytestmark = [
+    pytest.mark.xdist_group("site"),
+    pytest.mark.skipif(
+        sys.version_info < (3, 11),
+        reason="mkdocstrings and pymdown-extensions for 3.10 do not agree",
+    ),
+]
 MODULES = ("hierarchy", "sklearn", "lightning", "torch_pruning")
 
 

@@ -106,9 +106,9 @@ def test_errors_change_nothing(tmp_path):
     for write, message in [
         (lambda: path.write_bytes(raw[: len(raw) // 2]), "one that is damaged or no safetensors file"),
         (lambda: reprune.save(other, path), "a safetensors file of another kind"),
-        (lambda: save_file({}, path, metadata={"reprune_training": "{"}), "header is damaged"),
+        (lambda: save_file({"x": X}, path, metadata={"reprune_training": "{"}), "header is damaged"),
         (
-            lambda: save_file({}, path, metadata={"reprune_training": '{"format": 2}'}),
+            lambda: save_file({"x": X}, path, metadata={"reprune_training": '{"format": 2}'}),
             "reads trainings of format 1",
         ),
     ]:

@@ -19,5 +19,6 @@ random_networks     random networks for fuzzing the graph
 strategies          what hypothesis draws points from
 told_time           a clock that is told what time it is
 trainings           small trainings and their files
+versions            torch's, for what the oldest supported one lacks
 waits               calls that would make the host wait for a GPU
 """

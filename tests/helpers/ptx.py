@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from reprune.clustering import backends
+
 ROOT = Path(__file__).parents[2]
 SIMULATOR = ROOT.parent / "shared" / "ptxsim"
 
 needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+    importlib.util.find_spec("triton") is None or backends._triton_version() < backends.OLDEST_TRITON,
+    reason="Triton is not installed, or older than its backend needs",
 )
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler nvcc")
 needs_simulator = pytest.mark.skipif(

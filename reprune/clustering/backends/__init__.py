@@ -33,6 +33,8 @@ MODULES = {
 """{name: the module that has the functions of :class:`reprune.clustering.backends.protocol.Backend`}."""
 NAMES = tuple(MODULES)
 CHOICES = ("auto", *NAMES)
+OLDEST_TRITON = (3, 6)
+"""Older ones were not tried on a GPU; the compiler of 3.4 crashes on these kernels."""
 
 _HERE = Path(__file__).resolve().parents[2]  # where the package reprune lies
 
@@ -108,6 +110,11 @@ def interpreted() -> bool:
 def _no_triton() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed; run 'pip install triton'"
+    if (version := _triton_version()) < OLDEST_TRITON:
+        return (
+            f"expected Triton {'.'.join(map(str, OLDEST_TRITON))} or newer, which torch 2.10 brings; got "
+            f"{'.'.join(map(str, version))}"
+        )
     reason = unavailable("cpp")
     if reason is not None or interpreted():
         return reason
@@ -159,6 +166,14 @@ def _known(name: str, what: str) -> str:
             f"{what}: expected one of {', '.join(CHOICES)}; got {' '.join(repr(name).split())[:80]}"
         )
     return name
+
+
+def _triton_version() -> tuple[int, ...]:
+    """Return the first two numbers of Triton's version; those of a build by another name are not known."""
+    try:
+        return tuple(int(part) for part in distribution("triton").version.split(".")[:2])
+    except PackageNotFoundError:
+        return OLDEST_TRITON
 
 
 def num_threads() -> int:
