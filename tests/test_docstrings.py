@@ -12,8 +12,8 @@ import reprune
 
 ROOT = Path(__file__).parents[1]
 ENTRIES = (
-    "Pruner", "apply", "cut", "keep_counts", "linkage", "load", "load_training", "make_plan", "max_coverage",
-    "prune", "save", "save_training", "select_filters",
+    "Pruner", "apply", "compensate", "cut", "keep_counts", "linkage", "load", "load_training", "make_plan",
+    "max_coverage", "prune", "save", "save_training", "select_filters",
 )  # fmt: skip
 
 
