@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..aliases import Progress
 from .calls import Call
-from .layer import LayerProblem, new_values, too_large, wanted_output
+from .layer import LARGEST, LayerProblem, moments_of, new_values, wanted_output
 from .lockstep import Lockstep, Wave
 from .norms import MeanShift, kept_input
-from .pair import MEMORY, Pair
+from .pair import Pair
 from .report import CompensatedLayer
 from .sequence import Event
 from .uses import all_uses
@@ -153,6 +153,6 @@ class Fitting:
         other = self._pair.sequences[1].elsewhere.get(event.name)
         if other is not None:
             return f"its weight is used by {other} too"
-        if too_large(call, MEMORY):
-            return f"the moments of its {call.inputs} inputs take more than {MEMORY / 2**30:g} GiB"
+        if moments_of(call) > LARGEST:
+            return f"the sums over its {call.inputs} inputs would take more than {LARGEST / 2**30:g} GiB"
         return None

@@ -16,6 +16,8 @@ from .patches import Layout, as_weight, batch_dimension
 from .ridge import Fit, fitted
 
 FOLDS = 4
+LARGEST = 2**31
+"""Bytes that the moments of a layer may take."""
 _ROWS, _ROWS_PER_INPUT = 8192, 4
 """Rows of a layer: at least so many if there are as many, and so many for each input."""
 
@@ -114,10 +116,10 @@ def wanted_output(call: Call, slices: Slices) -> tuple[Tensor, Tensor]:
     return whole, whole if kept is None else whole.index_select(call.channels, kept.to(whole.device))
 
 
-def too_large(call: Call, most: int) -> bool:
-    """Return whether the moments of a layer take more than `most` bytes."""
+def moments_of(call: Call) -> int:
+    """Return the bytes of the moments of a layer, with those that the solution needs."""
     taps = int(np.prod(call.weight.shape[2:])) if call.dimensions else 1
-    return (FOLDS + 3) * 8 * call.groups * (call.inputs * taps) ** 2 > most
+    return (FOLDS + 3) * 8 * call.groups * (call.inputs * taps) ** 2
 
 
 def _reason_against(small: Call, wanted: Sequence[int], given: Sequence[int]) -> str | None:

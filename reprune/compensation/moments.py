@@ -72,7 +72,8 @@ class Moments:
     def around(self, u: Tensor, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return `uu`, `ur` and `rr` of the rows less `u` and `r`."""
         mine = self.u - self.rows * u  # the sum of what is left of u
-        uu = self.uu - u[:, :, None] * self.u[:, None] - mine[:, :, None] * u[:, None]
+        uu = torch.baddbmm(self.uu, u[:, :, None], self.u[:, None], alpha=-1)
+        uu.baddbmm_(mine[:, :, None], u[:, None], alpha=-1)
         ur = self.ur - u[:, :, None] * self.r[:, None] - mine[:, :, None] * r[:, None]
         return uu, ur, self.rr - 2 * (r * self.r).sum() + self.rows * r.square().sum()
 

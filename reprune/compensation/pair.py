@@ -14,7 +14,7 @@ from .paused import Inputs
 from .sequence import Event, Sequence
 
 MEMORY = 2**30
-"""Bytes for the activations of all images between two operations, and for the moments of a layer."""
+"""Bytes for the activations of all images between two operations."""
 
 
 @dataclass(frozen=True, eq=False)
