@@ -48,6 +48,8 @@ def collected(images: Any, model: nn.Module, name: str = "images") -> Images:
     Raises `ValueError` if there are fewer than two, of different sizes, or with NaN; `TypeError` if it is
     something else.
     """
+    if isinstance(images, Images):
+        return images
     batches: list[list[Any]] = []
     structure, count, size = None, 0, 0
     for batch in _batches(images, name):
