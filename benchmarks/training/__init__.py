@@ -2,6 +2,7 @@
 
 accuracy        what the criterion is worth, pruned while training and in one shot
 criteria        the other criteria
+compensation    what compensation is worth, in one shot
 duration        how much shorter training becomes
 fashion         data, network and training loop of both
 """
