@@ -338,6 +338,13 @@ def test_a_weight_that_is_computed_is_listed():
     assert {layer.reason for layer in report.layers} == {"its weight is used by tanh"}
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_few_images_are_enough_to_run(count):
+    model, x = Separable().eval(), images(count)
+    small, plan = pruned(model, x[:2], {"a": 8})
+    assert reprune.compensate(model, small, plan, x).images == count
+
+
 def test_layers_that_lost_nothing_can_be_left():
     model, x = small_resnet(), images(64)
     small, plan = reprune.prune(model, x[:2], keep={"blocks.0.conv1": 6})

@@ -53,7 +53,8 @@ def all_runs(seeds: int) -> Iterator[Run]:
     """In the order in which they are made."""
     for seed in range(seeds):
         for cut in CUTS:
-            yield from (Run(cut, criterion, 256, seed) for criterion in CRITERIA)
+            criteria = CRITERIA if cut.startswith("inner") else CRITERIA[:2]  # the others score single layers
+            yield from (Run(cut, criterion, 256, seed) for criterion in criteria)
     for seed in range(seeds):
         for cut in CUTS[:2]:
             yield from (Run(cut, CRITERIA[0], images, seed) for images in COUNTS)

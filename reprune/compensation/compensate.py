@@ -65,9 +65,9 @@ def compensate(
             as a DataLoader. A batch is a tensor; a list, of which the first item is used and the rest are
             labels; a tuple of positional or a dictionary of keyword arguments. 256 images are a good number,
             from the data that the network was trained on, prepared like those that it will see.
-        ridge: `"auto"`, chosen for each layer by 4-fold cross-validation over images, or a number above 0 for
-            all layers, in units of the mean variance of a layer's inputs. With a number no layer is left
-            alone for its error.
+        ridge: `"auto"`, chosen for each layer by cross-validation over images in four parts (two for layers
+            of more than 1,024 inputs), or a number above 0 for all layers, in units of the mean variance of a
+            layer's inputs. With a number no layer is left alone for its error.
         layers: `"all"`, every layer from the first one that lost inputs on, or `"pruned"`, only those that
             lost inputs.
         progress: A function that is called as `progress("compensate", done, total)`. Default: none.

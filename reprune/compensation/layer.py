@@ -15,7 +15,8 @@ from .moments import Moments
 from .patches import Layout, as_weight, batch_dimension
 from .ridge import Fit, fitted
 
-FOLDS = 4
+FOLDS, LARGE = 4, 1024
+"""Of the cross-validation; half as many for a layer of more inputs than `LARGE`, whose solutions take long."""
 LARGEST = 2**31
 """Bytes that the moments of a layer may take."""
 _ROWS, _ROWS_PER_INPUT = 8192, 4
@@ -23,7 +24,7 @@ _ROWS, _ROWS_PER_INPUT = 8192, 4
 
 
 class LayerProblem:
-    """What the calls of one weight lack, as moments for each fold; an image is in fold `number % FOLDS`.
+    """What the calls of one weight lack, as moments for each fold; the images take turns in the folds.
 
     Where a layer has more positions than rows are needed, the same number is drawn of each image, by a
     generator that the name of the weight seeds.
@@ -66,10 +67,12 @@ class LayerProblem:
         if not self.folds:
             width = lacking.shape[-1] // groups
             sizes = (groups, layout.inputs, width)
-            self.folds = [Moments.zero(*sizes, device=self._device) for _ in range(FOLDS)]
+            self.folds = [Moments.zero(*sizes, device=self._device) for _ in range(_folds(layout.inputs))]
         image = torch.arange(entries) * len(images) // max(entries, 1) + images.start
         for number, fold in enumerate(self.folds):
-            mine = (image % FOLDS == number).nonzero()[:, 0].to(lacking.device)
+            mine = (image % len(self.folds) == number).nonzero()[:, 0].to(lacking.device)
+            if not len(mine):
+                continue
             positions = torch.arange(layout.positions)
             if each < layout.positions:
                 positions = torch.randperm(layout.positions, generator=self._drawn)[:each].sort().values
@@ -118,8 +121,12 @@ def wanted_output(call: Call, slices: Slices) -> tuple[Tensor, Tensor]:
 
 def moments_of(call: Call) -> int:
     """Return the bytes of the moments of a layer, with those that the solution needs."""
-    taps = int(np.prod(call.weight.shape[2:])) if call.dimensions else 1
-    return (FOLDS + 3) * 8 * call.groups * (call.inputs * taps) ** 2
+    inputs = call.inputs * (int(np.prod(call.weight.shape[2:])) if call.dimensions else 1)
+    return (_folds(inputs) + 3) * 8 * call.groups * inputs**2
+
+
+def _folds(inputs: int) -> int:
+    return FOLDS if inputs <= LARGE else FOLDS // 2
 
 
 def _reason_against(small: Call, wanted: Sequence[int], given: Sequence[int]) -> str | None:
