@@ -105,6 +105,6 @@ def call_of(
     arguments = {**dict(zip(order, args, strict=False)), **kwargs}
     found = {key: names[id(x)] for key, x in arguments.items() if isinstance(x, Tensor) and id(x) in names}
     fitted = "running_mean" if func is F.batch_norm else "weight"
-    if fitted not in found or arguments.get("training"):
+    if fitted not in found or arguments.get("training") or not arguments[fitted].is_floating_point():
         return None
     return Call(func, arguments, found)

@@ -23,10 +23,9 @@ class Wave:
 
     def __init__(self, pair: Pair, images: range) -> None:
         self.images = images
-        self.dense, self.small = (
-            PausedPass(model, pair.inputs(images.start, images.stop), pair.device)
-            for model in (pair.dense, pair.small)
-        )
+        inputs = [pair.inputs(images.start, images.stop) for _ in range(2)]  # all that may fail
+        self.small = PausedPass(pair.small, inputs.pop(), pair.device)
+        self.dense = PausedPass(pair.dense, inputs.pop(), pair.device)
 
     def calls(self, event: Event) -> tuple[Call, Call]:
         """Return the operation at which both networks are."""
