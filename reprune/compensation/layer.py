@@ -16,7 +16,7 @@ from .patches import Layout, as_weight, batch_dimension
 from .ridge import Fit, fitted
 
 FOLDS, LARGE = 4, 1024
-"""Of the cross-validation; half as many for a layer of more inputs than `LARGE`, which takes long to solve."""
+"""Of the cross-validation; half as many for a layer of more than `LARGE` inputs, as these take long."""
 LARGEST = 2**31
 """Bytes that the moments of a layer may take."""
 _ROWS, _ROWS_PER_INPUT = 8192, 4
