@@ -390,13 +390,15 @@ def test_a_layer_stays_where_no_weight_does_better_on_other_images(bias):
         model[0].weight.copy_(torch.eye(20))
     kept = torch.randn(32, 10)
     sign = torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(8)[:, None]  # the folds contradict each other
-    x = torch.cat([kept, sign * kept], 1)
+    x = torch.cat([kept, sign * kept + 2 * bias], 1)  # with a bias, their mean can be made up for
     first = {"select": lambda problem: np.arange(problem.keep)}
     small, plan = reprune.prune(model, x[:2], keep={"0": 10}, layers="linear", **first)
     before = values(small)
     report = reprune.compensate(model, small, plan, x)
     assert [layer.reason for layer in report.layers] == ["no weight did better on images left out"]
     assert torch.equal(small[1].weight, before["1.weight"])
+    assert not bias or not torch.equal(small[1].bias, before["1.bias"])
+    assert [layer.ridge for layer in report.layers] == [np.inf if bias else None]
 
 
 def test_calibrate_is_both_at_once():
