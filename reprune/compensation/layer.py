@@ -62,7 +62,8 @@ class LayerProblem:
         layout = Layout(call, batch_dimension(call, probe))
         lacking, wanted = layout.outputs(lacking), layout.outputs(wanted)
         groups, entries = layout.groups, layout.entries
-        rows = share * max(_ROWS, _ROWS_PER_INPUT * layout.inputs)
+        least = _ROWS if groups == 1 else _ROWS // 4  # each group is a problem of its own, of few inputs
+        rows = share * max(least, _ROWS_PER_INPUT * layout.inputs)
         each = min(layout.positions, max(1, -(-int(rows) // max(entries, 1))))
         if not self.folds:
             width = lacking.shape[-1] // groups
