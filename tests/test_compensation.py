@@ -408,3 +408,18 @@ def test_calibrate_is_both_at_once():
     at_once, same_plan = reprune.prune(model, x[:2], flops=0.5, calibrate=x)
     assert same_plan == plan
     assert same(values(at_once), values(small))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_what_the_cpu_gives():
+    model, x = small_resnet(), images(64)
+    small, plan = reprune.prune(model, x[:2], keep={"blocks.0.conv1": 6, "blocks.1.conv1": 8})
+    other = small_resnet().cuda()
+    reprune.apply(plan, other)
+    reprune.compensate(model, small, plan, x)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        reprune.compensate(model.cuda(), other, plan, x)
+    torch.cuda.synchronize()
+    with torch.no_grad():
+        torch.testing.assert_close(other(x.cuda()).cpu(), small(x), atol=1e-2, rtol=1e-2)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from contextlib import nullcontext
 from queue import SimpleQueue
 from typing import Any
 
@@ -35,10 +36,10 @@ class PausedPass:
         self._told: SimpleQueue[Call | BaseException | None] = SimpleQueue()
         self._answers: SimpleQueue[Tensor | None] = SimpleQueue()
         self._stopped = False
+        # a thread has its own stream, and device: those of who asks
+        self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         context = contextvars.copy_context()
-        self._thread = threading.Thread(
-            target=context.run, args=(self._run, model, inputs, device), daemon=True
-        )
+        self._thread = threading.Thread(target=context.run, args=(self._run, model, inputs), daemon=True)
         self._thread.start()
 
     def next(self) -> Call | None:
@@ -58,13 +59,11 @@ class PausedPass:
         self._answers.put(None)
         self._thread.join()
 
-    def _run(self, model: nn.Module, inputs: Inputs, device: torch.device) -> None:
+    def _run(self, model: nn.Module, inputs: Inputs) -> None:
         try:
-            if device.type == "cuda":
-                torch.cuda.set_device(device)  # each thread has its own
             args, kwargs = inputs
-            del inputs
-            with torch.no_grad(), Intercepting(model, self._ask):
+            stream = nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+            with stream, torch.no_grad(), Intercepting(model, self._ask):
                 model(*args, **kwargs)
         except _Stopped:
             return
