@@ -218,6 +218,6 @@ def _unseen(pair: Pair, small: nn.Module, plan: PruningPlan) -> Sequence[Compens
         if name in seen or not any(dim >= 1 for dim in dims) or isinstance(modules.get(layer), nn.Embedding):
             continue
         other = pair.sequences[1].elsewhere.get(name)
-        reason = "no operation uses it in evaluation mode" if other is None else f"its weight is used by {other}"
+        reason = f"its weight is used by {other}" if other else "no operation uses it in evaluation mode"
         rows.append(CompensatedLayer(layer, reason=reason))
     return rows
