@@ -113,7 +113,8 @@ def main() -> None:
         "`python -m benchmarks.pretrained`: EfficientNet-Lite0 with its ImageNet weights, rule `uniform`, on "
         f"crops of {len(files)} photographs, every other of which the fit never sees. Of {TESTED} crops of "
         "those: how often the pruned network names the dense network's class. One thread of a machine with "
-        "other work on it.",
+        "other work on it. So few photographs are a hard case: crops of each lie in all parts of the "
+        "cross-validation, which is too hopeful then.",
         "",
     ]
     for row in rows(files, options.counts):
