@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what _HOME says, for type checkers and the site
     from .clustering.problem import Selection
     from .clustering.selection import select_filters
     from .clustering.sparsity import keep_counts
+    from .compensation.compensate import compensate
     from .files.model import load, read_plan, save
     from .files.training import load_training, save_training
     from .graph import ModelTrace, trace
@@ -32,6 +33,7 @@ _HOME = {
     "PruningPlan": ".plan",
     "Selection": ".clustering.problem",
     "apply": ".surgery",
+    "compensate": ".compensation.compensate",
     "cut": ".clustering.cut",
     "keep_counts": ".clustering.sparsity",
     "linkage": ".clustering.linkage",
@@ -55,6 +57,7 @@ __all__ = [
     "PruningPlan",
     "Selection",
     "apply",
+    "compensate",
     "cut",
     "keep_counts",
     "linkage",

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from .aliases import Progress
+from .compensation.compensate import compensate
+from .compensation.images import collected
 from .graph import ChannelGraph, ModelTrace, certifying, trace
 from .graph.model_trace import Certified, check_watch
 from .layer_problems import Chosen, require_finite, select_groups
@@ -234,11 +236,17 @@ def prune(
     backend: str = "auto",
     select: Select | None = None,
     progress: Progress | None = None,
+    calibrate: Any = None,
 ) -> tuple[nn.Module, PruningPlan]:
     """Return a smaller copy of `model`, and the plan.
 
-    This is :func:`make_plan`, which describes the arguments and the errors, followed by :func:`apply` to a
-    copy. `model` is left as it was, and the copy has none of the wrappers that were around it.
+    This is :func:`make_plan`, which describes the other arguments and the errors, followed by :func:`apply`
+    to a copy. `model` is left as it was, and the copy has none of the wrappers that were around it.
+
+    Args:
+        calibrate: Images, without labels, on which the copy is fitted to `model` by :func:`compensate`, which
+            describes them: some 256 of those that `model` was trained on. Default: none, and the copy
+            has the values of the channels that it keeps, which is of use only if it is trained further.
 
     Returns:
         The smaller network and the plan that made it.
@@ -250,7 +258,13 @@ def prune(
         >>> small, plan = reprune.prune(model, torch.randn(2, 3, 8, 8), sparsity=0.5, rule="uniform")
         >>> small[0].out_channels, small[3].in_channels
         (8, 8)
+
+        Ready to use, without training:
+
+        >>> images = torch.randn(64, 3, 8, 8)
+        >>> small, plan = reprune.prune(model, images[:2], keep={"0": 8}, calibrate=images)
     """
+    found = None if calibrate is None else collected(calibrate, unwrap(model)[0], "calibrate")
     plan = make_plan(
         model,
         example_inputs,
@@ -275,6 +289,8 @@ def prune(
     )
     small = whole_copy(unwrap(model)[0])
     apply(plan, small)
+    if found is not None:
+        compensate(model, small, plan, found, progress=progress)
     return small, plan
 
 

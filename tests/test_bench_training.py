@@ -10,7 +10,7 @@ import torch
 import reprune
 
 pytest.importorskip("torch_pruning", reason='needs pip install "reprune[bench]"')
-from benchmarks.training import accuracy, criteria, fashion
+from benchmarks.training import accuracy, compensation, criteria, fashion
 
 OPTIONS = {
     "images": 64,
@@ -87,3 +87,54 @@ def test_runs_go_on_and_the_page_says_what_came_out(tmp_path, monkeypatch):
     monkeypatch.setattr(fashion.Fashion, "__str__", lambda self: "another budget")
     with pytest.raises(SystemExit):
         accuracy.main()
+
+
+def test_compensation_goes_on_behind_the_last_run(tmp_path, monkeypatch):
+    """A second start repeats no run; the tables have the runs' means."""
+    records, markdown = tmp_path / "runs.jsonl", tmp_path / "page.md"
+    files = ["--records", str(records), "--markdown", str(markdown), "--dense", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["compensation.py", "--smoke", *files])
+    made = []
+
+    def result(run, data, dense, accuracy):
+        made.append(run)
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        found = {"dense": 90.0, "nothing": 20.0, "BatchNorm": 80.0, "compensated": 89.0}
+        return {**found, "seconds": 2.0, "flops": 0.5, "left": 0}
+
+    monkeypatch.setattr(compensation, "dense_network", lambda data, folder, seed: data.network(seed))
+    monkeypatch.setattr(compensation, "CUTS", ("inner 0.5", "inner 0.25"))
+    monkeypatch.setattr(compensation, "result", result)
+    monkeypatch.setattr(compensation, "COUNTS", (32,))
+    monkeypatch.setattr(compensation, "CRITERIA", compensation.CRITERIA[:3])
+    for run in compensation.all_runs(1):
+        assert run.images in (32, 256)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", [*sys.argv, "--images", "300"])
+        patch.setattr(fashion, "parsed", lambda parser: more_images(parser.parse_args()))
+        with pytest.raises(KeyboardInterrupt):
+            compensation.main()
+        compensation.main()
+    assert len(set(made)) == len(made) - 1 == 8
+    row = "| 50 % of the inner channels | 50.0 % | random | 1 | 20.00 | 80.00 | 89.00 | 1.00 | 2.0 s |"
+    assert row in markdown.read_text().splitlines()
+
+
+def more_images(options):
+    options.images, options.width, options.epochs, options.until = 300, 8, 2, 1
+    return options
+
+
+@pytest.mark.parametrize("cut", compensation.CUTS)
+def test_the_figures_of_compensation_are_those_of_the_networks(cut):
+    data = fashion.Fashion(argparse.Namespace(**OPTIONS))
+    dense = network().eval()
+    found = compensation.result(compensation.Run(cut, "random", 32, 0), data, dense, 50.0)
+    assert found["dense"] == 50.0
+    share = compensation.target(cut, dense)
+    small, plan = reprune.prune(dense, data.example, **share, **criteria.choice("random", dense, 0))
+    assert found["flops"] == plan.flops[1] / plan.flops[0]
+    assert found["nothing"] == data.accuracy(small)
+    reprune.compensate(dense, small, plan, data.sized(data.train[0][:32]))
+    assert found["compensated"] == data.accuracy(small)

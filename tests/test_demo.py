@@ -99,7 +99,7 @@ def test_plan_and_picture_are_there(report: dict[str, Any], folder: Path, small:
 
 def test_the_table_shows_both(report: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     from reprune.cli.demo import show_report
-    from reprune.demo import Report, Side
+    from reprune.demo import OneShot, Report, Side
     from reprune.pruner import History
 
     sides = [
@@ -108,7 +108,10 @@ def test_the_table_shows_both(report: dict[str, Any], capsys: pytest.CaptureFixt
     ]
     history = History.from_list(report["history"])
     assert [event.epoch for event in history] == [1]
-    show_report(Report(*sides, history=history, same_after_reload=False, seconds=9.0, files={}))
+    shot = OneShot(**report["one_shot"])
+    assert shot.accuracy > shot.accuracy_before
+    assert shot.images == 256
+    show_report(Report(*sides, shot, history=history, same_after_reload=False, seconds=9.0, files={}))
     said = capsys.readouterr().out
     for words in (
         "Pruned while training",
@@ -116,6 +119,7 @@ def test_the_table_shows_both(report: dict[str, Any], capsys: pytest.CaptureFixt
         "latency, batch 64",
         "GIVES OTHER OUTPUTS",
         f"{100 * report['dense']['accuracy']:.1f} %",
+        f"without training: accuracy {100 * shot.accuracy:.1f} %",
     ):
         assert words in said
 

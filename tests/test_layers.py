@@ -18,7 +18,7 @@ ROWS = (
     {"aliases", "arguments", "strict_json", "timings", "kernels", "_core"},
     {"clustering", "modules"},
     {"graph", "optimizers", "plan", "hierarchy"},
-    {"targets", "surgery", "sklearn"},
+    {"targets", "surgery", "compensation", "sklearn"},
     {"layer_problems"},
     {"planner"},
     {"pruner", "torch_pruning"},

@@ -81,6 +81,12 @@ def show_report(report: Report) -> None:
         ),
     ]
     tables.show(f"Measured here, in {report.seconds:.0f} s", ("", "dense", "pruned", "left"), rows)
+    shot = report.one_shot
+    tables.say(
+        f"Pruned in one shot to {tables.percent(shot.flops / dense.flops)} of the FLOPs, without training: "
+        f"accuracy {tables.percent(shot.accuracy)}, compensated on {shot.images} images in "
+        f"{shot.seconds:.1f} s ({tables.percent(shot.accuracy_before)} without)."
+    )
     for note in report.notes:
         tables.say(note)
     same = "gives the same outputs to the last bit" if report.same_after_reload else "GIVES OTHER OUTPUTS"

@@ -5,8 +5,9 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -100,7 +101,7 @@ def _no_download(name: str) -> dict[str, None]:
 
 def _from_function(name: str) -> nn.Module:
     module_name, _, function_name = name.partition(":")
-    with _working_folder_importable():
+    with working_folder_importable():
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
@@ -110,17 +111,22 @@ def _from_function(name: str) -> nn.Module:
         function = getattr(module, function_name, None)
         if not callable(function):
             raise UserError(f"{module_name!r} has no function {function_name!r}")
-        try:
-            model = function()
-        except Exception as error:
-            raise UserError(f"calling {name} failed: {_described(error)}") from error
+        model = called(function, name)
     if not isinstance(model, nn.Module):
         raise UserError(f"{name} must return a torch.nn.Module, it returned a {type(model).__name__}")
     return model
 
 
+def called(function: Callable[[], Any], name: str) -> Any:
+    """Return what the user's function returns; raises `UserError` if it fails."""
+    try:
+        return function()
+    except Exception as error:
+        raise UserError(f"calling {name} failed: {_described(error)}") from error
+
+
 @contextlib.contextmanager
-def _working_folder_importable() -> Iterator[None]:
+def working_folder_importable() -> Iterator[None]:
     """Make the working folder importable, as `python -m` does, inside the block."""
     folder = os.getcwd()
     sys.path.insert(0, folder)

@@ -13,6 +13,7 @@ WORDS = {
     "measure": "Time networks",
     "select": "Choose the filters",
     "certify": "Check the cut",
+    "compensate": "Compensate the layers",
     "save": "Save the small network",
     "images": "Read the images",
     "pace": "Time a few steps",

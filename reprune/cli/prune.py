@@ -15,10 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import reprune
 
+from ..compensation.report import CompensationReport
 from ..graph import ModelTrace
+from ..modules.copying import whole_copy
 from ..plan import PruningPlan
+from . import calibration, models, several, weights
 from . import console as tables
-from . import models, several, weights
 from .errors import UserError
 from .outputs import check_output
 from .progress import Stages
@@ -30,6 +32,7 @@ EXAMPLES = """examples:
   reprune prune mypackage.networks:build --sparsity 0.3 --scope all -o small.safetensors
   reprune prune vgg16_bn --latency 0.6 --batch 16 --channels-last --round-to 8 -o small.safetensors
   reprune prune resnet50 --weights resnet50.pth --flops 0.3,0.5,0.7 --measure
+  reprune prune resnet50 --weights resnet50.pth --flops 0.7 --calibrate photographs/ -o small.safetensors
   reprune prune resnet50 --size-mb 50 --ignore layer1 --min-keep "layer4.*=64" -o small.safetensors
 """
 
@@ -140,7 +143,15 @@ def add(
     )
     parser.add_argument("--channels-last", action="store_true", help="memory format of --latency")
     parser.add_argument(
-        "--measure", action="store_true", help="with several targets: time the networks beside the full one"
+        "--measure",
+        action="store_true",
+        help="with several targets: time the networks beside the full one",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="DIR|FUNCTION",
+        help="fit the small network to the full one, without training, on a folder of images (256 of them, "
+        "prepared as torchvision does) or on the batches that package.module:function returns",
     )
     parser.set_defaults(run=run)
 
@@ -159,6 +170,8 @@ def run(arguments: argparse.Namespace) -> None:
             values = read_all
     if compared is not None:
         several.check(arguments, compared)
+        if arguments.calibrate is not None:
+            raise UserError("--calibrate: expected one target, as what is compared is not compensated")
     elif arguments.output is None:
         raise UserError("--output: expected a file for the small network (-o FILE), but for several targets")
     output = Path("/dev/null") if arguments.output is None else arguments.output
@@ -179,6 +192,9 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.channels_last:
             layout = torch.channels_last_3d if inputs.dim() == 5 else torch.channels_last
             model, inputs = model.to(memory_format=layout), inputs.to(memory_format=layout)
+        images = None
+        if arguments.calibrate is not None:
+            images = calibration.source(arguments.calibrate, arguments.model, tuple(inputs.shape[1:]))
         bytes_before = several.tensor_bytes(model)
         if compared is not None:
             rows = several.run(
@@ -193,14 +209,16 @@ def run(arguments: argparse.Namespace) -> None:
         else:
             traced = reprune.trace(model, inputs, progress=stages)
             plan, rule, reason = _plan(model, traced, arguments, stages)
+            dense = model if images is None else whole_copy(model)
             reprune.apply(plan, model)
+            fit = None if images is None else calibration.compensated(dense, model, plan, images, stages)
             stages("save")
             reprune.save(model, output)
             bytes_after = output.stat().st_size if output.is_file() else several.tensor_bytes(model)
     if compared is not None:
         several.show(arguments, compared, rows, time.perf_counter() - start)
         return
-    result = Result(plan, rule, reason, bytes_before, bytes_after, time.perf_counter() - start)
+    result = Result(plan, rule, reason, bytes_before, bytes_after, time.perf_counter() - start, fit)
     _print_json(arguments, result) if arguments.json else _print_tables(arguments, result)
 
 
@@ -214,6 +232,7 @@ class Result:
     bytes_before: int  # of the tensors of the full network
     bytes_after: int  # of the file, or what would be in it
     seconds: float
+    fit: CompensationReport | None  # of --calibrate
 
 
 def _plan(
@@ -285,6 +304,8 @@ def _print_json(arguments: argparse.Namespace, result: Result) -> None:
         "seed": arguments.seed,
         "seconds": round(result.seconds, 3),
     }
+    if result.fit is not None:
+        facts["calibration"] = calibration.as_dict(result.fit)
     json.dump(facts | plan_as_dict(result.plan), sys.stdout, indent=2)
     print()
 
@@ -293,6 +314,8 @@ def _print_tables(arguments: argparse.Namespace, result: Result) -> None:
     plan = result.plan
     tables.layers(plan)
     tables.skipped(plan)
+    if result.fit is not None:
+        calibration.show(result.fit)
     rows = [
         tables.before_after("FLOPs", *plan.flops, tables.count),
         tables.before_after("parameters", *plan.params, tables.count),

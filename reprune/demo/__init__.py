@@ -5,6 +5,6 @@ shows it on the command line. It needs the packages of `pip install "reprune[dem
 """
 
 from .end_to_end import run
-from .report import Report, Side
+from .report import OneShot, Report, Side
 
-__all__ = ["Report", "Side", "run"]
+__all__ = ["OneShot", "Report", "Side", "run"]

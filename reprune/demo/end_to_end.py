@@ -18,7 +18,7 @@ from ..plan import PruningPlan
 from ..pruner import History
 from ..timings import KNOWN, UNTRUSTED, busy_note
 from . import data, measure, network, pace, train
-from .report import Report, Side
+from .report import OneShot, Report, Side
 
 FLOPS_LEFT = 0.5
 ROUND_TO = (
@@ -26,6 +26,8 @@ ROUND_TO = (
 )
 PEAK = 0.1  # learning rate
 REGROW = 0.3
+IMAGES = 256
+"""Images that compensation is given."""
 REPEATS = {1: 200, 64: 60}  # batch size -> timed runs
 
 
@@ -78,6 +80,7 @@ def _run(
     model = copy.deepcopy(dense)
     trained = {}
     trained["dense"] = _fit(dense, train.optimizer_for(dense), digits, job.epochs, seed, None, tell)
+    one_shot = _one_shot(dense, digits, seed, tell)
     optimizer = train.optimizer_for(model)
     pruner = reprune.Pruner(
         model,
@@ -122,6 +125,7 @@ def _run(
             file_bytes=files["small network"].stat().st_size,
             latency={batch: sides[1].seconds for batch, sides in latency.items()},
         ),
+        one_shot=one_shot,
         history=pruner.history,
         same_after_reload=same,
         seconds=0.0,
@@ -131,6 +135,20 @@ def _run(
             f"Latency at batch {batch} is {UNTRUSTED}: its median is known to {100 * off:.0f} % only."
             for batch, off in doubtful.items()
         ),
+    )
+
+
+def _one_shot(dense: nn.Module, digits: data.Digits, seed: int, tell: Progress) -> OneShot:
+    """Prune the dense network once and compensate, without labels or training."""
+    small, plan = reprune.prune(dense, digits.test_images[:1], flops=FLOPS_LEFT, round_to=ROUND_TO, seed=seed)
+    before = train.accuracy(small, digits.test_images, digits.test_labels)
+    report = reprune.compensate(dense, small, plan, digits.train_images[:IMAGES], progress=tell)
+    return OneShot(
+        flops=plan.flops[1],
+        images=report.images,
+        seconds=report.seconds,
+        accuracy_before=before,
+        accuracy=train.accuracy(small, digits.test_images, digits.test_labels),
     )
 
 

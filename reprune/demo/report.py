@@ -22,11 +22,23 @@ class Side:
 
 
 @dataclass(frozen=True)
+class OneShot:
+    """Measurements of the dense network, pruned once and compensated, without training."""
+
+    flops: int  # of one image
+    images: int  # that it was compensated on
+    seconds: float  # of that
+    accuracy_before: float  # pruned, and nothing else
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Report:
     """Measurements of dense and pruned network, and where the files are."""
 
     dense: Side
     small: Side
+    one_shot: OneShot
     history: History  # the events of the training
     same_after_reload: bool  # the file, loaded into a fresh network, gives the same outputs to the last bit
     seconds: float

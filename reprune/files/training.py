@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..modules import rng
 from ..modules.wrappers import plain_state
 from ..pruner import Pruner
 from ..pruner import snapshot as state
-from . import rng, tensor_file
+from . import tensor_file
 from .built import built_of, check_alike, check_belong, check_states, check_tensors
 from .codec import decode, encode
 from .stored import Stored

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..modules import rng
 from ..optimizers import Keeper
 from ..pruner import Pruner
-from . import rng
 
 
 @contextmanager

@@ -1,0 +1,425 @@
+"""Compensation is exact where it can be, and every kind of layer is fitted."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import reprune
+from reprune.compensation.calls import call_of
+from reprune.compensation.moments import Moments
+from reprune.compensation.patches import Layout, as_weight
+from tests.helpers.networks import Residual, images, small_resnet
+
+
+def values(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@torch.no_grad()
+def error(dense, small, *inputs):
+    """Of the outputs on images, as a part of their variance."""
+    wanted = dense(*inputs)
+    return float((small(*inputs) - wanted).square().mean() / (wanted - wanted.mean(0)).square().mean())
+
+
+def pruned(model, example, keep, layers="conv", scope="all"):
+    return reprune.prune(model.eval(), example, keep=keep, layers=layers, scope=scope)
+
+
+def test_nothing_pruned_changes_nothing():
+    model = small_resnet()
+    x = images(16)
+    small, plan = reprune.prune(model, x[:2], keep={"blocks.0.conv1": 16})
+    before = values(small)
+    report = reprune.compensate(model, small, plan, x)
+    assert same(values(small), before)
+    assert report.layers == ()
+
+
+def test_a_branch_that_lost_nothing_changes_nothing():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+            self.c, self.d = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 3)
+
+        def forward(self, x):
+            return torch.cat([self.b(self.a(x)), self.d(self.c(x))], 1)
+
+    model, x = Branches(), images(16)
+    small, plan = pruned(model, x[:2], {"a": 4})
+    before = values(small)
+    report = reprune.compensate(model, small, plan, x)
+    changed = {name for name, tensor in small.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"b.weight", "b.bias"}
+    alike = "it computes what the dense network computes"
+    assert [layer.reason for layer in report.layers] == ["", alike, alike]
+
+
+def duplicated(model, first):
+    """Make the second half of the filters of `first` and what goes with them equal to the first half."""
+    half = model.get_submodule(first).weight.shape[0] // 2
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.startswith((f"{first}.", f"{first.replace('conv1', 'bn1')}.")) and tensor.dim():
+                tensor[half:] = tensor[:half]
+    return half
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_duplicated_filters_pruned_to_one_of_each_are_made_up_for(training):
+    model = small_resnet(inner=16, blocks=1)
+    half = duplicated(model, "blocks.0.conv1")
+    x = images(64, seed=1)
+    first = {"select": lambda problem: np.arange(problem.keep)}
+    small, plan = reprune.prune(model, x[:2], keep={"blocks.0.conv1": half}, **first)
+    assert error(model, small, images(32, seed=2)) > 0.01
+    model.train(training)
+    small.train(training)
+    reprune.compensate(model, small, plan, x)
+    assert model.training == small.training == training
+    new = images(32, seed=2)
+    with torch.no_grad():
+        torch.testing.assert_close(small.eval()(new), model.eval()(new), atol=1e-5, rtol=1e-5)
+
+
+def least_squares(model, small, x, ridge):
+    """The second convolution of both, by numpy: weight and bias."""
+    with torch.no_grad():
+        u = F.unfold(small[1](small[0](x)), 3).transpose(1, 2).flatten(0, 1).numpy()
+        y = model(x).flatten(2).transpose(1, 2).flatten(0, 1).numpy()
+    weight = small[2].weight.detach().flatten(1).numpy()
+    lacking = y - u @ weight.T - small[2].bias.detach().numpy()
+    mean, off = u.mean(0), lacking.mean(0)
+    width = np.sqrt(ridge * (u - mean).var(0).mean() * len(u))
+    rows = np.concatenate([u - mean, width * np.eye(u.shape[1])])
+    more = np.concatenate([lacking - off, np.zeros((u.shape[1], lacking.shape[1]))])
+    added = np.linalg.lstsq(rows, more, rcond=None)[0]
+    bias = small[2].bias.detach().numpy() + off - mean @ added
+    return (weight + added.T).reshape(small[2].weight.shape), bias
+
+
+def test_one_layer_is_numpys_least_squares():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 5, 3)).double()
+    x = images(40).double()
+    small, plan = pruned(model, x[:2], {"0": 4})
+    weight, bias = least_squares(model, small, x, ridge=1e-3)
+    reprune.compensate(model, small, plan, x, ridge=1e-3)
+    np.testing.assert_allclose(small[2].weight.detach().numpy(), weight, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(small[2].bias.detach().numpy(), bias, rtol=1e-8, atol=1e-10)
+
+
+def test_a_layer_without_bias_or_norm_is_fitted_without_a_constant():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 5, bias=False)).double()
+    x = torch.randn(50, 6, dtype=torch.float64)
+    small, plan = pruned(model, x[:2], {"0": 4}, layers="linear")
+    with torch.no_grad():
+        u, y = small[1](small[0](x)).numpy(), model(x).numpy()
+    lacking = y - u @ small[2].weight.detach().numpy().T
+    width = np.sqrt(1e-3 * np.square(u).mean(0).mean() * len(u))
+    rows = np.concatenate([u, width * np.eye(4)])
+    added = np.linalg.lstsq(rows, np.concatenate([lacking, np.zeros((4, 5))]), rcond=None)[0]
+    expected = small[2].weight.detach().numpy() + added.T
+    reprune.compensate(model, small, plan, x, ridge=1e-3)
+    np.testing.assert_allclose(small[2].weight.detach().numpy(), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_the_means_of_batch_norms_are_those_of_the_dense_network():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Conv2d(12, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+    )
+    nn.init.uniform_(model[3].running_mean)
+    x = images(32)
+    small, plan = pruned(model, x[:2], {"0": 4})
+    variance = small[3].running_var.clone()
+    reprune.compensate(model, small, plan, x)
+    with torch.no_grad():
+        wanted, found = (network[:4](x).mean((0, 2, 3)) for network in (model, small))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert torch.equal(small[3].running_var, variance)
+
+
+def test_wide_layers_have_all_products():
+    u, r = torch.randn(40, 1, 1100, dtype=torch.float64), torch.randn(40, 1, 2, dtype=torch.float64)
+    moments = Moments.zero(1, 1100, 2, device=torch.device("cpu"))
+    moments.add(u, r, r)
+    torch.testing.assert_close(moments.uu[0], u[:, 0].mT @ u[:, 0])
+    mean, off = moments.mean(centred=True)
+    uu, ur, rr = moments.around(mean, off)
+    u, r = u[:, 0] - u[:, 0].mean(0), r[:, 0] - r[:, 0].mean(0)
+    torch.testing.assert_close(uu[0], u.mT @ u)
+    torch.testing.assert_close(ur[0], u.mT @ r)
+    torch.testing.assert_close(rr, r.square().sum())
+
+
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_batches_have_no_influence(size):
+    model, x = small_resnet(), images(40)
+    small, plan = reprune.prune(model, x[:2], flops=0.5)
+    reprune.compensate(model, small, plan, x)
+    other, _ = reprune.prune(model, x[:2], flops=0.5)
+    dataset = torch.utils.data.TensorDataset(x, torch.zeros(40))
+    reprune.compensate(model, other, plan, torch.utils.data.DataLoader(dataset, size))
+    assert same(values(other), values(small))
+
+
+class Separable(nn.Module):
+    """A depthwise convolution between two others."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 12, 1)
+        self.b = nn.Conv2d(12, 12, 3, padding=1, groups=12, stride=2)
+        self.c = nn.Conv2d(12, 6, 1)
+
+    def forward(self, x):
+        return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+
+
+class Twice(nn.Module):
+    """A module that is called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 6, 3, padding=1)
+        self.block = nn.Sequential(nn.Conv2d(6, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 6, 3, padding=1))
+
+    def forward(self, x):
+        x = self.a(x)
+        x = x + self.block(x)
+        return x + self.block(x)
+
+
+class Circular(nn.Module):
+    """Padding that is no argument of the convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 10, 3, padding=1, padding_mode="circular")
+        self.b = nn.Conv2d(10, 6, 3, padding=(2, 1), padding_mode="reflect", bias=False)
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, x):
+        x = F.pad(torch.relu(self.a(F.pad(x, (1, 0, 2, 0)))), (0, 3, 1, 1), value=0.5)
+        return self.norm(self.b(x))
+
+
+def dimensional(dims):
+    """Convolutions and transposed ones along `dims` dimensions."""
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    turned = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 1]
+    return nn.Sequential(
+        conv(3, 10, 3, padding="same", dilation=2),
+        nn.ReLU(),
+        turned(10, 8, 3, stride=2, padding=1, output_padding=1),
+        nn.ReLU(),
+        conv(8, 6, 3, stride=2, groups=2, dilation=2),
+        nn.ReLU(),
+        conv(6, 4, 1),
+    )
+
+
+def volume(dims, n=48):
+    return torch.randn(n, 3, *(20, 9, 7)[:dims], generator=torch.Generator().manual_seed(0))
+
+
+NETWORKS = {
+    "1-d": (lambda: dimensional(1), volume(1), {"0": 6, "2": 4}),
+    "2-d": (lambda: dimensional(2), volume(2), {"0": 6, "2": 4}),
+    "3-d": (lambda: dimensional(3), volume(3, 24), {"0": 6, "2": 4}),
+    "depthwise": (Separable, images(48), {"a": 8}),
+    "called twice": (Twice, images(48), {"block.0": 8}),
+    "padding": (Circular, images(48), {"a": 6}),
+    "transposed, in groups": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 12, 3),
+            nn.ReLU(),
+            nn.ConvTranspose2d(12, 6, (3, 2), stride=(1, 2), groups=3),
+            nn.Conv2d(6, 4, 1),
+        ),
+        images(48),
+        {"0": 8},
+    ),
+    "group norm": (
+        lambda: nn.Sequential(nn.Conv2d(3, 12, 3), nn.GroupNorm(4, 12), nn.ReLU(), nn.Conv2d(12, 4, 3)),
+        images(48),
+        {"0": 6},
+    ),
+    "residual": (
+        lambda: nn.Sequential(nn.Conv2d(3, 10, 3), Residual(10, 8), nn.Conv2d(10, 4, 1)),
+        images(48),
+        {"0": 6},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_of_layer_is_fitted(name):
+    make, x, keep = NETWORKS[name]
+    torch.manual_seed(0)
+    model = make()
+    small, plan = pruned(model, x[:2], keep)
+    half = len(x) // 2
+    before = error(model, small, x[half:])
+    report = reprune.compensate(model, small, plan, x[:half])
+    assert error(model, small, x[half:]) < 0.9 * before
+    assert any(not layer.reason for layer in report.layers)
+    assert all(layer.after <= layer.before for layer in report.layers if layer.rows)
+
+
+@pytest.mark.parametrize("kind", ["conv", "transposed"])
+def test_the_rows_times_the_weight_are_the_output(kind):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 9, 8, dtype=torch.float64)
+    if kind == "conv":
+        func, weight = torch.conv2d, torch.randn(6, 2, 3, 2, dtype=torch.float64)
+        settings = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 2}
+    else:
+        func, weight = torch.conv_transpose2d, torch.randn(4, 3, 3, 2, dtype=torch.float64)
+        settings = {"stride": (2, 3), "padding": (1, 0), "output_padding": (0, 1), "groups": 2, "dilation": 2}
+    call = call_of(func, (x, weight), settings, {id(weight): "weight"})
+    layout = Layout(call, 0)
+    u = layout.rows(torch.arange(3), torch.arange(layout.positions))
+    solution = torch.zeros(2, layout.inputs, 3, dtype=torch.float64)
+    solution.normal_()
+    out = func(x, as_weight(solution, call), **settings)
+    rows = torch.einsum("ngd,gdo->ngo", u, solution).flatten(1)
+    torch.testing.assert_close(layout.outputs(out).flatten(0, 1), rows)
+
+
+def test_a_feed_forward_block_with_layer_norm():
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.norm = nn.LayerNorm(8)
+            self.up, self.down = nn.Linear(8, 24), nn.Linear(24, 8)
+
+        def forward(self, x, *, scale):
+            x = x + self.attention(x, x, x, need_weights=False)[0]
+            return x + scale[:, None, None] * self.down(F.gelu(self.up(self.norm(x))))
+
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"block": Block()})["block"].eval()
+    x, scale = torch.randn(60, 5, 8), torch.ones(60)
+    small, plan = reprune.prune(model, {"x": x[:2], "scale": scale[:2]}, keep={"up": 12}, layers="linear")
+    before = (small(x, scale=scale) - model(x, scale=scale)).square().mean()
+    batches = ({"x": part, "scale": ones} for part, ones in zip(x.split(16), scale.split(16), strict=True))
+    report = reprune.compensate(model, small, plan, batches)
+    assert (small(x, scale=scale) - model(x, scale=scale)).square().mean() < 0.3 * before
+    assert [layer.name for layer in report.layers if not layer.reason] == ["down"]
+
+
+def test_what_cannot_be_fitted_is_listed():
+    class Other(nn.Module):
+        """A Linear layer whose weight is read by a matrix product, and another that is used otherwise too."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 12), nn.Linear(12, 5)
+
+        def forward(self, x):
+            x = torch.relu(torch.relu(self.a(x)) @ self.b.weight.t())
+            return self.c(x) + (x @ self.c.weight.t()).tanh()
+
+    model, x = Other(), torch.randn(20, 6)
+    small, plan = pruned(model, x[:2], {"a": 4}, layers="linear")
+    before = values(small)
+    report = reprune.compensate(model, small, plan, x)
+    assert {layer.name: layer.reason for layer in report.layers} == {"b": "its weight is used by t"}
+    assert same(values(small), before)
+    assert "its weight is used by t" in str(report)
+
+
+def test_a_weight_that_another_operation_uses_too_stays():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.a, self.b = nn.Embedding(9, 6), nn.Linear(6, 6), nn.Linear(6, 9, bias=False)
+            self.b.weight = self.words.weight
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(self.words(x))))
+
+    model, x = Tied(), torch.arange(60).view(20, 3) % 9
+    small, plan = reprune.prune(model.eval(), x[:2], params=0.7, layers="linear", scope="all", rule="uniform")
+    report = reprune.compensate(model, small, plan, x)
+    assert {layer.name: layer.reason for layer in report.layers}["words"] == (
+        "its weight is used by embedding too"
+    )
+
+
+def test_a_weight_that_is_computed_is_listed():
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+    nn.utils.parametrize.register_parametrization(model[2], "weight", nn.Tanh())
+    x = torch.randn(16, 6)
+    small, plan = pruned(model, x[:2], {"0": 4}, layers="linear")
+    report = reprune.compensate(model, small, plan, x)
+    assert {layer.reason for layer in report.layers} == {"its weight is used by tanh"}
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_few_images_are_enough_to_run(count):
+    model, x = Separable().eval(), images(count)
+    small, plan = pruned(model, x[:2], {"a": 8})
+    assert reprune.compensate(model, small, plan, x).images == count
+
+
+def test_layers_that_lost_nothing_can_be_left():
+    model, x = small_resnet(), images(64)
+    small, plan = reprune.prune(model, x[:2], keep={"blocks.0.conv1": 6})
+    report = reprune.compensate(model, small, plan, x, layers="pruned")
+    assert [layer.name for layer in report.layers] == ["blocks.0.conv2"]
+    assert report.norms == 6
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_stays_where_no_weight_does_better_on_other_images(bias):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 20, bias=False), nn.Linear(20, 4, bias=bias))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(20))
+    kept = torch.randn(32, 10)
+    sign = torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(8)[:, None]  # the folds contradict each other
+    x = torch.cat([kept, sign * kept + 2 * bias], 1)  # with a bias, their mean can be made up for
+    first = {"select": lambda problem: np.arange(problem.keep)}
+    small, plan = reprune.prune(model, x[:2], keep={"0": 10}, layers="linear", **first)
+    before = values(small)
+    report = reprune.compensate(model, small, plan, x)
+    assert [layer.reason for layer in report.layers] == ["no weight did better on images left out"]
+    assert torch.equal(small[1].weight, before["1.weight"])
+    assert not bias or not torch.equal(small[1].bias, before["1.bias"])
+    assert [layer.ridge for layer in report.layers] == [np.inf if bias else None]
+
+
+def test_calibrate_is_both_at_once():
+    model, x = small_resnet(), images(40)
+    small, plan = reprune.prune(model, x[:2], flops=0.5)
+    reprune.compensate(model, small, plan, x)
+    at_once, same_plan = reprune.prune(model, x[:2], flops=0.5, calibrate=x)
+    assert same_plan == plan
+    assert same(values(at_once), values(small))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_what_the_cpu_gives():
+    model, x = small_resnet(), images(64)
+    small, plan = reprune.prune(model, x[:2], keep={"blocks.0.conv1": 6, "blocks.1.conv1": 8})
+    other = small_resnet().cuda()
+    reprune.apply(plan, other)
+    reprune.compensate(model, small, plan, x)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        reprune.compensate(model.cuda(), other, plan, x)
+    torch.cuda.synchronize()
+    with torch.no_grad():
+        torch.testing.assert_close(other(x.cuda()).cpu(), small(x), atol=1e-2, rtol=1e-2)
