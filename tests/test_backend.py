@@ -92,8 +92,7 @@ def test_the_reason_why_there_is_no_triton(monkeypatch, state, reason):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: state.get("capability", (9, 0)))
     monkeypatch.setattr(backend.core(), "has_cuda", state.get("cuda", False))
     monkeypatch.setattr(backend.core(), "cuda_error", lambda: state.get("error", ""), raising=False)
-    if "version" in state:
-        monkeypatch.setattr(backend, "_triton_version", lambda: state["version"])
+    monkeypatch.setattr(backend, "_triton_version", lambda: state.get("version", backend.OLDEST_TRITON))
     if not state.get("triton", True):
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     elif importlib.util.find_spec("triton") is None:

@@ -163,7 +163,8 @@ def _is_its_attributes(kind: Any) -> bool:
 def _state_of(module: nn.Module) -> dict[str, Any]:
     """Return the attributes of `module`, or those that it says should be copied."""
     kind: Any = type(module)
-    if _is_its_attributes(kind):
+    compiled = module.__dict__.get("_compiled_call_impl") is not None  # would run the model that was copied
+    if _is_its_attributes(kind) and not compiled:
         return module.__dict__
     try:
         state = module.__reduce_ex__(4)[2]
