@@ -66,7 +66,7 @@ def test_the_demo_says_what_it_left_out(told, monkeypatch, tmp_path, quick, seco
 
     def trained(out, dense, digits, job, seed, quick, tell):
         given.append(job)
-        return demo.Report(None, None, None, True, 0.0, {}, notes=("A doubt.",))
+        return demo.Report(None, None, None, None, True, 0.0, {}, notes=("A doubt.",))
 
     monkeypatch.setattr(end_to_end, "_run", trained)
     monkeypatch.setattr(end_to_end.data, "load", lambda seed: None)
@@ -115,7 +115,8 @@ def test_latencies_take_as_many_runs_as_there_is_time_for(told):
 
 def test_the_table_says_which_latencies_are_not_to_be_trusted(capsys):
     side = demo.Side(0.9, 2, 500, 3.0, 10**6, 10**4, 10**4, {1: 0.01, 64: 0.2})
-    show_report(demo.Report(side, side, [], True, 9.0, {}, doubtful=(64,), notes=("So it is.",)))
+    shot = demo.OneShot(250, 256, 1.0, 0.2, 0.8)
+    show_report(demo.Report(side, side, shot, [], True, 9.0, {}, doubtful=(64,), notes=("So it is.",)))
     said = capsys.readouterr().out
     assert "latency, batch 64, not to be trusted" in said
     assert "latency, batch 1, not" not in said

@@ -10,6 +10,7 @@ isas                the instruction sets whose loops this processor can run
 loops               a small network, its optimizer and its pruner, and a step of training
 masking             drawn networks, and the masked network that pruning must equal
 nine_kinds          kinds of points on which backends agree to the last bit
+layer_kinds         networks with every kind of layer that compensation fits
 networks            small networks for plans, surgery and files
 optimizer_cases     optimizers, what each can train, and what the pruner does with it
 oracles             independent judges of a clustering: scipy, definitions, a replay of the merges
