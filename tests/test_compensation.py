@@ -10,7 +10,7 @@ import reprune
 from reprune.compensation.calls import call_of
 from reprune.compensation.moments import Moments
 from reprune.compensation.patches import Layout, as_weight
-from tests.helpers.layer_kinds import NETWORKS
+from tests.helpers.layer_kinds import NETWORKS, Separable
 from tests.helpers.networks import images, small_resnet
 
 
