@@ -7,7 +7,9 @@ processes that tests start. These are left out:
 
 - leaks, because Python, numpy and torch keep memory until the end; test_interrupt.py weighs what we keep;
 - tests that weigh the memory of a process, of which the sanitizers take a multiple;
-- tests of how soon a signal is heard, because all is slower here.
+- tests of how soon a signal is heard, because all is slower here;
+- under the address sanitizer the test of forks at any time: GCC 12's allocator for it does not take its own
+  lock over a fork, so that a child may wait for it for ever in the first allocation that Python makes.
 """
 
 import argparse
@@ -29,6 +31,7 @@ OPTIONS = {
 TESTS = "core counts coverage coverage_block cut extremes fork hierarchy interrupt linkage".split()
 TESTS += "selection tie_rule ties".split()
 LEFT_OUT = "memory or heard_within"
+MORE_LEFT_OUT = {"address": " or forked_children"}
 SITE = """import importlib.util, sys
 spec = importlib.util.spec_from_file_location("reprune._core", {core!r})
 sys.modules["reprune._core"] = core = importlib.util.module_from_spec(spec)
@@ -69,7 +72,7 @@ def main():
     if unknown := set(options.kinds) - set(RUNTIMES):
         parser.error(f"KIND: expected {', '.join(RUNTIMES)}; got {', '.join(unknown)}")
     tests = [ROOT / "tests" / f"test_{name}.py" for name in TESTS]
-    pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", f"not ({LEFT_OUT})", *tests]
+    pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     fuzz = ["-m", "tests.tools.fuzz", "--problems", str(options.problems), "--seed", str(options.seed)]
     failed = []
     for kind in options.kinds or RUNTIMES:
@@ -77,7 +80,8 @@ def main():
         loaded = f"{library(RUNTIMES[kind])} {library('libstdc++.so')}"
         places = f"{folder}{os.pathsep}{ROOT}"  # the source folder last, or it would hide what was built
         environment = {**os.environ, **OPTIONS, "PYTHONPATH": places, "LD_PRELOAD": loaded}
-        for command in (pytest, fuzz):
+        chosen = ["-k", f"not ({LEFT_OUT}{MORE_LEFT_OUT.get(kind, '')})"]
+        for command in ([*pytest, *chosen], fuzz):
             print(f"{kind}:", *command, flush=True)
             done = subprocess.run([sys.executable, *command], env=environment, cwd=folder)
             if done.returncode:
