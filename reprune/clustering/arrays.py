@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,8 @@ def to_floats(x: object, name: str) -> Floats:
         raise TypeError(f"{name}: expected real numbers of at most 64 bits; got dtype {array.dtype}")
     single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
     floats = array.astype(np.float32 if single else np.float64, copy=False)
-    if any(stride % floats.itemsize for stride in floats.strides) or not floats.flags.aligned:
+    flags = floats.flags
+    if not flags.carray and (not flags.aligned or any(stride % floats.itemsize for stride in floats.strides)):
         floats = np.ascontiguousarray(floats).copy()
     if not is_finite(floats):
         raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
@@ -67,10 +69,10 @@ def to_floats(x: object, name: str) -> Floats:
 
 
 def is_finite(x: Floats) -> bool:
-    if x.size <= 4096:  # a temporary costs less than what follows
-        return bool(np.isfinite(x).all())
     # a sum is NaN or infinite if an element is, and needs no temporary; it can also overflow, so look closer
-    # then
+    # then; of a few numbers the sum of squares is there soonest, and does not warn
+    if x.size <= 4096:
+        return math.isfinite(np.vdot(x, x)) or bool(np.isfinite(x).all())
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(x.sum())) or bool(np.isfinite(x).all())
 

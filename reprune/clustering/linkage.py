@@ -85,27 +85,30 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
         (1000, 31, 4)
     """
     one_of(method, "method", reference.METHODS)
-    ragged = isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 for p in points)
-    given = list(points) if ragged else [points]
-    names = [f"points[{k}]" for k in range(len(given))] if ragged else ["points"]
-    most = MOST_ON_GPU if method == "ward" else MOST_IN_MATRIX
-    few = all(len(shape) < 2 or shape[-2] <= most for shape in map(shape_of, given))
-    functions = module(resolve(backend, device_of(given[0]), on_gpu=few))
-    for one, name in zip(given, names, strict=True):
-        _check_count(one, name, method)
+    if isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 for p in points):
+        return _all_of(list(points), [f"points[{k}]" for k in range(len(points))], (2,), method, backend)
+    return _all_of([points], ["points"], (2, 3), method, backend)[0]
+
+
+def _all_of(
+    given: list[Any], names: list[str], dimensions: tuple[int, ...], method: str, backend: str
+) -> list[Any]:
+    """Return the tree of each problem, or the trees of each batch, of at least one of one kind of array."""
+    most_points = max([_check_count(one, name, method) for one, name in zip(given, names, strict=True)])
+    on_gpu = most_points <= (MOST_ON_GPU if method == "ward" else MOST_IN_MATRIX)
+    functions = module(resolve(backend, device_of(given[0]), on_gpu))
     batches = []
     for one, name in zip(given, names, strict=True):
         floats = functions.floats(one, name)
-        if floats.ndim not in ((2,) if ragged else (2, 3)):
-            shapes = "[n, d]" if ragged else "[n, d] or [B, n, d], or a list of [n_b, d]"
+        if floats.ndim not in dimensions:
+            shapes = "[n, d] or [B, n, d], or a list of [n_b, d]" if 3 in dimensions else "[n, d]"
             raise ValueError(f"{name}: expected shape {shapes}; got {list(floats.shape)}")
         _check_size(floats, name)
         batches.append(floats if floats.ndim == 3 else floats[None])
-    trees = [
-        functions.restore(one)(Z if np.ndim(one) == 3 else Z[0])
-        for one, Z in zip(given, functions.link(batches, names, method), strict=True)
+    trees = functions.link(batches, names, method)
+    return [
+        functions.restore(one)(Z if np.ndim(one) == 3 else Z[0]) for one, Z in zip(given, trees, strict=True)
     ]
-    return trees if ragged else trees[0]
 
 
 def _check_size(floats: Any, name: str) -> None:
@@ -116,10 +119,12 @@ def _check_size(floats: Any, name: str) -> None:
         )
 
 
-def _check_count(points: Any, name: str, method: str) -> None:
+def _check_count(points: Any, name: str, method: str) -> int:
+    """Return the number of points of a problem, 0 if the shape is not known yet."""
     shape = shape_of(points)
     if len(shape) < 2:
-        return
+        return 0
     at_most(max(shape), MOST, name, "points, coordinates or problems")
     if method == "ward" and shape[-1] > 1:
         at_most(shape[-2], MOST_IN_SPACE, name, "points of more than one coordinate by method 'ward'")
+    return shape[-2]

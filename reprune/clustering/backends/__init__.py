@@ -157,7 +157,8 @@ def resolve(backend: str, device: str = "cpu", on_gpu: bool = True) -> str:
 
 def module(name: str) -> Backend:
     """Return the functions of the backend `name`, which :func:`resolve` returned."""
-    return cast("Backend", importlib.import_module(MODULES[name]))
+    loaded = sys.modules.get(MODULES[name])  # as importing takes as long as clustering a few points
+    return cast("Backend", loaded or importlib.import_module(MODULES[name]))
 
 
 def _known(name: str, what: str) -> str:

@@ -28,8 +28,9 @@ def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[n
     index = reference.METHODS.index(method)
     if len(batches) == 1:
         (points,) = batches
-        count = min(num_threads(), len(points)) if len(points) > 1 else 1
-        threads = _threads([points.shape[1:]] * count, method, names[0])
+        threads = min(num_threads(), len(points)) if len(points) > 1 else 1
+        if method in _NEEDS_ROOM:
+            threads = _threads([points.shape[1:]] * threads, method, names[0])
         return [core().linkage(points, index, threads)]
     largest = heapq.nlargest(num_threads(), (points.shape[1:] for points in batches))
     threads = _threads(largest, method, "points")
@@ -124,9 +125,13 @@ def _square(n: int) -> int:
     return 8 * n * (n + 16) + 128 * n
 
 
+_NEEDS_ROOM = ("complete", "average")
+"""Methods that keep the distances of all points of a problem."""
+
+
 def _threads(shapes: Sequence[tuple[int, ...]], method: str, name: str) -> int:
     """Return how many problems of shapes [n, d], largest first, fit in memory at once."""
-    if method in ("ward", "single") or not shapes:
+    if method not in _NEEDS_ROOM or not shapes:
         return max(1, len(shapes))
     n = shapes[0][0]
     return threads_within(
