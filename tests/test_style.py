@@ -23,6 +23,14 @@ def test_mypy_finds_nothing() -> None:
     checked("mypy")
 
 
+@pytest.mark.xdist_group("groups")
+def test_groups_of_tests_stay_together(request: pytest.FixtureRequest) -> None:
+    """Several processes share the tests, and what a group sets up is to be set up once."""
+    if not request.config.getoption("loadgroup", default=False):
+        pytest.skip("there is one process, or pytest was not told --dist loadgroup")
+    assert request.node.nodeid.endswith("@groups")
+
+
 def checked(command: str) -> None:
     run = run_module(*command.split(), cwd=ROOT)
     assert run.returncode == 0, run.stdout + run.stderr
