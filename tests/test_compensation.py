@@ -8,8 +8,12 @@ from torch.nn import functional as F
 
 import reprune
 from reprune.compensation.calls import call_of
+from reprune.compensation.gram import GramMatrix
 from reprune.compensation.moments import Moments
+from reprune.compensation.normal import NormalEquations
 from reprune.compensation.patches import Layout, as_weight
+from reprune.compensation.ridge import ALONE
+from reprune.compensation.rows import Rows
 from tests.helpers.layer_kinds import NETWORKS, Separable
 from tests.helpers.networks import images, small_resnet
 
@@ -160,6 +164,56 @@ def test_wide_layers_have_all_products():
     torch.testing.assert_close(uu[0], u.mT @ u)
     torch.testing.assert_close(ur[0], u.mT @ r)
     torch.testing.assert_close(rr, r.square().sum())
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("folds", [1, 4])
+def test_few_rows_and_sums_of_them_have_one_solution(groups, folds, centred):
+    rng = torch.Generator().manual_seed(0)
+
+    def drawn(*shape):
+        return torch.randn(shape, generator=rng, dtype=torch.float64)
+
+    parts = [
+        [(2 + drawn(7 + k, groups, 40), drawn(7 + k, groups, 3), drawn(7 + k, groups, 3))]
+        for k in range(folds)
+    ]
+    sums = [Moments.zero(groups, 40, 3, device=torch.device("cpu")) for _ in parts]
+    for moments, [part] in zip(sums, parts, strict=True):
+        moments.add(*part)
+    few, many = GramMatrix(parts, centred), NormalEquations(sums, centred)
+    assert few.untouched == pytest.approx(many.untouched)
+    assert few.wanted == pytest.approx(many.wanted)
+    for ridge in (1e-4, 0.1, 10.0, ALONE):
+        assert few.error(ridge) == pytest.approx(many.error(ridge), rel=1e-6)
+        for found, expected in zip(few.solution(ridge), many.solution(ridge), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_rows_are_added_up_once_they_are_many():
+    rows = Rows(2, 1, 5, 1, torch.device("cpu"))
+    u, r = torch.randn(2, 4, 1, 5, dtype=torch.float64), torch.randn(2, 4, 1, 1, dtype=torch.float64)
+    rows.add(0, u[0], r[0], r[0])
+    assert isinstance(rows.problem(True), GramMatrix)
+    rows.add(1, u[1], r[1], r[1])
+    problem = rows.problem(True)
+    assert isinstance(problem, NormalEquations)
+    again = GramMatrix([[(u[0], r[0], r[0])], [(u[1], r[1], r[1])]], True)
+    assert problem.error(0.1) == pytest.approx(again.error(0.1))
+    assert rows.count == 8
+
+
+def test_a_layer_of_many_inputs_is_fitted_to_few_images():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.Flatten(), nn.Linear(16 * 32 * 32, 5))
+    x = torch.einsum("nk,kchw->nchw", torch.randn(64, 6), images(6, 32))  # few images tell about the others
+    small, plan = pruned(model, x[:2], {"0": 8})
+    (layer,) = reprune.compensate(model, small, plan, x).layers
+    assert layer.inputs == (16 * 32 * 32, 8 * 32 * 32)
+    assert layer.rows == 64
+    assert not layer.reason
+    assert layer.after < 1e-3 * layer.before
 
 
 @pytest.mark.parametrize("size", [1, 7, 40])

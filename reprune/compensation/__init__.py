@@ -15,7 +15,10 @@ uses         all uses of a weight that is used several times
 fitting      one layer after the other
 layer        the rows of one layer, and its new weight and bias
 patches      a layer as a matrix product
+rows         the rows in folds, as they are or as sums
 moments      sums over rows
+normal       many rows: the normal equations
+gram         fewer rows than inputs: the products of the rows with each other
 ridge        the ridge that does best on images that were left out, and the solution
 norms        BatchNorm, whose mean follows
 report       what became of each layer

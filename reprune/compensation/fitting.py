@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..aliases import Progress
 from .calls import Call
-from .layer import LARGEST, LayerProblem, moments_of, new_values, wanted_output
+from .layer import LARGEST, LayerProblem, memory_of, new_values, wanted_output
 from .lockstep import Lockstep, Wave
 from .norms import MeanShift, kept_input
 from .pair import Pair
@@ -84,7 +84,7 @@ class Fitting:
     def _layer(self, event: Event, inputs: int, calls: Calls) -> None:
         call = calls[0][2]
         layer = CompensatedLayer(event.layer, inputs=(inputs, event.inputs))
-        reason = self._reason(event, call)
+        reason = self._reason(event, calls[0])
         if reason is None and self._used_often(event):
             layer = self._fitted(layer, event, call, self._problem_of_all(event))
         elif reason is None:
@@ -127,7 +127,7 @@ class Fitting:
         self, layer: CompensatedLayer, event: Event, call: Call, problem: LayerProblem
     ) -> CompensatedLayer:
         """Solve, take the new values, and return what became of the layer."""
-        if problem.reason is not None or problem.same:
+        if problem.reason is not None or problem.same or problem.rows is None:
             return replace(layer, reason=problem.reason or _ALIKE)
         free_bias = event.bias is not None and event.bias not in self._pair.sequences[1].shared_biases
         meets = all(other.meets_norm for other in self._pair.events if other.name == event.name)
@@ -135,7 +135,7 @@ class Fitting:
         layer = replace(
             layer,
             images=problem.images,
-            rows=sum(fold.rows for fold in problem.folds),
+            rows=problem.rows.count,
             ridge=fit.ridge,
             before=fit.before,
             after=fit.after,
@@ -148,11 +148,12 @@ class Fitting:
     def _used_often(self, event: Event) -> bool:
         return self._pair.sequences[1].uses[event.name] > 1
 
-    def _reason(self, event: Event, call: Call) -> str | None:
+    def _reason(self, event: Event, first: tuple[Wave, Call, Call]) -> str | None:
         """Return why the layer cannot be fitted, if so."""
+        wave, _, call = first
         other = self._pair.sequences[1].elsewhere.get(event.name)
         if other is not None:
             return f"its weight is used by {other} too"
-        if moments_of(call) > LARGEST:
-            return f"the sums over its {call.inputs} inputs would take more than {LARGEST / 2**30:g} GiB"
+        if memory_of(call, len(wave.images) / self._pair.images.count) > LARGEST:
+            return f"the equations of its {call.inputs} inputs would take more than {LARGEST / 2**30:g} GiB"
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 
@@ -11,27 +12,28 @@ from torch import Tensor
 
 from ..modules.slicing import Slices, in_format_of
 from .calls import Call
-from .moments import Moments
 from .patches import Layout, as_weight, batch_dimension
 from .ridge import Fit, fitted
+from .rows import Rows
 
 FOLDS, LARGE = 4, 1024
-"""Of the cross-validation; half as many for a layer of more than `LARGE` inputs, as these take long."""
+"""Of the cross-validation; half as many where inputs and rows are more than `LARGE`, as that takes long."""
 LARGEST = 2**31
-"""Bytes that the moments of a layer may take."""
+"""Bytes that the equations of a layer may take."""
 _ROWS, _ROWS_PER_INPUT = 8192, 4
 """Rows of a layer: at least so many if there are as many, and so many for each input."""
 
 
 class LayerProblem:
-    """What the calls of one weight lack, as moments for each fold; the images take turns in the folds.
+    """What the calls of one weight lack, as rows in folds; the images take turns in the folds.
 
     Where a layer has more positions than rows are needed, the same number is drawn of each image, by a
     generator that the name of the weight seeds.
     """
 
     def __init__(self, name: str, device: torch.device) -> None:
-        self.folds: list[Moments] = []
+        self.rows: Rows | None = None
+        self._folds = 0
         self.same = True
         """Whether no output has differed yet."""
         self.images = 0
@@ -65,13 +67,12 @@ class LayerProblem:
         least = _ROWS if groups == 1 else _ROWS // 4  # each group is a problem of its own, of few inputs
         rows = share * max(least, _ROWS_PER_INPUT * layout.inputs)
         each = min(layout.positions, max(1, -(-int(rows) // max(entries, 1))))
-        if not self.folds:
-            width = lacking.shape[-1] // groups
-            sizes = (groups, layout.inputs, width)
-            self.folds = [Moments.zero(*sizes, device=self._device) for _ in range(_folds(layout.inputs))]
+        if self.rows is None:
+            self._folds = folds_of(layout.inputs, int(each * entries / share))
+            self.rows = Rows(self._folds, groups, layout.inputs, lacking.shape[-1] // groups, self._device)
         image = torch.arange(entries) * len(images) // max(entries, 1) + images.start
-        for number, fold in enumerate(self.folds):
-            mine = (image % len(self.folds) == number).nonzero()[:, 0].to(lacking.device)
+        for fold in range(self._folds):
+            mine = (image % self._folds == fold).nonzero()[:, 0].to(lacking.device)
             if not len(mine):
                 continue
             positions = torch.arange(layout.positions)
@@ -80,11 +81,12 @@ class LayerProblem:
             for some, part in layout.pieces(mine, positions.to(lacking.device)):
                 r, y = (x[some][:, part].double().flatten(0, 1) for x in (lacking, wanted))
                 u = layout.rows(some, part)
-                fold.add(*(x.reshape(len(u), groups, -1).to(self._device) for x in (u, r, y)))
+                self.rows.add(fold, *(x.reshape(len(u), groups, -1) for x in (u, r, y)))
 
     def solved(self, centred: bool, ridge: float | None) -> Fit:
-        """Return the fit."""
-        return fitted(self.folds, centred, ridge)
+        """Return the fit; there has to be a row."""
+        assert self.rows is not None
+        return fitted(self.rows.problem(centred), centred, ridge)
 
 
 def new_values(fit: Fit, call: Call, with_bias: bool) -> dict[str, Tensor]:
@@ -120,14 +122,25 @@ def wanted_output(call: Call, slices: Slices) -> tuple[Tensor, Tensor]:
     return whole, whole if kept is None else whole.index_select(call.channels, kept.to(whole.device))
 
 
-def moments_of(call: Call) -> int:
-    """Return the bytes of the moments of a layer, with those that the solution needs."""
-    inputs = call.inputs * (int(np.prod(call.weight.shape[2:])) if call.dimensions else 1)
-    return (_folds(inputs) + 3) * 8 * call.groups * inputs**2
+def memory_of(call: Call, share: float) -> int:
+    """Return the bytes that the equations of a layer take, with those that the solution needs.
+
+    `share`: the part of all images that `call` runs on.
+    """
+    groups, inputs = call.groups, call.inputs * math.prod(call.weight.shape[2:])
+    sums = (folds_of(inputs, inputs) + 3) * 8 * groups * inputs**2
+    if sums <= LARGEST:
+        return sums
+    layout = Layout(call, 0)
+    rows = int(layout.positions * layout.entries / share)
+    outputs = call.weight.numel() // (groups * inputs)
+    few = 8 * groups * (rows * (2 * inputs + 4 * outputs + 4 * rows) + 3 * inputs * outputs)
+    return min(sums, few) if rows <= inputs else sums
 
 
-def _folds(inputs: int) -> int:
-    return FOLDS if inputs <= LARGE else FOLDS // 2
+def folds_of(inputs: int, rows: int) -> int:
+    """Return the folds of the cross-validation of a layer."""
+    return FOLDS if min(inputs, rows) <= LARGE else FOLDS // 2
 
 
 def _reason_against(small: Call, wanted: Sequence[int], given: Sequence[int]) -> str | None:
