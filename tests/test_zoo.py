@@ -67,6 +67,7 @@ LARGEST = {
     "regnet_y_400mf",
     "r3d_18",
     "mnasnet1_0",  # of mobilenet_v2's blocks
+    "googlenet",  # squeezenet1_1 joins branches too
     *(name.removeprefix("short ") for name in SHORT),
 }
 
