@@ -15,6 +15,7 @@
 #include "gpu/cover_layers.hpp"
 #include "selection/coverage.hpp"
 #include "selection/cut.hpp"
+#include "linkage/distances.hpp"
 #include "linkage/linkage.hpp"
 #include "linkage/near_ties.hpp"
 #include "runtime/pool.hpp"
@@ -57,6 +58,22 @@ Doubles bind_linkage(const py::array& points, int method, int threads) {  // [b,
     double* z = result.mutable_data();
     const auto link = [&](std::int64_t i) { linkage(problems[i], static_cast<Method>(method), z + i * (n - 1) * 4); };
     call_core([&] { return no_memory(problems.b, n, threads); }, [&] { parallel_for(problems.b, threads, link); });
+    return result;
+}
+
+Doubles bind_pairwise(const py::array& points, int threads) {  // [b, n, d] -> [b, n, n]
+    const Batch problems = batch(points);
+    const std::int64_t b = problems.b, n = problems.first.n;
+    Doubles result({b, n, n});
+    double* out = result.mutable_data();
+    const auto all = [&] {
+        if (b < threads) {  // threads share the rows of a problem
+            for (std::int64_t i = 0; i < b; ++i) pairwise(problems[i], threads, out + i * n * n);
+        } else {
+            parallel_for(b, threads, [&](std::int64_t i) { pairwise(problems[i], 1, out + i * n * n); });
+        }
+    };
+    call_core([&] { return no_memory(b, n, threads); }, all);
     return result;
 }
 
@@ -257,6 +274,7 @@ PYBIND11_MODULE(_core, m) {
     m.attr("__version__") = REPRUNE_VERSION;  // of the package it was built with
     bind_gpu(m);
     m.def("linkage", &bind_linkage, py::arg("points"), py::arg("method"), py::arg("threads"));
+    m.def("pairwise", &bind_pairwise, py::arg("points"), py::arg("threads"));
     m.def("linkage_ragged", &bind_linkage_ragged, py::arg("points"), py::arg("method"), py::arg("threads"));
     m.def("linkage_condensed", &bind_linkage_condensed, py::arg("distances"), py::arg("n"), py::arg("method"));
     m.def("linkage_if_unique", &bind_linkage_if_unique, py::arg("points"), py::arg("method"));

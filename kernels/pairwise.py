@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .launch import EXACT, chip_of, device_guard, square_tile
-from .rule import place_scaled
+from .rule import place_scaled, scaled
 from .state import NOBODY, exponent_of, power_of_two
 
 
@@ -56,8 +56,10 @@ def distance_kernel(
     matrix,  # float64 [problems, n, n]
     least,  # float64 [problems, n]: to the nearest point of a larger number
     nearest,  # int32 [problems, n]: which that is, the first of equally near ones
+    exponents,  # int64 [problems]: with SCALED, distances are multiplied by 2 to this power
     n,
     D: tl.constexpr,
+    SCALED: tl.constexpr,  # then there is no `least` and no `nearest`
     B: tl.constexpr,
 ):
     pid = tl.program_id(0).to(tl.int64)  # one program per point
@@ -70,13 +72,16 @@ def distance_kernel(
     for j0 in range(0, n, B):
         j = j0 + lane
         distance = distances_of(totals, i, j, j < n, D, B)
+        if SCALED:
+            distance = scaled(distance, tl.load(exponents + problem))
         better = (j > i) & (j < n) & (distance < best)
         best = tl.where(better, distance, best)
         which = tl.where(better, j, which)
         tl.store(matrix + pid * n + j, distance, mask=j < n)
-    low = tl.min(best, 0)
-    tl.store(least + pid, low)
-    tl.store(nearest + pid, tl.min(tl.where(best == low, which, NOBODY), 0))
+    if SCALED == 0:
+        low = tl.min(best, 0)
+        tl.store(least + pid, low)
+        tl.store(nearest + pid, tl.min(tl.where(best == low, which, NOBODY), 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,18 +103,40 @@ def distances(points: Tensor) -> Distances:
 
     Started on the current stream and not waited for.
     """
-    B, n, d = points.shape
-    values, device = points.double().contiguous(), points.device
+    found = _made(points)
+    _launch(points, found, SCALED=0)
+    return found
+
+
+def pairwise(points: Tensor) -> Tensor:
+    """Return the distances [B, n, n] of points [B, n, d] as they are, with no scale to undo."""
+    found = _made(points)
+    if len(points) > 0:
+        _launch(points, found, SCALED=1)
+    return found.matrix
+
+
+def _made(points: Tensor) -> Distances:
+    B, n, _ = points.shape
 
     def made(dtype: torch.dtype, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=device)
+        return torch.empty(shape, dtype=dtype, device=points.device)
 
-    totals, exponents = made(torch.float64, B, n, d), made(torch.int64, B)
-    found = Distances(
-        made(torch.float64, B, n, n), made(torch.float64, B, n), made(torch.int32, B, n), exponents
+    return Distances(
+        made(torch.float64, B, n, n),
+        made(torch.float64, B, n),
+        made(torch.int32, B, n),
+        made(torch.int64, B),
     )
+
+
+def _launch(points: Tensor, found: Distances, SCALED: int) -> None:
+    B, n, d = points.shape
+    values, device = points.double().contiguous(), points.device
+    totals = torch.empty_like(values)
     how = {"D": d, **EXACT, **square_tile(n, chip_of(device))}
     with device_guard(device):
-        place_kernel[B,](values, totals, exponents, n, **how)
-        distance_kernel[B * n,](totals, found.matrix, found.least, found.nearest, n, **how)
-    return found
+        place_kernel[B,](values, totals, found.exponents, n, **how)
+        distance_kernel[B * n,](
+            totals, found.matrix, found.least, found.nearest, found.exponents, n, SCALED=SCALED, **how
+        )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # what _HOME says, for type checkers and the site
     from .clustering.coverage import max_coverage
     from .clustering.cut import cut
     from .clustering.linkage import linkage
+    from .clustering.pairwise import pairwise
     from .clustering.problem import Selection
     from .clustering.selection import select_filters
     from .clustering.sparsity import keep_counts
@@ -41,6 +42,7 @@ _HOME = {
     "load_training": ".files.training",
     "make_plan": ".planner",
     "max_coverage": ".clustering.coverage",
+    "pairwise": ".clustering.pairwise",
     "prune": ".planner",
     "read_plan": ".files.model",
     "save": ".files.model",
@@ -65,6 +67,7 @@ __all__ = [
     "load_training",
     "make_plan",
     "max_coverage",
+    "pairwise",
     "prune",
     "read_plan",
     "save",

@@ -11,7 +11,7 @@ import reprune
 from reprune.clustering import backends
 from reprune.clustering.problem import LayerProblem
 from reprune.clustering.selection import select_layers
-from reprune.kernels import linkage, select, square
+from reprune.kernels import linkage, pairwise, select, square
 from tests.helpers import nine_kinds
 from tests.helpers.ptx import benchmarks, needs_simulator, needs_triton, open_files, simulator
 
@@ -68,6 +68,14 @@ def test_other_linkages_are_the_cores_and_without_a_race(kind, method):
         with device(race=True, seed=n):
             Z = square.link(torch.from_numpy(points), method, scratch=1).numpy()
         np.testing.assert_array_equal(Z, reprune.linkage(points, method, backend="cpp"))
+
+
+def test_distances_are_the_cores_and_without_a_race():
+    for n, d, scale in ((2, 1, 1.0), (70, 4, 1e-200), (300, 9, 1e300)):
+        points = nine_kinds.draw("normal", (2, n, d), n) * scale
+        with device(race=True, seed=n):
+            found = pairwise.pairwise(torch.from_numpy(points)).numpy()
+        np.testing.assert_array_equal(found, reprune.pairwise(points, backend="cpp"))
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def square_variants(n: int, target: str = "sm_90") -> list[Variant]:
     how = {**EXACT, **square_tile(n, CHIPS[target])}
     return [
         variant("place", place_kernel, target, {"D": 9, **how}),
-        variant(f"distances d=9 n={n}", distance_kernel, target, {"D": 9, **how}),
+        variant(f"distances d=9 n={n}", distance_kernel, target, {"D": 9, "SCALED": 0, **how}),
         *(
             variant(f"{method} n={n}", square_kernel, target, {"METHOD": number, **how})
             for number, method in enumerate(METHODS)

@@ -7,11 +7,10 @@
 #include <vector>
 
 #include "runtime/call.hpp"
-#include "ward/cost.hpp"
 #include "linkage/dendrogram.hpp"
+#include "linkage/distances.hpp"
 #include "linkage/greedy.hpp"
 #include "ward/line.hpp"
-#include "simd/loops.hpp"
 #include "linkage/scale.hpp"
 #include "linkage/spanning.hpp"
 #include "linkage/square.hpp"
@@ -68,28 +67,6 @@ std::vector<Merge> ward_on_a_line(const Points& points, Task& task) {
     return merges;
 }
 
-// Euclidean distances [n, n] of rows [n, d]
-void measure(const std::vector<double>& rows, std::size_t n, std::size_t d, bool wide, Square& square) {
-    std::vector<double> turned(n * d), steps(d);  // [d, n]
-    for (std::size_t i = 0; i < n; ++i)
-        for (std::size_t k = 0; k < d; ++k) turned[k * n + i] = rows[i * d + k];
-    for (std::size_t a = 0; a < n; ++a) {
-        double* row = square.row(a) + a + 1;
-        const std::size_t above = n - a - 1;
-        poll(static_cast<std::int64_t>(above * (d + 8) * (wide ? 16 : 1)));  // the first touch of a page is slow
-        if (wide) {
-            for (std::size_t b = a + 1; b < n; ++b) {
-                for (std::size_t k = 0; k < d; ++k) steps[k] = rows[a * d + k] - rows[b * d + k];
-                row[b - a - 1] = wide_height(steps.data(), static_cast<std::int64_t>(d), 1, 1);
-            }
-            continue;
-        }
-        std::fill_n(row, above, 0.0);
-        for (std::size_t k = 0; k < d; ++k) add_squares(turned[k * n + a], turned.data() + k * n + a + 1, above, row);
-        roots(row, above);
-    }
-}
-
 std::vector<Merge> agglomerate(Square& square, std::size_t n, const Task& task) {
     square.mirror();
     std::vector<std::int32_t> numbers(n);
@@ -138,7 +115,8 @@ void linkage(const Points& points, Method method, double* z, Ties ties) {
             merges = single_linkage(rows, points.n, points.d, scale.wide);
         } else {
             Square square(n, method);
-            measure(rows, n, d, scale.wide, square);
+            const Distances distances(rows.data(), n, d, scale.wide);
+            for (std::size_t a = 0; a < n; ++a) distances.above(a, square.row(a) + a + 1);
             merges = agglomerate(square, n, task);
         }
     }

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from ..arguments import at_most, one_of
+from ..arguments import one_of
 from . import reference
-from .arrays import MOST, MOST_IN_MATRIX, MOST_IN_SPACE, MOST_ON_GPU, device_of, shape_of
-from .backends import module, resolve
+from .arrays import MOST_IN_MATRIX, MOST_ON_GPU
+from .batches import in_batches
 
 if TYPE_CHECKING:
     import torch
@@ -85,46 +85,10 @@ def linkage(points: Any, method: str = "ward", *, backend: str = "auto") -> Any:
         (1000, 31, 4)
     """
     one_of(method, "method", reference.METHODS)
-    if isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 for p in points):
-        return _all_of(list(points), [f"points[{k}]" for k in range(len(points))], (2,), method, backend)
-    return _all_of([points], ["points"], (2, 3), method, backend)[0]
-
-
-def _all_of(
-    given: list[Any], names: list[str], dimensions: tuple[int, ...], method: str, backend: str
-) -> list[Any]:
-    """Return the tree of each problem, or the trees of each batch, of at least one of one kind of array."""
-    most_points = max([_check_count(one, name, method) for one, name in zip(given, names, strict=True)])
-    on_gpu = most_points <= (MOST_ON_GPU if method == "ward" else MOST_IN_MATRIX)
-    functions = module(resolve(backend, device_of(given[0]), on_gpu))
-    batches = []
-    for one, name in zip(given, names, strict=True):
-        floats = functions.floats(one, name)
-        if floats.ndim not in dimensions:
-            shapes = "[n, d] or [B, n, d], or a list of [n_b, d]" if 3 in dimensions else "[n, d]"
-            raise ValueError(f"{name}: expected shape {shapes}; got {list(floats.shape)}")
-        _check_size(floats, name)
-        batches.append(floats if floats.ndim == 3 else floats[None])
-    trees = functions.link(batches, names, method)
-    return [
-        functions.restore(one)(Z if np.ndim(one) == 3 else Z[0]) for one, Z in zip(given, trees, strict=True)
-    ]
-
-
-def _check_size(floats: Any, name: str) -> None:
-    n, d = floats.shape[-2:]
-    if n < 1 or d < 1:
-        raise ValueError(
-            f"{name}: expected at least one point of one coordinate; got shape {list(floats.shape)}"
-        )
-
-
-def _check_count(points: Any, name: str, method: str) -> int:
-    """Return the number of points of a problem, 0 if the shape is not known yet."""
-    shape = shape_of(points)
-    if len(shape) < 2:
-        return 0
-    at_most(max(shape), MOST, name, "points, coordinates or problems")
-    if method == "ward" and shape[-1] > 1:
-        at_most(shape[-2], MOST_IN_SPACE, name, "points of more than one coordinate by method 'ward'")
-    return shape[-2]
+    return in_batches(
+        points,
+        backend,
+        lambda functions, batches, names: functions.link(batches, names, method),
+        most_on_gpu=MOST_ON_GPU if method == "ward" else MOST_IN_MATRIX,
+        ward=method == "ward",
+    )

@@ -94,6 +94,15 @@ def test_other_linkages(method):
     assert reprune.linkage(one, method, backend="triton").shape == (0, 4)
 
 
+def test_pairwise():
+    points = np.stack([oracles.draw_points("heavy", 9, 3, seed=s) * 10.0 ** (200 * s) for s in range(2)])
+    expected = reprune.pairwise(points, backend="cpp")
+    np.testing.assert_array_equal(reprune.pairwise(points, backend="triton"), expected)
+    assert reprune.pairwise(points[:0], backend="triton").shape == (0, 9, 9)
+    with pytest.raises(ValueError, match="points: expected at most 65535 points for backend 'triton'"):
+        reprune.pairwise(np.zeros((65536, 1)), backend="triton")
+
+
 @pytest.mark.parametrize(
     "points, how, message",
     [

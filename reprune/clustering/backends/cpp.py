@@ -20,7 +20,7 @@ from ..room import threads_within
 from . import core, num_threads
 from .protocol import Report
 
-__all__ = ["cover", "cut", "floats", "integer_table", "link", "restore", "select"]
+__all__ = ["cover", "cut", "floats", "integer_table", "link", "pairwise", "restore", "select"]
 
 
 def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[npt.NDArray[np.float64]]:
@@ -36,6 +36,15 @@ def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[n
     threads = _threads(largest, method, "points")
     trees = core().linkage_ragged([points[0] for points in batches], index, threads)
     return [Z[None] for Z in trees]
+
+
+def pairwise(batches: Sequence[Floats], names: Sequence[str]) -> list[npt.NDArray[np.float64]]:
+    """Compute the distances; raise `MemoryError` where they exceed the memory."""
+    need = [8 * len(points) * points.shape[1] ** 2 for points in batches]
+    threads_within(
+        [sum(need)], f"{names[need.index(max(need))]}: all distances", "fewer points or problems need less"
+    )
+    return [core().pairwise(points, num_threads()) for points in batches]
 
 
 def link_condensed(

@@ -16,7 +16,7 @@ from ..arrays import to_floats as floats
 from ..problem import LayerProblem, Selection
 from .protocol import Report
 
-__all__ = ["cover", "cut", "floats", "integer_table", "link", "restore", "select"]
+__all__ = ["cover", "cut", "floats", "integer_table", "link", "pairwise", "restore", "select"]
 
 
 def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[npt.NDArray[np.float64]]:
@@ -25,6 +25,16 @@ def link(batches: Sequence[Floats], names: Sequence[str], method: str) -> list[n
         np.stack([reference.linkage(problem.astype(np.float64), method) for problem in batch])
         if len(batch)
         else np.empty((0, batch.shape[1] - 1, 4))
+        for batch in batches
+    ]
+
+
+def pairwise(batches: Sequence[Floats], names: Sequence[str]) -> list[npt.NDArray[np.float64]]:
+    """Compute the distances problem by problem."""
+    return [
+        np.stack([reference.pairwise(problem.astype(np.float64)) for problem in batch])
+        if len(batch)
+        else np.empty((0, *[batch.shape[1]] * 2))
         for batch in batches
     ]
 

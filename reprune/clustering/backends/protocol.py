@@ -35,6 +35,9 @@ class Backend(Protocol):
     def link(self, batches: Sequence[Any], names: Sequence[str], method: str) -> list[Any]:
         """Return the dendrograms [B, n-1, 4] of each of the points [B, n, d], arguments `names`."""
 
+    def pairwise(self, batches: Sequence[Any], names: Sequence[str]) -> list[Any]:
+        """Return the distances [B, n, n] of each of the points [B, n, d], arguments `names`."""
+
     def cut(self, trees: npt.NDArray[np.float64], heights: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
         """Return labels [B, n] of trees [B, n-1, 4] cut at heights [B], C-contiguous on the host."""
 

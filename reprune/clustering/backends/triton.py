@@ -24,7 +24,7 @@ from .tensors import require_finite, restore, to_float_tensor, to_tensor, togeth
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["cover", "cut", "floats", "integer_table", "link", "restore", "select"]
+__all__ = ["cover", "cut", "floats", "integer_table", "link", "pairwise", "restore", "select"]
 # The cut of a stored dendrogram is host work.
 
 
@@ -69,6 +69,18 @@ def link(batches: Sequence[torch.Tensor], names: Sequence[str], method: str) -> 
         for k, part in zip(same, parts, strict=True):
             results[k] = part
     return results
+
+
+def pairwise(batches: Sequence[torch.Tensor], names: Sequence[str]) -> list[torch.Tensor]:
+    """Compute the distances, one launch for each batch.
+
+    Raises ValueError for more points than a problem may have here.
+    """
+    from ...kernels import pairwise as kernel
+
+    for batch, name in zip(batches, names, strict=True):
+        _require_few(batch.shape[1], f"{name}: expected", "points")
+    return [kernel.pairwise(batch) for batch in batches]
 
 
 def cover(

@@ -5,8 +5,8 @@ Nothing here checks its arguments; the public functions of :mod:`reprune` do.
 
 from .coverage import max_coverage
 from .cut import cut
-from .linkage import METHODS, linkage
+from .linkage import METHODS, linkage, pairwise
 from .selection import select_layer
 from .ties import tie_key, tie_values
 
-__all__ = ["METHODS", "cut", "linkage", "max_coverage", "select_layer", "tie_key", "tie_values"]
+__all__ = ["METHODS", "cut", "linkage", "max_coverage", "pairwise", "select_layer", "tie_key", "tie_values"]

@@ -62,6 +62,15 @@ def linkage(points: Array, method: str) -> Array:
     return Z
 
 
+def pairwise(points: Array) -> Array:
+    """Return the distances [n, n] of points [n, d]: the heights of Ward's linkage between single points."""
+    points, exponent = scaled(points)
+    one = np.ones(len(points))
+    with np.errstate(over="ignore"):
+        result: Array = np.ldexp(np.stack([ward(points, one, i) for i in range(len(points))]), exponent)
+    return result
+
+
 def ward(total: Array, size: Array, i: int) -> Array:
     """Return the heights [n] at which cluster i would merge with every cluster.
 
