@@ -25,6 +25,9 @@ WRONG = [
     (["--seed", "1.5"], "argument --seed: expected an integer"),
     (["--seed", str(2**70)], "argument --seed: expected an integer"),
     (["--flops", "0.5", "--sparsity", "0.5"], "not allowed with argument"),
+    (["--flops", "0.5,0.7"], "--output: expected none with several values of --flops, which are compared"),
+    (["--size-mb", "3,2"], "--output: expected none with several values of --size-mb, which are compared"),
+    (["--flops", "0.5,50"], "--flops: expected a number between 0 and 1; got '50'; 50 % is written 0.5"),
 ]
 
 
@@ -37,6 +40,19 @@ def test_numbers(options, message, capsys, tmp_path, monkeypatch):
     except SystemExit as ended:  # of the parser
         status = ended.code
     assert status == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--flops", "0.5"], "--output: expected a file for the small network"),
+        (["--flops", "0.5,0.7", "--calibrate", "images"], "--calibrate: expected one target"),
+    ],
+)
+def test_what_is_not_for_one_or_for_several_targets(options, message, capsys, monkeypatch):
+    monkeypatch.setattr(models, "build", None)  # never called
+    assert reprune.cli.main(["prune", "resnet18", *options]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
