@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -23,7 +22,8 @@ from torch.utils._pytree import tree_leaves
 
 import reprune
 from benchmarks.zoo.networks import Network
-from reprune.graph import ChannelGraph, build_graph
+from reprune.graph import ChannelGraph, certifying
+from reprune.graph.model_trace import Certified
 from reprune.modules.slicing import replace_tensors, slice_model
 from reprune.timings import interleaved
 from tests.helpers.masking import difference, masked, randomize
@@ -40,15 +40,8 @@ def measure(network: Network, columns: Collection[str], target: float = 0.5) -> 
     _warm_up()
     model = randomize(network.build()).eval()
     row["parameters"] = sum(p.numel() for p in model.parameters())
-    plan, graph = None, []
-
-    def remembered(*arguments: Any) -> ChannelGraph:
-        start = perf_counter()
-        graph.append(build_graph(*arguments))
-        row["graph_s"] = perf_counter() - start
-        return graph[0]
-
-    with _problem(row, "plan"), mock.patch("reprune.planner.build_graph", remembered):
+    plan = None
+    with _problem(row, "plan"):
         example = network.example(model)
         before = _memory("VmRSS")
         _forget_peak()
@@ -59,17 +52,17 @@ def measure(network: Network, columns: Collection[str], target: float = 0.5) -> 
             if (least := OUT_OF_REACH.search(str(error))) is None:
                 raise
             row["out_of_reach"] = str(error)
-            graph.clear()
             plan = reprune.make_plan(model, example, flops=float(least[1]) + 1e-3, **SETTINGS)
         row["plan_s"], row["plan_cpu_s"] = perf_counter() - start[0], process_time() - start[1]
         row["peak"] = 1 + (_memory("VmHWM") - before) / _size(model)
         row["reached"] = plan.flops[1] / plan.flops[0]
-    if graph:
-        _shares(row, graph[0])
-    if graph and "exact" in columns:
+    if plan is not None:
         with _problem(row, "exact"):
-            _exact(row, network, model, graph[0])
-    graph.clear()
+            graph = certifying(reprune.trace(model, example), SETTINGS["layers"], _right)
+            _shares(row, graph)
+            if "exact" in columns:
+                _exact(row, network, model, graph)
+            del graph
     if plan is None or not {"onnx", "latency"} & set(columns):
         return row
     small = copy.deepcopy(model)
@@ -98,6 +91,13 @@ def _problem(row: dict[str, Any], column: str) -> Any:
         text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", f"{type(error).__name__}: {error}")  # colours
         text = re.sub(r"\s+", " ", text)
         row["problems"][column] = text[:500]
+
+
+def _right(graph: ChannelGraph, certified: Certified) -> ChannelGraph:
+    """Return `graph` without the groups in which what :func:`_drop` drops fails its certificate."""
+    while (right := certified(graph, _drop(graph))) is not graph:
+        graph = right
+    return graph
 
 
 def _exact(row: dict[str, Any], network: Network, model: nn.Module, graph: ChannelGraph) -> None:
