@@ -34,6 +34,8 @@ class Constraints:
     edges: list[tuple[Ints, Ints]] = field(default_factory=list)
     pins: list[tuple[Ints, str]] = field(default_factory=list)
     meetings: list[Ints] = field(default_factory=list)
+    _fixed: dict[int, bool] = field(default_factory=dict)
+    """Whether there are fixed positions among those of an edge, by the id of the array."""
 
     def unite(self, a: Ints, b: Ints, why: str) -> None:
         """Couple positions `a[i]` and `b[i]`: keep or remove both, and keep what meets a fixed one."""
@@ -46,9 +48,17 @@ class Constraints:
             self.pin(b, why)
             return
         self.edges.append((a, b))
-        lone = (a == FIXED) != (b == FIXED)
-        if lone.any():
-            self.pin(np.maximum(a, b)[lone], why)
+        if self._has_fixed(a) or self._has_fixed(b):
+            lone = (a == FIXED) != (b == FIXED)
+            if lone.any():
+                self.pin(np.maximum(a, b)[lone], why)
+
+    def _has_fixed(self, ids: Ints) -> bool:
+        """Look at each array once; those in edges live on, so none has the id of another."""
+        found = self._fixed.get(id(ids))
+        if found is None:
+            found = self._fixed[id(ids)] = bool((ids == FIXED).any())
+        return found
 
     def pin(self, a: Ints, why: str) -> None:
         """Require the positions to be kept; `why` is told to the user."""

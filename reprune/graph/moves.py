@@ -80,7 +80,10 @@ def _run(call: Call, x: Tensor, positions: Tensor) -> list[Tensor]:
 
 def _reduced(part: Tensor) -> Moved:
     for d in range(part.dim()):
-        if part.shape[d] > 1 and (part.stride(d) == 0 or bool((part == part.narrow(d, 0, 1)).all())):
+        if part.shape[d] > 1 and part.stride(d) == 0:
+            part = part.narrow(d, 0, 1)
+    for d in range(part.dim()):
+        if part.shape[d] > 1 and bool((part == part.narrow(d, 0, 1)).all()):
             part = part.narrow(d, 0, 1)
     return part.cpu().numpy().copy(), tuple(d for d in range(part.dim()) if part.shape[d] > 1)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..modules.held import held_by, tensors_in
+from ..modules.held import ATOMS, held_by, tensors_in
 from .state import Call, storage_of
 
 MOST_HELD = 10_000
@@ -43,9 +43,8 @@ def preserving(model: nn.Module, *inputs: Any) -> Iterator[Preserved]:
         tensors = [*model.parameters(), *model.buffers(), *tensors_in(*inputs)]
         preserved = Preserved(tensors, functions_of(model))
         with contextlib.ExitStack() as counters:
-            for x in tensors:  # one at a time: torch 2.6 takes no tuple
-                if not x.is_inference():
-                    counters.enter_context(torch.autograd.grad_mode._unsafe_preserve_version_counter(x))
+            for kept in _counters_kept([x for x in tensors if not x.is_inference()]):
+                counters.enter_context(kept)
             fast, cache = torch.backends.mha.get_fastpath_enabled(), torch.is_autocast_cache_enabled()
             try:
                 torch.backends.mha.set_fastpath_enabled(False)
@@ -55,6 +54,15 @@ def preserving(model: nn.Module, *inputs: Any) -> Iterator[Preserved]:
                 torch.backends.mha.set_fastpath_enabled(fast)
                 torch.set_autocast_cache_enabled(cache)
                 preserved.restore()
+
+
+def _counters_kept(tensors: list[Tensor]) -> list[contextlib.AbstractContextManager[None]]:
+    """Return contexts after which the version counters of `tensors` are what they are now."""
+    keep: Any = torch.autograd.grad_mode._unsafe_preserve_version_counter
+    try:
+        return [keep(tuple(tensors))]
+    except AttributeError:  # torch 2.6 takes one at a time
+        return [keep(x) for x in tensors]
 
 
 class Preserved:
@@ -196,8 +204,11 @@ def functions_of(model: nn.Module) -> list[Any]:
     hung: list[Any] = []
     for module in model.modules():
         for name, value in module.__dict__.items():
-            if isinstance(value, dict) and value and name.endswith("_hooks"):
-                hung += value.values()
+            if type(value) in ATOMS:
+                continue
+            if isinstance(value, dict):
+                if value and name.endswith("_hooks"):
+                    hung += value.values()
             elif isinstance(value, (FunctionType, functools.partial)):
                 hung.append(value)
     hung += [hook for table in hooks for hook in table.values()]

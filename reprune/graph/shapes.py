@@ -53,9 +53,10 @@ def pointwise(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
 def batch_norm(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
     """Return what a batch norm in evaluation mode gives; nothing reads its statistics then."""
     x = tensors[0]
-    if call["training"] or not _is_plain(x):
+    if call["training"] or not _is_plain(x) or any(one.shape != x.shape[1:2] for one in tensors[1:]):
         return None
-    return _like(x), _empty(x, x.shape[1:2]), _empty(x, x.shape[1:2])
+    statistics = _empty(x, x.shape[1:2])
+    return _like(x), statistics, statistics
 
 
 def convolution(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:

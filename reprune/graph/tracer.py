@@ -81,7 +81,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """States of the tensors of the last call on activations, including its outputs once it has run."""
         self.memory = Memory()
         self._moves = Moves()
-        self._rules: dict[int, Rule] = {}
+        self._rules: dict[int, tuple[Rule, Any]] = {}
+        """By the id of each operation: its rule, and the formula of its FLOPs if it is counted."""
         self._own = {id(x): name for name, x in tensors.items()}
         self._watch = current()
         # Imported here, as it imports Triton.
@@ -95,7 +96,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         call = Call(func, args, kwargs or {})
         operation = call.operation
-        rule = self._rules.get(id(operation)) or self._rules.setdefault(id(operation), rule_of(call))
+        rule, count = self._rules.get(id(operation)) or self._looked_up(call)
         if operation.has_parts and not has_rule(call):
             with self:  # as it does without inference mode
                 return func.decompose(*args, **call.kwargs)
@@ -111,7 +112,12 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             call.out = self.without_values(call, self.memory.made)
         if operation.asks_data and any(state.is_activation for state in states[-1:]):
             self.data_dependent = True  # its last tensor, for a gather the last index, comes from the data
-        touched = [(dim, s.is_activation) for s in states for dim in s.dims if isinstance(dim, np.ndarray)]
+        touched, flowing = [], []
+        for state in states:
+            here = [dim for dim in state.dims if isinstance(dim, np.ndarray)]
+            touched += here
+            if state.is_activation:
+                flowing += here
         what, united = signature(call, self.known), len(self.known.constraints.edges)
         try:
             scale = rule(self.known, call, is_activation) or []
@@ -125,8 +131,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 operation=operation.text,
                 what=what,
                 reads=tuple(self._own[id(x)] for x in tensors if id(x) in self._own),
-                touched=[dim for dim, _ in touched],
-                flowing=[dim for dim, is_activation in touched if is_activation],
+                touched=touched,
+                flowing=flowing,
                 edges=self.known.constraints.edges[united:],
                 computed=computed(call, states, self.known) if touched and what is not None else None,
             )
@@ -143,11 +149,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.at = states + [self.known.state(x) for x in call.outputs()]
         if self._watch is not None:
             self._watch.call(func, tensors, self._own.keys())
-        if self.counting:
-            count = self._flops.get(getattr(func, "_overloadpacket", None))
-            if count is not None:
-                self.costs.append((flops_of(call, count), scale))
+        if self.counting and count is not None:
+            self.costs.append((flops_of(call, count), scale))
         return call.out
+
+    def _looked_up(self, call: Call) -> tuple[Rule, Any]:
+        found = rule_of(call), self._flops.get(getattr(call.func, "_overloadpacket", None))
+        self._rules[id(call.operation)] = found
+        return found
 
     def leaves(self, x: Tensor, how: str) -> None:
         """Pin the values of `x`, which leave PyTorch for an unknown use."""
@@ -173,7 +182,11 @@ def flops_of(call: Call, count: Any) -> int:
 
 _LEAVING = frozenset((Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__))
 _DATA: Any = Tensor.data
+_GET, _SET = _DATA.__get__, _DATA.__set__
 _MAKING = frozenset((torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor))
+
+
+_SEEN = frozenset((*_LEAVING, *_MAKING, _GET, _SET))
 
 
 class _Functions(TorchFunctionMode):
@@ -189,6 +202,8 @@ class _Functions(TorchFunctionMode):
         kwargs, known = kwargs or {}, self._trace.known
         if func is F.batch_norm:
             return _batch_norm(*args, **kwargs)
+        if func not in _SEEN:
+            return func(*args, **kwargs)
         if func in _LEAVING:
             self._trace.leaves(args[0], f"Tensor.{func.__name__}")
         if func in _MAKING:
@@ -198,9 +213,9 @@ class _Functions(TorchFunctionMode):
             if self._trace.without_values is not None:
                 return on_real_device(func, args, kwargs, self._trace.without_values.device)
         out = func(*args, **kwargs)
-        if func == _DATA.__get__:
+        if func == _GET:
             known.alias(out, args[0])
-        elif func == _DATA.__set__:
+        elif func == _SET:
             known.alias(*args)
         return out
 
@@ -215,12 +230,19 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Run :func:`torch.nn.functional.batch_norm`, on empty tensors by the operation of all others.
+    """Run :func:`torch.nn.functional.batch_norm`, in evaluation mode by one operation.
 
     PyTorch normalises an empty tensor by other operations, which index the first channel. A detector that
-    finds nothing in the example must be traced like any other.
+    finds nothing in the example must be traced like any other. In evaluation mode PyTorch makes an empty
+    tensor beside, to be passed on to training: an operation more for each norm, so it is done without.
     """
-    if training or input.numel():
+    own = [x for x in (running_mean, running_var, weight, bias) if x is not None]
+    plain = (
+        running_mean is not None
+        and running_var is not None
+        and all(x.shape == input.shape[1:2] and x.dtype == input.dtype for x in own)
+    )
+    if training or (input.numel() and not plain):
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     return torch.native_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps)[0]
 
@@ -237,12 +259,13 @@ def run(
     pass in evaluation mode follows (and with `twice` in any case).
     """
     model.eval()
-    before, written = _attributes(model), trace.preserved.written
+    modules = [module for _, module in paths(model)]
+    before, written = _attributes(modules), trace.preserved.written
     try:
         with asking_for_mode() as asked:
             _pass(model, example, trace)
             trace.counting = False
-            twice = twice or trace.preserved.written > written or not _same(before, _attributes(model))
+            twice = twice or trace.preserved.written > written or not _same(before, _attributes(modules))
             if twice:
                 _pass(model, example, trace)
     except (UntraceableError, TimeoutError, NeedsValuesError):
@@ -295,10 +318,10 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
     pin_outputs(trace.known, trace.memory, output, model)
 
 
-def _attributes(model: nn.Module) -> list[Any]:
-    """Return the containers that hang on the modules of `model`, and what is in them."""
+def _attributes(modules: Sequence[nn.Module]) -> list[Any]:
+    """Return the containers that hang on `modules`, and what is in them; new modules are among it."""
     found: list[Any] = []
-    for _, module in paths(model):
+    for module in modules:
         values = module.__dict__.values()
         found += values
         for value in values:

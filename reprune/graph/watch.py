@@ -31,6 +31,8 @@ class Watch:
 
     def call(self, func: Any, tensors: Sequence[Tensor], own: Set[int]) -> None:
         """Note that `func` has run on `tensors`; `own` holds the ids of the model's tensors."""
+        if self._report is None and self._seconds is None:
+            return
         new = ({id(x) for x in tensors} & own) - self._reached
         if new:
             self._reached |= new

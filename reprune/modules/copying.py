@@ -54,16 +54,19 @@ class _Copies:
         modules = [module for module in model.modules() if not self._as_it_says(module)]
         for module in modules:
             self._put(module, type(module).__new__(type(module)))
+        memo, alive = self._memo, self._alive
         for module in modules:
-            state = {
-                name: value
-                if type(value) in ATOMS
-                else self._put(value, OrderedDict())  # most of a module: hooks that it does not have
-                if type(value) is OrderedDict and not value and id(value) not in self._memo
-                else self._or_shared(value)
-                for name, value in _state_of(module).items()
-            }
-            self._memo[id(module)].__setstate__(state)
+            state: dict[str, Any] = {}
+            for name, value in _state_of(module).items():
+                kind = type(value)
+                if kind not in ATOMS:
+                    new = memo.get(id(value))
+                    if new is None and (kind is OrderedDict or kind is dict) and not value:
+                        new = memo[id(value)] = kind()  # most of a module: hooks that it does not have
+                        alive.append(value)
+                    value = self._or_shared(value) if new is None else new
+                state[name] = value
+            memo[id(module)].__setstate__(state)
         copied: nn.Module = self._memo[id(model)]
         return copied
 
@@ -78,7 +81,10 @@ class _Copies:
             return self._put(one, one if self._share else self._values(one))
         if kind is dict or kind is OrderedDict or kind is defaultdict:
             new = self._put(one, defaultdict(one.default_factory) if kind is defaultdict else kind())
-            new.update((self.copied(key), self.copied(value)) for key, value in one.items())
+            for key, value in one.items():
+                new[key if type(key) in ATOMS else self.copied(key)] = (
+                    value if type(value) in ATOMS else self.copied(value)
+                )
             return new
         if kind is list or kind is deque:
             new = self._put(one, [] if kind is list else deque(maxlen=one.maxlen))

@@ -6,9 +6,8 @@ leaves the model as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from ..aliases import Ints
 from .copying import shared_copy
 from .sizes import set_widths, sync_layer_sizes
-from .wrappers import inside, named_modules, paths, plain_names
+from .wrappers import first_names, have_wrappers, named_modules, paths, plain_names
 
 Slices = Mapping[str, Mapping[int, Ints]]
 """{parameter or buffer: {dimension: sorted kept positions}}; everything else is not sliced."""
@@ -24,26 +23,16 @@ Slices = Mapping[str, Mapping[int, Ints]]
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return parameters and buffers by plain name; a tied one appears under its first name only."""
-    kind, modules = type(model), list(paths(model))
-    plain = plain_names(model) if any(inside(module) for _, module in modules) else None
+    kind, modules = type(model), paths(model)
     if kind.named_parameters is nn.Module.named_parameters and kind.named_buffers is nn.Module.named_buffers:
-        found = _first_names((path, module._parameters) for path, module in modules)
-        found += _first_names((path, module._buffers) for path, module in modules)
+        found = first_names((path, module._parameters) for path, module in modules if module._parameters)
+        found += first_names((path, module._buffers) for path, module in modules if module._buffers)
     else:
         found = [*model.named_parameters(), *model.named_buffers()]
-    return dict(found) if plain is None else {plain(name): tensor for name, tensor in found}
-
-
-def _first_names(stores: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Tensor]]:
-    """Return each tensor in `stores`, {path of a module: its tensors}, under its first name."""
-    seen: set[int] = set()
-    found = []
-    for path, store in stores:
-        for name, tensor in store.items():
-            if tensor is not None and id(tensor) not in seen:
-                seen.add(id(tensor))
-                found.append((f"{path}.{name}" if path else name, tensor))
-    return found
+    if not have_wrappers(modules):
+        return dict(found)
+    plain = plain_names(model)
+    return {plain(name): tensor for name, tensor in found}
 
 
 def slice_tensor(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
@@ -127,12 +116,15 @@ def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], met
     `widths`: the channels of norms without tensors. With `meta` it has shapes only: its floating-point
     tensors are on the device "meta".
     """
-    tensors = named_tensors(model)
     if meta:
-        shapes = {name: _shape(t, slices.get(name, {})) for name, t in tensors.items()}
-        return copy_with(model, shapes, widths)
-    new = slice_model(model, slices)
-    return copy_with(model, {name: new[tensors[name]] for name in slices}, widths)
+        tensors = named_tensors(model)
+        new = {t: _shape(t, slices.get(name, {})) for name, t in tensors.items()}
+    else:
+        new = slice_model(model, slices)
+    other = shared_copy(model, new)
+    if slices or widths:
+        _resized(other, widths)
+    return other
 
 
 def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, int]) -> nn.Module:
@@ -142,10 +134,15 @@ def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, 
     """
     tensors = named_tensors(model)
     other = shared_copy(model, {tensors[name]: tensor for name, tensor in new.items()})
-    for module in other.modules():
-        sync_layer_sizes(module)
-    set_widths(other, widths)
+    _resized(other, widths)
     return other
+
+
+def _resized(model: nn.Module, widths: Mapping[str, int]) -> None:
+    """Update the sizes that layers of `model` keep as attributes; `widths`: of norms without tensors."""
+    for module in model.modules():
+        sync_layer_sizes(module)
+    set_widths(model, widths)
 
 
 def _shape(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,36 +89,64 @@ def plain_names(model: nn.Module) -> Callable[[str], str]:
     return plain if steps else str
 
 
-def paths(model: nn.Module, again: bool = False) -> Iterator[tuple[str, nn.Module]]:
-    """Yield what `model.named_modules()` yields, and one in several places `again`, in less time."""
+def paths(model: nn.Module, again: bool = False) -> list[tuple[str, nn.Module]]:
+    """Return what `model.named_modules()` yields, and one in several places `again`, in less time."""
+    found = []
     seen: set[int] = set()
     stack = [("", model)]
     while stack:
-        path, module = stack.pop()
+        here = stack.pop()
+        path, module = here
         if not again:
             if id(module) in seen:
                 continue
             seen.add(id(module))
-        yield path, module
-        inner = [
-            (f"{path}.{name}" if path else name, one)
-            for name, one in module._modules.items()
-            if one is not None
-        ]
-        stack += reversed(inner)
+        found.append(here)
+        if module._modules:
+            begin = f"{path}." if path else ""
+            stack += [
+                (begin + name, one) for name, one in reversed(module._modules.items()) if one is not None
+            ]
+    return found
+
+
+def have_wrappers(found: Sequence[tuple[str, nn.Module]]) -> bool:
+    """Return whether one of the modules that :func:`paths` `found` is a wrapper."""
+    if not any(_wraps(kind) for kind in {type(module) for _, module in found}):
+        return False
+    return any(inside(module) for _, module in found)
+
+
+def first_names(stores: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Any]]:
+    """Return each tensor in `stores`, (path of a module, its tensors), under its first name."""
+    seen: set[int] = set()
+    found = []
+    for path, store in stores:
+        for name, tensor in store.items():
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                found.append((f"{path}.{name}" if path else name, tensor))
+    return found
 
 
 def named_modules(model: nn.Module) -> dict[str, nn.Module]:
     """Return modules by plain name, with the one inside in place of its wrapper."""
-    found = list(paths(model))
-    plain = plain_names(model) if any(inside(module) for _, module in found) else str
+    found = paths(model)
+    if not have_wrappers(found):
+        return dict(found)
+    plain = plain_names(model)
     return {plain(path): module for path, module in found}
 
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return parameters by plain name; a tied one appears under its first name only."""
-    plain = plain_names(model)
-    return {plain(name): item for name, item in model.named_parameters()}
+    modules = paths(model)
+    if type(model).named_parameters is nn.Module.named_parameters:
+        found = first_names((path, module._parameters) for path, module in modules)
+    else:
+        found = list(model.named_parameters())
+    plain = plain_names(model) if have_wrappers(modules) else str
+    return {plain(name): item for name, item in found}
 
 
 def plain_state(model: nn.Module, keep_vars: bool = False) -> dict[str, Any]:
