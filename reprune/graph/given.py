@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,7 @@ from ..aliases import Ints
 from .state import State
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(NamedTuple):
     """A tensor of a call."""
 
     shape: tuple[int, ...]

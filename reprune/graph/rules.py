@@ -64,7 +64,7 @@ def is_movement(call: Call) -> bool:
 
 def is_pointwise(call: Call) -> bool:
     """Return whether each element of the result is computed from the elements at its place."""
-    return torch.Tag.pointwise in call.func.tags or call.name in _POINTWISE
+    return call.operation.is_pointwise or call.name in _POINTWISE
 
 
 def no_rule(known: Propagation, call: Call, is_activation: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,8 +23,7 @@ Dim = Ints | Free | None
 """The labels along one dimension; FREE; or None if every position is fixed."""
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """What is known of one tensor."""
 
     dims: tuple[Dim, ...]
@@ -71,6 +70,8 @@ class Operation:
     draws: bool
     """Whether it draws random numbers."""
     is_view: bool
+    is_pointwise: bool
+    """Whether PyTorch says that it is elementwise."""
     has_parts: bool
     """Whether it is composite and, in inference mode, was not decomposed."""
     asks_data: bool
@@ -105,6 +106,7 @@ def _read(func: Any) -> Operation:
         written=tuple(written),
         draws=torch.Tag.nondeterministic_seeded in func.tags,
         is_view=bool(func.is_view),
+        is_pointwise=torch.Tag.pointwise in func.tags,
         has_parts=torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"),
         asks_data=torch.Tag.dynamic_output_shape in func.tags,
     )

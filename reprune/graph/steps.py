@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ CALLS = "its calls depend on the number of channels: "
 """Prefix of the reason where calls differ."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One call of an operation."""
 
     operation: str

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -53,11 +54,18 @@ class TracedModel:
     def slices(self, kept: npt.NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
         """Return {tensor: {dim: kept positions}} of the dimensions that shrink to `kept` [atoms]."""
         slices: dict[str, dict[int, Ints]] = {}
-        stays = kept[self.atoms.atom_of]
-        for (name, dim), cut in zip(self.labels, self._counts(~stays), strict=True):
-            if cut:
-                slices.setdefault(name, {})[dim] = np.flatnonzero(stays[self.labels[name, dim]])
+        for (name, dim), ids, left in self.left(kept[self.atoms.atom_of]):
+            if left.size < ids.size:
+                slices.setdefault(name, {})[dim] = left - ids[0]
         return slices
+
+    def left(self, stays: npt.NDArray[np.bool_]) -> Iterator[tuple[Key, Ints, Ints]]:
+        """Yield each dimension, its labels, and those among them that are in `stays` [labels]."""
+        # the labels of a dimension are consecutive, and those of all dimensions follow each other
+        left, begin = np.flatnonzero(stays), 0
+        for (key, ids), count in zip(self.labels.items(), self._counts(stays), strict=True):
+            yield key, ids, left[begin : begin + count]
+            begin += count
 
     def widths(self, kept: npt.NDArray[np.bool_]) -> dict[str, int]:
         """Return {norm without tensors: channels left} when the atoms `kept` [atoms] stay."""
@@ -82,11 +90,14 @@ class TracedModel:
 
     def _counts(self, marked: npt.NDArray[np.bool_]) -> list[int]:
         """Return how many labels are `marked` [labels] along each labelled dimension."""
-        ends = np.cumsum([ids.size for ids in self.labels.values()], dtype=np.int64)
-        before = np.concatenate([[0], np.cumsum(marked)])
-        # the labels of a dimension are consecutive, and those of all dimensions follow each other
-        counts: list[int] = np.diff(before[ends], prepend=0).tolist()
+        before = np.append(0, np.cumsum(marked))
+        counts: list[int] = np.diff(before[self._ends], prepend=0).tolist()
         return counts
+
+    @functools.cached_property
+    def _ends(self) -> npt.NDArray[np.int64]:
+        """Where the labels of each dimension end."""
+        return np.cumsum([ids.size for ids in self.labels.values()], dtype=np.int64)
 
 
 LARGE_BYTES = 2**22

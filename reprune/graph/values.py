@@ -12,8 +12,7 @@ Calls run on few numbers: dimensions without labels that an operation treats ali
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,14 +34,37 @@ TOLERANCE = 1e-9
 """Relative to the largest value: sums in float64 in another order."""
 
 
-@dataclass(frozen=True)
-class Computed:
+class Computed(NamedTuple):
     """A call that computes, so that it can be run on other values."""
 
-    call: Call
-    """With its tensors replaced by :class:`Given`."""
+    name: str
+    func: Any
+    args: tuple[Any, ...]
+    """With tensors replaced by :class:`Given`, as in `kwargs`."""
+    kwargs: dict[str, Any]
+    numbers: list[Any]
+    """The plain values among the arguments; of a convolution without its groups, which come last."""
     tensors: list[Given]
     outs: list[Given]
+
+    @property
+    def call(self) -> Call:
+        return Call(self.func, self.args, self.kwargs)
+
+
+_NEVER = 99
+"""In the place of a dimension that there is not."""
+
+
+class _Pair(NamedTuple):
+    """A tensor in both runs."""
+
+    resized: int
+    """The first dimension without labels that has another size."""
+    other: int
+    """The first whose labels are not those that stay; -1 where one run has more dimensions."""
+    whole: bool
+    """Whether all labels stay."""
 
 
 def computed(call: Call, states: Sequence[State], known: Propagation) -> Computed | None:
@@ -55,12 +77,15 @@ def computed(call: Call, states: Sequence[State], known: Propagation) -> Compute
     plain = operation.text.startswith("aten.") and not (operation.draws or operation.asks_data)
     if not plain or not states or call.name in FACTORIES or is_movement(call):
         return None
-    tensors = [Given(tuple(x.shape), x.dtype, s) for x, s in zip(call.tensors(), states, strict=True)]
-    outs = [Given(tuple(x.shape), x.dtype, known.state(x)) for x in call.outputs()]
+    tensors = [Given(x.shape, x.dtype, s) for x, s in zip(call.tensors(), states, strict=True)]
+    outs = [Given(x.shape, x.dtype, known.state(x)) for x in call.outputs()]
     left = iter(tensors)
     args = _replaced(call.args, left)
     kwargs = {name: _replaced((value,), left)[0] for name, value in call.kwargs.items()}
-    return Computed(Call(call.func, args, kwargs), tensors, outs)
+    numbers = list(call.scalars())
+    if call.name == "convolution":
+        numbers.pop()
+    return Computed(call.name, call.func, args, kwargs, numbers, tensors, outs)
 
 
 def _replaced(values: tuple[Any, ...], left: Any) -> tuple[Any, ...]:
@@ -80,11 +105,12 @@ class Values:
 
     def __init__(self, stays: Mask) -> None:
         self._stays = np.append(stays, True)  # the last entry is for FIXED positions
+        self._masks: dict[int, Mask] = {}
         draw = np.random.default_rng(0)
         self._of_label = draw.uniform(0.5, 1.5, stays.size + 1)
         self._rests: dict[int, Ints] = {}
         self._stay_alike: dict[tuple[int, int], bool] = {}
-        self._alike: dict[tuple[int, int], bool] = {}
+        self._pairs: dict[Any, _Pair] = {}
         self._of_place = draw.uniform(0.5, 1.5, 1024)
 
     def differ(self, full: Computed, small: Computed) -> bool:
@@ -92,34 +118,49 @@ class Values:
         given = (*full.tensors, *full.outs), (*small.tensors, *small.outs)
         if any(a.dtype.is_complex for a in full.tensors) or len(given[0]) != len(given[1]):
             return False
-        if full.call.func is not small.call.func:
+        if full.func is not small.func:
             return True
-        same = numbers = _numbers(full.call) == _numbers(small.call)
+        same = numbers = full.numbers == small.numbers
         for i, (mine, other) in enumerate(zip(*given, strict=True)):
-            if len(mine.shape) != len(other.shape):
+            key = id(mine.state), id(other.state), mine.shape, other.shape
+            pair = self._pairs.get(key)
+            if pair is None:
+                pair = self._pairs[key] = self._compared(mine, other)
+            if pair.resized < pair.other and i < len(full.tensors):
+                return False  # the data decide how many
+            if pair.other < _NEVER:
                 return True
-            for k, (a, b) in enumerate(zip(mine.state.dims, other.state.dims, strict=True)):
-                if not isinstance(a, np.ndarray):
-                    if a is None and mine.shape[k] != other.shape[k] and i < len(full.tensors):
-                        return False  # the data decide how many
-                elif not self._is_rest(a, b):
-                    return True
-                else:
-                    same = same and self._rest(a).size == a.size
+            same = same and pair.whole
         return not (same or self._is_evident(full, small, numbers)) and self._run_differently(full, small)
 
+    def _compared(self, full: Given, small: Given) -> _Pair:
+        """Compare the dimensions of a tensor in both runs; it is in the call that makes it and in others."""
+        if len(full.shape) != len(small.shape):
+            return _Pair(_NEVER, -1, False)
+        resized = other = _NEVER
+        whole = True
+        for k, (a, b) in enumerate(zip(full.state.dims, small.state.dims, strict=True)):
+            if isinstance(a, np.ndarray):
+                if not (isinstance(b, np.ndarray) and np.array_equal(self._rest(a), b)):
+                    other = min(other, k)
+                whole = whole and self._rest(a).size == a.size
+            elif a is None and full.shape[k] != small.shape[k]:
+                resized = min(resized, k)
+        return _Pair(resized, other, whole)
+
+    def _mask(self, ids: Ints) -> Mask:
+        """Return which of the labels `ids` stay; the same few arrays are in many calls."""
+        mask = self._masks.get(id(ids))
+        if mask is None:
+            mask = self._masks[id(ids)] = self._stays[ids]
+        return mask
+
     def _rest(self, ids: Ints) -> Ints:
-        """Return those of the labels `ids` that stay; the same few arrays are in many calls."""
+        """Return those of the labels `ids` that stay."""
         rest = self._rests.get(id(ids))
         if rest is None:
-            rest = self._rests[id(ids)] = ids[self._stays[ids]]
+            rest = self._rests[id(ids)] = ids[self._mask(ids)]
         return rest
-
-    def _is_rest(self, full: Ints, small: Dim) -> bool:
-        key = (id(full), id(small))
-        if key not in self._alike:
-            self._alike[key] = isinstance(small, np.ndarray) and np.array_equal(self._rest(full), small)
-        return self._alike[key]
 
     def _is_evident(self, full: Computed, small: Computed, same_numbers: bool) -> bool:
         """Return whether the same places stay of all that meets, by what the operation is.
@@ -127,21 +168,21 @@ class Values:
         Of elementwise ones PyTorch says what meets; a convolution sums over what its kernels are multiplied
         with, and where these are zero a removed channel may have any value.
         """
-        tensors, out = full.tensors, full.outs[0]
         if not same_numbers:
             return False
-        if full.call.name in BATCH_NORMS:
+        call, tensors, out = full.call, full.tensors, full.outs[0]
+        if call.name in BATCH_NORMS:
             pairs = [(tensors[0].state.dims[1], out.state.dims[1])]
             pairs += [(given.state.dims[0], out.state.dims[1]) for given in tensors[1:]]
-        elif full.call.name in ("mm", "addmm"):
+        elif call.name in ("mm", "addmm"):
             *added, one, other = tensors
             pairs = [(one.state.dims[1], other.state.dims[0]), (one.state.dims[0], out.state.dims[0])]
             pairs += [(given.state.dims[-1], out.state.dims[1]) for given in (*added, other)]
             if any(len(given.shape) != 1 or given.shape[0] == 1 < out.shape[1] for given in added):
                 return False
-        elif full.call.name == "convolution" and full.call["groups"] == 1:
+        elif call.name == "convolution" and call["groups"] == 1:
             images, kernel, *bias = (given.state.dims for given in tensors)
-            o, i = (1, 0) if full.call["transposed"] else (0, 1)
+            o, i = (1, 0) if call["transposed"] else (0, 1)
             channels = len(kernel) - 1  # from the end
             pairs = [(images[-channels], kernel[i]), (kernel[o], out.state.dims[-channels])]
             pairs += [(line[0], out.state.dims[-channels]) for line in bias]
@@ -150,7 +191,7 @@ class Values:
             channels = len(kernel) - 1
             pairs = [(line[0], out.state.dims[-channels]) for line in (kernel, *bias)]
             pairs.append((images[-channels], kernel[0]))
-        elif is_pointwise(full.call) and len(full.outs) == 1:
+        elif is_pointwise(call) and len(full.outs) == 1:
             pairs = [
                 (given.state.dims[-k], out.state.dims[-k])
                 for given in tensors
@@ -165,7 +206,7 @@ class Values:
         """Return whether the same positions stay of two dimensions of one size."""
         key = (id(a), id(b))
         if key not in self._stay_alike:
-            masks = [self._stays[dim] for dim in (a, b) if isinstance(dim, np.ndarray)]
+            masks = [self._mask(dim) for dim in (a, b) if isinstance(dim, np.ndarray)]
             self._stay_alike[key] = bool(np.all(masks[0] == masks[1]) if len(masks) == 2 else np.all(masks))
         return self._stay_alike[key]
 
@@ -212,15 +253,15 @@ class Values:
             self._tensor(given, full.tensors[k].state if small else None, cut.tensors[k])
             for k, given in enumerate(ran.tensors)
         )
-        values = [_filled(x, made) for x in ran.call.args]
-        named = {name: _filled(x, made) for name, x in ran.call.kwargs.items()}
+        values = [_filled(x, made) for x in ran.args]
+        named = {name: _filled(x, made) for name, x in ran.kwargs.items()}
         for name, value in cut.arguments.items():
             place = ran.call.operation.arguments[name][0]
             if place < len(values):
                 values[place] = value
             else:
                 named[name] = value
-        call = Call(ran.call.func, tuple(values), named)
+        call = Call(ran.func, tuple(values), named)
         call.out = call.func(*call.args, **call.kwargs)
         return [x.numpy() for x in call.outputs()]
 
@@ -271,15 +312,9 @@ def _filled(value: Any, made: Any) -> Any:
     return value
 
 
-def _numbers(call: Call) -> list[Any]:
-    """Return the numbers among the arguments; of a convolution without its groups, which come last."""
-    numbers = list(call.scalars())
-    return numbers[:-1] if call.name == "convolution" else numbers
-
-
 def _is_depthwise(computed: Computed) -> bool:
     """Return whether each channel of the result comes from one channel, the one at its place."""
-    if computed.call.name != "convolution":
+    if computed.name != "convolution":
         return False
     kernel, groups = computed.tensors[1].shape, computed.call["groups"]
     return bool(kernel[0] == groups and kernel[1] == 1)

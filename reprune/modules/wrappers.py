@@ -112,9 +112,8 @@ def paths(model: nn.Module, again: bool = False) -> list[tuple[str, nn.Module]]:
 
 def have_wrappers(found: Sequence[tuple[str, nn.Module]]) -> bool:
     """Return whether one of the modules that :func:`paths` `found` is a wrapper."""
-    if not any(_wraps(kind) for kind in {type(module) for _, module in found}):
-        return False
-    return any(inside(module) for _, module in found)
+    kinds: set[Any] = {type(module) for _, module in found}
+    return any(map(_wraps, kinds)) and any(inside(module) for _, module in found)
 
 
 def first_names(stores: Iterable[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Any]]:
