@@ -17,7 +17,7 @@ from torch import nn
 from ..aliases import Ints
 from ..modules.slicing import named_tensors, sliced_copy
 from .groups import ChannelGroup
-from .labels import FIXED, LABEL, fixed
+from .labels import FIXED, LABEL, fixed, is_left
 from .preserving import preserving
 from .steps import Edge, Step, partings
 from .traced import Example, TracedModel, device_of, without_values
@@ -113,7 +113,8 @@ def _check_slice(
         faults = [*_apart(trace, traced), *_new_pins(trace, traced)]
         faults += _partings(trace, traced, stays if follow else None, complete=not failed)
         if follow and not (failed or faults):
-            faults += _other_values(trace, traced, stays)
+            given = [(ids, labels[key]) for key, ids in traced.labels.items()]
+            faults += _other_values(trace, traced, Values(stays, given))
     if failed and not faults:  # else that is why it failed
         faults.append(_failure_at(trace, traced, failed))
     return Failure(tuple(faults)) if faults else None
@@ -218,24 +219,16 @@ def _same_steps(before: Sequence[Step], after: Sequence[Step], stays: AtomMask |
         (step.what, step.reads, len(step.edges)) for step in after
     ]:
         return False
-    if stays is None:
-        return True
-    ids, sizes = _flat(before)
-    there = (ids == FIXED) | stays[ids]
-    left = np.add.reduceat(np.append(there, False), np.cumsum(sizes) - sizes, dtype=np.int64) * (sizes > 0)
-    found, sizes_found = _flat(after)
-    return np.array_equal(left, sizes_found) and np.array_equal(ids[there], found)
+    return stays is None or is_left(_sides(before), _sides(after), stays)
 
 
-def _flat(steps: Sequence[Step]) -> tuple[Ints, Ints]:
-    """Return all sides of the edges of `steps`, one after the other, and their sizes."""
-    sides = [ids for step in steps for edge in step.edges for ids in edge]
-    return np.concatenate([fixed(0), *sides]), np.array([ids.size for ids in sides], dtype=np.int64)
+def _sides(steps: Sequence[Step]) -> list[Ints]:
+    return [ids for step in steps for edge in step.edges for ids in edge]
 
 
-def _other_values(trace: Tracer, traced: TracedModel, stays: AtomMask) -> Iterator[Fault]:
+def _other_values(trace: Tracer, traced: TracedModel, values: Values) -> Iterator[Fault]:
     """Yield where a call gives other values in the slice; both runs have the same calls."""
-    counterparts, values = _Counterparts(traced), Values(stays)
+    counterparts = _Counterparts(traced)
     before, after = (
         [step for step in steps if step.what is not None and counterparts.of_step(step)]
         for steps in (traced.steps, trace.steps)

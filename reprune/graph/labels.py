@@ -8,10 +8,11 @@ network.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from ..aliases import Ints
 
@@ -52,6 +53,10 @@ class Constraints:
             lone = (a == FIXED) != (b == FIXED)
             if lone.any():
                 self.pin(np.maximum(a, b)[lone], why)
+
+    def have_no_fixed(self, all_ids: Iterable[Ints]) -> None:
+        """Note that none of these arrays, which must live as long, has a fixed position."""
+        self._fixed.update((id(ids), False) for ids in all_ids)
 
     def _has_fixed(self, ids: Ints) -> bool:
         """Look at each array once; those in edges live on, so none has the id of another."""
@@ -98,6 +103,19 @@ def solve(constraints: Constraints, count: int) -> Atoms:
     pinned = {atom: constraints.pins[k][1] for atom, k in zip(atoms.tolist(), pins_of_atoms, strict=True)}
     added = np.unique(atom_of[np.concatenate([fixed(0), *constraints.meetings])])
     return Atoms(atom_of, pinned, set(added.tolist()))
+
+
+def is_left(full: Sequence[Ints], small: Sequence[Ints], stays: npt.NDArray[np.bool_]) -> bool:
+    """Return whether each of `small` is what is left of its counterpart in `full` where `stays` [labels].
+
+    All are compared at once, as each comparison takes its time.
+    """
+    ids, sizes = np.concatenate([fixed(0), *full]), np.array([one.size for one in full], dtype=np.int64)
+    there = (ids == FIXED) | stays[ids]
+    left = np.add.reduceat(np.append(there, False), np.cumsum(sizes) - sizes, dtype=np.int64) * (sizes > 0)
+    return np.array_equal(left, [one.size for one in small]) and np.array_equal(
+        ids[there], np.concatenate([fixed(0), *small])
+    )
 
 
 TOGETHER = 2**16

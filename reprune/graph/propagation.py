@@ -31,6 +31,8 @@ class Propagation:
         self._bases: ByTensor[Tensor] = ByTensor()
         self._viewed: ByTensor[bool] = ByTensor()
         self._own = frozenset(map(id, tensors.values()))
+        self._labels = labels
+        self.constraints.have_no_fixed(labels.values())
         for name, tensor in tensors.items():
             dims: list[Dim] = [labels.get((name, dim)) for dim in range(tensor.dim())]
             self._states[tensor] = State(tuple(dims), is_activation=False)

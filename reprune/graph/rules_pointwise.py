@@ -14,9 +14,13 @@ def pointwise(known: Propagation, call: Call, is_activation: bool) -> None:
     """Unite positions that meet in an element; a dimension of size 1 fits them all."""
     tensors = call.tensors()
     for out in call.outputs():
-        dims = [_meet(known, call, tensors, out, d) for d in range(out.dim())]
+        if len(tensors) == 1 and tensors[0].shape == out.shape:
+            there = known.state(tensors[0]).dims
+            dims: list[Dim] = [dim if n > 1 else None for dim, n in zip(there, out.shape, strict=True)]
+        else:
+            dims = [_meet(known, call, tensors, out, d) for d in range(out.dim())]
         if any(out is x for x in tensors):
-            known.write(out, dims, is_activation, str(call.func))
+            known.write(out, dims, is_activation, call.operation.text)
         else:
             known.set(out, dims, is_activation)
 
@@ -34,7 +38,7 @@ def _meet(known: Propagation, call: Call, tensors: list[Tensor], out: Tensor, d:
         is_activation = state.is_activation and known.is_activation(x)
         if is_activation and flowed and call.name in _ADDITIONS and _has_labels(dim) and _has_labels(carried):
             known.constraints.meet(carried, dim)  # type: ignore[arg-type]
-        carried = known.unite(carried, dim, f"meets fixed channels in {call.func}")
+        carried = known.unite(carried, dim, f"meets fixed channels in {call.operation.text}")
         flowed = flowed or is_activation
     return carried if out.shape[d] > 1 else None
 
