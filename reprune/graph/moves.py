@@ -50,12 +50,10 @@ class Moves:
 
     def _moved(self, call: Call, x: Tensor, k: int) -> list[Moved]:
         """Run `call` on the positions along dimension `k` of `x`."""
-        key = None
-        if len(call.tensors()) == 1:
-            others = [None if a is x else a for a in (*call.args, *sorted(call.kwargs.items()))]
-            key = (id(call.func), k, x.shape, x.stride(), x.storage_offset(), repr(others))
-            if key in self._known:
-                return self._known[key]
+        form = call.form(x)
+        key = None if form is None else (k, form)
+        if key in self._known:
+            return self._known[key]
         shape = [1] * x.dim()
         shape[k] = x.shape[k]
         positions = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -25,6 +26,8 @@ class Propagation:
         self.guesses: list[int] = []
         """Guesses that rules made, in order; a sliced model must repeat those of the full one."""
         self._given = iter(guesses)
+        self.followed: dict[Any, Any] = {}
+        """Where operations that only move values took positions, by what decides it."""
         self.convolutions: dict[int, Convolution] = {}
         """{first label of the kernels' output dimension: convolution}."""
         self._states: ByTensor[State] = ByTensor()

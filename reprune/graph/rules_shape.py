@@ -69,12 +69,7 @@ def _place(known: Propagation, out: list[Dim], moved: dict[int, Ints], call: Cal
 
 def _moved(known: Propagation, call: Call, x: Tensor, k: int, labels: Ints) -> list[dict[int, Ints]]:
     """Return {dimension: its labels} for each output, from the labels along dimension `k` of `x`."""
-    shape = [1] * x.dim()
-    shape[k] = x.shape[k]
-    device = "cpu" if x.is_meta else x.device
-    positions = torch.arange(x.shape[k], device=device).view(shape).expand(x.shape)
-    parts = _rerun(call, x, positions)
-    varying = [_varying(part, positions) for part in parts]
+    parts, varying = _followed(known, call, x, k)
     if (len(parts) > 1 and any(varying)) or call.name in (
         "split",
         "split_with_sizes",
@@ -94,6 +89,35 @@ def _moved(known: Propagation, call: Call, x: Tensor, k: int, labels: Ints) -> l
     return [_split(known, call, part, where, k, labels)]
 
 
+def _followed(known: Propagation, call: Call, x: Tensor, k: int) -> tuple[list[Tensor], list[list[int]]]:
+    """Run the operation on the positions along dimension `k` of `x`, equal calls once.
+
+    Return the positions in each output, of length 1 where they are the same all along, and the dimensions
+    where they are not.
+    """
+    form = call.form(x)
+    key = None if form is None else (k, form)
+    found: tuple[list[Tensor], list[list[int]]] | None = known.followed.get(key)
+    if found is None:
+        shape = [1] * x.dim()
+        shape[k] = x.shape[k]
+        device = "cpu" if x.is_meta else x.device
+        positions = torch.arange(x.shape[k], device=device).view(shape).expand(x.shape)
+        parts = _rerun(call, x, positions)
+        varying = [_varying(part, positions) for part in parts]
+        found = [_narrowed(part, where).clone() for part, where in zip(parts, varying, strict=True)], varying
+        if key is not None:
+            known.followed[key] = found
+    return found
+
+
+def _narrowed(part: Tensor, where: list[int]) -> Tensor:
+    for d in range(part.dim()):
+        if d not in where and part.shape[d] > 1:
+            part = part.narrow(d, 0, 1)
+    return part
+
+
 def _rerun(call: Call, x: Tensor, positions: Tensor) -> list[Tensor]:
     def put(positions: Tensor) -> list[Tensor]:
         args, kwargs = tree_map(lambda a: positions if a is x else a, (call.args, call.kwargs))
@@ -109,11 +133,13 @@ def _varying(part: Tensor, positions: Tensor) -> list[int]:
     """Return the dimensions of `part` along which the positions in it differ."""
     if part.untyped_storage().data_ptr() == positions.untyped_storage().data_ptr():  # a view of each once
         return [d for d in range(part.dim()) if part.shape[d] > 1 and part.stride(d) != 0]
-    return [
-        d
-        for d in range(part.dim())
-        if part.shape[d] > 1 and part.stride(d) != 0 and bool((part != part.narrow(d, 0, 1)).any())
-    ]
+    where = [d for d in range(part.dim()) if part.shape[d] > 1 and part.stride(d) != 0]
+    part = _narrowed(part, where)
+    for d in tuple(where):
+        if not bool((part != part.narrow(d, 0, 1)).any()):
+            where.remove(d)
+            part = part.narrow(d, 0, 1)
+    return where
 
 
 def _positions_along(part: Tensor, d: int) -> Ints:

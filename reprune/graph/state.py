@@ -119,6 +119,7 @@ class Call:
         self.func, self.args, self.kwargs, self.out = func, args, kwargs, out
         self.operation = operation_of(func)
         self.name = self.operation.name
+        self._form: Any = None
         self._values = _flat((*args, *kwargs.values()))
         self._tensors = [x for x in self._values if isinstance(x, torch.Tensor)]
 
@@ -135,6 +136,13 @@ class Call:
     def writes_to_self(self) -> bool:
         """It is the in-place form of an operation, `aten::add_`."""
         return self.operation.in_place
+
+    def form(self, x: torch.Tensor) -> Any:
+        """Return what decides where the call moves the positions of `x`; None if it has other tensors too."""
+        if self._form is None and len(self._tensors) == 1:
+            others = [None if a is x else a for a in (*self.args, *sorted(self.kwargs.items()))]
+            self._form = (id(self.func), x.shape, x.stride(), x.storage_offset(), repr(others))
+        return self._form
 
     def has(self, name: str) -> bool:
         return name in self.operation.arguments
