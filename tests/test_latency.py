@@ -1,10 +1,13 @@
 """`latency=` on a busy machine: it ends, and says what it measured and whether that is to be trusted."""
 
+from unittest import mock
+
 import pytest
 import torch
 from torch import nn
 
 import reprune
+from reprune.graph.tracer import Tracer
 from reprune.targets import clock, latency
 from tests.helpers.networks import images
 from tests.helpers.told_time import BUSY, CALM, Clock
@@ -48,8 +51,10 @@ def network(told, monkeypatch):
     return build
 
 
-def plan(model, target=0.6):
-    return reprune.make_plan(model, images(), latency=target, rule="uniform", scope="all")
+def plan(model, target=0.6, traced=None):
+    return reprune.make_plan(
+        model, images() if traced is None else traced, latency=target, rule="uniform", scope="all"
+    )
 
 
 def test_on_a_calm_machine_the_target_is_met_and_nothing_is_doubted(told, network):
@@ -57,6 +62,16 @@ def test_on_a_calm_machine_the_target_is_met_and_nothing_is_doubted(told, networ
     assert found.params[1] / found.params[0] == pytest.approx(0.6, rel=0.1)
     assert "not to be trusted" not in str(found)
     assert told.now < 60
+
+
+def test_all_networks_are_timed_on_one_trace(told, network):
+    model = network(lambda share: told.pass_by(0.1 * share, CALM))
+    with mock.patch.object(Tracer, "__init__", autospec=True, side_effect=Tracer.__init__) as made:
+        plan(model)
+        assert made.call_count == 3  # a certificate before networks run, and one of the plan
+        traced = reprune.trace(model, images())
+        plan(model, traced=traced)
+        assert made.call_count == 3 + 1 + 2
 
 
 @pytest.mark.parametrize("seconds", [0.1, 2.0])

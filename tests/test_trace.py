@@ -90,6 +90,27 @@ def test_the_attribute_training_is_as_it_was():
     assert vars(nn.ReLU())["training"] is True
 
 
+def test_a_pruner_takes_a_trace_and_prunes_as_with_inputs():
+    plans = []
+    for traced in (False, True):
+        model = network(middle := Counting(asks=False))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        given = reprune.trace(model, X) if traced else X
+        MODES.clear()
+        settings = {"sparsity": 0.5, "rule": "uniform", "interval": 1, "until": 1, "regrow": 0}
+        pruner = reprune.Pruner(model, optimizer, given, **settings)
+        assert len(MODES) == (1 if traced else 2)  # the certificate alone, or a trace before it
+        pruner.step()
+        plans.append(pruner.finalize())
+        assert model[2] is middle
+    assert plans[0] == plans[1]
+    assert len(plans[0].keep["0"]) == 8
+    for other, expected in ((network(), "the trace of another"), (model, "the model has changed since it")):
+        optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+        with pytest.raises(ValueError, match=rf"example_inputs: .*{expected}"):
+            reprune.Pruner(other, optimizer, given, sparsity=0.5)
+
+
 def test_new_values_are_those_that_count():
     model = network()
     traced = reprune.trace(model, X)

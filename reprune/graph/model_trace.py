@@ -141,6 +141,7 @@ def build_graph(
 ) -> ChannelGraph:
     """Find the channel groups of `model` by running it on `example_inputs`, and certify them on a trial.
 
+    In place of the inputs there may be the :class:`ModelTrace` of `model`, which is not run on them again.
     `layers` says which layers' output channels can be pruned: "conv", "linear" or "all".
 
     Groups that the certificate rejects are skipped with its reason. `progress("trace", done, total)` is
@@ -150,11 +151,12 @@ def build_graph(
     Raises `ValueError` that names the operation where the model fails or cannot be followed, and
     `TimeoutError` after `time_limit` seconds.
     """
-    example = as_example(example_inputs)
+    known = example_inputs if isinstance(example_inputs, ModelTrace) else None
+    if known is not None:
+        known.check(model)
     with watching(Watch(progress, time_limit, len(named_tensors(model)), passes=4)):
-        return certifying(
-            _trace(model, example), layers, lambda graph, certified: certified(graph, graph.probe())
-        )
+        traced = known or _trace(model, as_example(example_inputs))
+        return certifying(traced, layers, lambda graph, certified: certified(graph, graph.probe()))
 
 
 def certifying(

@@ -48,7 +48,7 @@ class Pruner:
             single numbers; in mask mode a state that is neither starts anew at :meth:`finalize`.
             docs/training.md has a table of optimizers.
         example_inputs: What the model takes: a tensor, a tuple of positional or a dictionary of keyword
-            arguments.
+            arguments. Or what :func:`reprune.trace` returned for it.
         sparsity: Fraction of the channels to remove; or
         flops: maximum fraction of the FLOPs to retain; or
         params: maximum fraction of the parameters to retain, as in :func:`reprune.make_plan`.
