@@ -15,6 +15,7 @@
 namespace reprune {
 namespace {
 
+constexpr double times[2] = {0, 1};
 constexpr double above = 1 + 0x1p-30;  // times a cost: surely more
 
 double gap_of(double total_a, double na, double total_b, double nb) {
@@ -176,16 +177,15 @@ bool Ward1D::rounds(double limit, bool decide) {
         std::int32_t to = 0, joins = 0;
         double largest = largest_;
         std::int64_t joined = 0;  // was this cluster joined to the one before it?
-        for (std::int32_t i = 0; i < live_; ++i) {
-            const std::int64_t yes = join[i];
-            const bool stays = (gap[i] > limit) & (gap[i + 1] > limit);
-            const double points = yes != 0 ? size[i] + size[i + 1] : size[i];
-            heights[boundary[i]] = yes != 0 ? gap[i + 1] : infinity;
-            total[to] = yes != 0 ? total[i] + total[i + 1] : total[i];
+        for (std::int32_t i = 0; i < live_; ++i) {  // no branches: no one could guess them
+            const std::int64_t yes = join[i], on = (1 - joined) & ((gap[i] <= limit) | (gap[i + 1] <= limit));
+            const double points = size[i] + times[yes] * size[i + 1];
+            heights[n_ + ((boundary[i] - n_) & -yes)] = gap[i + 1];  // [n_] where it is not joined
+            total[to] = total[i] + times[yes] * total[i + 1];
             size[to] = points;
-            boundary[to] = yes != 0 ? boundary[i + 1] : boundary[i];
+            boundary[to] = boundary[i + yes];
             largest = points > largest ? points : largest;
-            to += static_cast<std::int32_t>((1 - joined) & (1 - std::int64_t{stays}));
+            to += static_cast<std::int32_t>(on);
             joins += static_cast<std::int32_t>(yes);
             joined = yes;
         }
