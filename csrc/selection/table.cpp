@@ -30,6 +30,7 @@ struct Space {  // per thread
     Ward ward;
     Ward1D line;
     std::vector<double> heights, block;
+    std::vector<Join> left;
 };
 
 Space& space() { return kept<Space>(); }
@@ -111,7 +112,7 @@ template <class Label>
 double Table<Label>::collect(std::int64_t j, double limit, int exponent) {
     Space& s = space();
     Label* parent = labels_ + j * n_;
-    std::vector<Join>& left = left_[at(j)];
+    std::vector<Join>& left = s.left;
     left.clear();
     const auto scaled = [&](double height) { return exponent == 0 ? height : std::ldexp(height, exponent); };
     std::size_t made = 0;  // of those in labels_
@@ -140,6 +141,7 @@ double Table<Label>::collect(std::int64_t j, double limit, int exponent) {
             }
         }
     }
+    left_[at(j)] = left;
     reached_[at(j)] = limit;
     if (made >= merges_) return 0;
     if (made + left.size() < merges_) return later;

@@ -71,7 +71,7 @@ void Ward1D::sort() {
     }
     furthest_ = std::max(-low, high);
     std::int32_t buckets = 1;
-    while (buckets < 2 * n_ && buckets < 8192) buckets *= 2;
+    while (buckets < 4 * n_ && buckets < 16384) buckets *= 2;
     const double scale = high > low ? (buckets - 1) / (high - low) : 0;
     boundary_.resize(at(std::max(n_, buckets)) + 2);
     std::int32_t* start = boundary_.data();
