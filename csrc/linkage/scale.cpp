@@ -5,14 +5,7 @@
 
 #include "runtime/call.hpp"
 #include "runtime/numbers.hpp"
-
-// What stands behind a row is that of the next problem, where problems are channels of a weight, and each row is on a page of
-// its own: it is fetched while this problem is clustered.
-#if defined(__GNUC__)
-#define REPRUNE_PREFETCH(address) __builtin_prefetch(address)
-#else
-#define REPRUNE_PREFETCH(address)
-#endif
+#include "simd/prefetch.hpp"
 
 namespace reprune {
 namespace {
@@ -58,6 +51,8 @@ void centre(double* rows, std::int64_t n, std::int64_t d) {
     }
 }
 
+// What stands behind a row is that of the next problem, where problems are channels of a weight, and each row is on a page of
+// its own: it is fetched while this problem is clustered.
 template <class Number>
 void copy(const Points& points, const Number* data, double* rows) {
     for (std::int64_t i = 0; i < points.n; ++i) {

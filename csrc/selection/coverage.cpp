@@ -7,11 +7,25 @@
 #include "runtime/call.hpp"
 #include "simd/clones.hpp"
 #include "selection/matches.hpp"
-#include "selection/rings.hpp"
+#include "selection/members.hpp"
 #include "selection/ties.hpp"
 
 namespace reprune {
 namespace {
+
+// Indices of x that are `value`, ascending; returns how many.
+REPRUNE_CLONES std::size_t find(const std::int32_t* x, std::size_t n, std::int32_t value, std::int32_t* found) {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < n; i += 32) {  // mostly there are few
+        std::int32_t any = 0;
+        if (i + 32 <= n)
+            for (std::size_t l = 0; l < 32; ++l) any |= x[i + l] == value;
+        if (i + 32 <= n && any == 0) continue;
+        for (std::size_t k = i; k < i + 32 && k < n; ++k)
+            if (x[k] == value) found[count++] = static_cast<std::int32_t>(k);
+    }
+    return count;
+}
 
 REPRUNE_CLONES std::int32_t largest(const std::int32_t* x, std::size_t n) {
     std::int32_t most = x[0];
@@ -20,19 +34,21 @@ REPRUNE_CLONES std::int32_t largest(const std::int32_t* x, std::size_t n) {
 }
 
 template <class Gains, class Label>
-void greedy(Gains coverage, const LabelTable<Label>& table, std::int64_t keep, std::uint32_t key, const double* norms,
+void greedy(Gains&& coverage, const LabelTable<Label>& table, std::int64_t keep, std::uint32_t key, const double* norms,
             std::int64_t* order, std::int64_t* gains) {
     const auto n = static_cast<std::size_t>(table.filters);
     // gain[i]: clusters that filter i would newly cover; -1 once picked
-    std::vector<std::int32_t> gain(n, static_cast<std::int32_t>(table.channels));
+    std::vector<std::int32_t> gain(n, static_cast<std::int32_t>(table.channels)), tied(n);
     for (std::int64_t step = 0; step < keep; ++step) {
         poll(table.filters * (table.channels / 32 + 1));
         const std::int32_t most = largest(gain.data(), n);
         const std::uint32_t step_key = tie_step(key, static_cast<std::uint32_t>(step));
         std::size_t best = n;
         std::uint32_t best_value = 0;
-        for (std::size_t i = 0; i < n; ++i) {
-            if (gain[i] != most || (norms && best < n && norms[i] < norms[best])) continue;
+        const std::size_t count = find(gain.data(), n, most, tied.data());
+        for (std::size_t k = 0; k < count; ++k) {
+            const auto i = static_cast<std::size_t>(tied[k]);
+            if (norms && best < n && norms[i] < norms[best]) continue;
             const std::uint32_t value = tie_value(step_key, static_cast<std::uint32_t>(i));
             if (best < n && value > best_value && !(norms && norms[i] > norms[best])) continue;
             best = i;
@@ -50,14 +66,14 @@ void greedy(Gains coverage, const LabelTable<Label>& table, std::int64_t keep, s
 template <class Label>
 void max_coverage(const LabelTable<Label>& table, std::int64_t keep, std::uint32_t tie_key, const double* norms,
                   std::int64_t* order, std::int64_t* gains) {
-    if (keep < 640 && table.clusters < 640) {  // where comparing is faster, as measured
+    if (keep < 288 && table.clusters < 640) {  // where comparing is faster, as measured
         Matches matches(table);
         if (matches.fits()) return greedy(std::move(matches), table, keep, tie_key, norms, order, gains);
     }
-    if (table.filters < 65535) {
-        greedy(Rings<std::uint16_t>(table), table, keep, tie_key, norms, order, gains);
+    if (Members<std::uint16_t>::fits(table.filters)) {
+        greedy(Members<std::uint16_t>(table), table, keep, tie_key, norms, order, gains);
     } else {
-        greedy(Rings<std::uint32_t>(table), table, keep, tie_key, norms, order, gains);
+        greedy(Members<std::uint32_t>(table), table, keep, tie_key, norms, order, gains);
     }
 }
 

@@ -30,6 +30,7 @@ struct Space {  // per thread
     Ward ward;
     Ward1D line;
     std::vector<double> heights, block;
+    std::vector<Join> left;
 };
 
 Space& space() { return kept<Space>(); }
@@ -40,7 +41,7 @@ class Table {
     Table(const Batch& table, std::int64_t keep, int threads, Label* labels, std::int32_t* clusters)
         : table_(table), n_(static_cast<std::int32_t>(table.first.n)), d_(static_cast<std::int32_t>(table.first.d)),
           merges_(static_cast<std::size_t>(n_ - keep)), threads_(threads), labels_(labels), clusters_(clusters),
-          left_(at(table.b)), reached_(at(table.b), -1.0) {}
+          line_(((n_ + 7) / 8 | 1) * 8), left_(at(table.b)), reached_(at(table.b), -1.0) {}
 
     double cut();
 
@@ -58,7 +59,8 @@ class Table {
     int threads_;
     Label* labels_;  // [I, O]; until a channel is cut, a forest over its filters
     std::int32_t* clusters_;
-    double known_ = 0;  // a lower bound of the cut: joins of at most this height are made
+    std::int64_t line_;  // from a channel of load_lines to the next: an odd number of cache lines, so that they do not compete
+    double known_ = 0;   // a lower bound of the cut: joins of at most this height are made
     std::vector<std::vector<Join>> left_;  // [I] joins beyond it that a channel has found
     std::vector<double> reached_;          // [I] height up to which all joins of a channel have been found
 };
@@ -67,12 +69,12 @@ class Table {
 template <class Label>
 void Table<Label>::load_lines(std::int64_t begin, std::int64_t end) const {
     std::vector<double>& values = space().block;
-    values.resize(at(block * n_));
+    values.resize(at(block * line_));
     const Points points = table_[begin];
     const auto copy = [&](const auto* data) {
         for (std::int32_t i = 0; i < n_; ++i)
             for (std::int64_t c = 0; c < end - begin; ++c)
-                values[at(c * n_ + i)] = static_cast<double>(data[i * points.stride_n + c]) ;
+                values[at(c * line_ + i)] = static_cast<double>(data[i * points.stride_n + c]);
     };
     if (points.is_double) {
         copy(static_cast<const double*>(points.data));
@@ -110,7 +112,7 @@ template <class Label>
 double Table<Label>::collect(std::int64_t j, double limit, int exponent) {
     Space& s = space();
     Label* parent = labels_ + j * n_;
-    std::vector<Join>& left = left_[at(j)];
+    std::vector<Join>& left = s.left;
     left.clear();
     const auto scaled = [&](double height) { return exponent == 0 ? height : std::ldexp(height, exponent); };
     std::size_t made = 0;  // of those in labels_
@@ -139,6 +141,7 @@ double Table<Label>::collect(std::int64_t j, double limit, int exponent) {
             }
         }
     }
+    left_[at(j)] = left;
     reached_[at(j)] = limit;
     if (made >= merges_) return 0;
     if (made + left.size() < merges_) return later;
@@ -220,7 +223,7 @@ double Table<Label>::cut() {
             const std::int64_t j = lines ? k : order[at(k)];
             int exponent = 0;
             if (lines) {
-                const double* values = s.block.data() + (j - begin) * n_;
+                const double* values = s.block.data() + (j - begin) * line_;
                 double* own = s.line.start(n_);
                 std::copy(values, values + n_, own);
                 const Scale found = scale(own, n_, 1, !table_.first.is_double);

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "runtime/call.hpp"
 #include "runtime/numbers.hpp"
+#include "ward/link.hpp"
 
 namespace reprune {
 namespace {
@@ -69,7 +71,7 @@ void Chain::leave(std::int32_t slot) {
     }
 }
 
-void Chain::remove(std::int32_t id) {  // the last cluster fills the hole
+void Chain::finish(std::int32_t id) {  // the last cluster fills the hole
     const std::int32_t slot = slot_[at(id)], last = --count_;
     if (slot != last) enter(slot, id_[at(last)]);
     leave(last);
@@ -85,15 +87,14 @@ void Chain::scan(float* keys) {
     }
 }
 
-void Chain::scan_tip() {
+void Chain::scan_for(std::int32_t tip) {
+    tip_ = tip;
     if (fixed_ && scans_ >= 64 && candidates_ > 4 * scans_) {  // fixed point is too coarse for these points
         fixed_ = false;
         update_error_bounds();
         pack();
     }
-    if (path_.empty()) path_.push_back(id_[at(count_ - 1)]);
     const Clusters& c = *clusters_;
-    tip_ = path_.back();
     if (fixed_) {
         slack_now_ = c.slack[at(tip_)];
     } else {
@@ -110,9 +111,9 @@ void Chain::scan_tip() {
     scan(nullptr);
 }
 
-// The cluster nearest to the tip; -1 if none is within the limit. *reached: the cost, NaN where there was no need to know it:
-// only a chain's first step may lie beyond the limit.
-std::int32_t Chain::nearest(bool first, double* reached) {
+// *reached is NaN where there was no need to know it: only a chain's first step may lie beyond the limit.
+std::int32_t Chain::nearest(std::int32_t tip, bool first, double* reached) {
+    scan_for(tip);
     const float final = (limit_root_ + slack_now_) * (1 + error_);
     if (least_.key > final * final * (1 + error_)) return -1;
     ++scans_;
@@ -146,23 +147,11 @@ std::int32_t Chain::nearest(bool first, double* reached) {
     return best;
 }
 
-bool Chain::decide() {
-    const std::int32_t before = path_.size() > 1 ? path_[path_.size() - 2] : -1;
-    double reached = 0;
-    const std::int32_t next = nearest(before < 0, &reached);
-    if (next < 0) {  // by reducibility no later join comes nearer to it
-        path_.pop_back();
-        remove(tip_);
-    } else if (next != before) {
-        path_.push_back(next);
-    } else {
-        path_.resize(path_.size() - 2);
-        clusters_->join(tip_, before, std::isnan(reached) ? clusters_->cost(tip_, before) : reached);
-        const std::int32_t kept = std::max(tip_, before);
-        remove(std::min(tip_, before));
-        enter(slot_[at(kept)], kept);
-    }
-    return count_ > 1;
+void Chain::join(std::int32_t a, std::int32_t b, double cost) {
+    clusters_->join(a, b, cost);
+    const std::int32_t kept = std::max(a, b);
+    finish(std::min(a, b));
+    enter(slot_[at(kept)], kept);
 }
 
 void Chain::update_error_bounds() {  // of the keys' roots
@@ -189,10 +178,14 @@ void Chain::run(Clusters& clusters, double limit) {
     update_error_bounds();
     std::copy(clusters.live.begin(), clusters.live.end(), id_.begin());
     pack();
-    for (bool more = count_ > 1; more && !clusters.tied; more = decide()) {
-        poll(static_cast<std::int64_t>(count_) * (d + 8) / 8);
-        scan_tip();
+    std::int64_t work = 0;
+    while (count_ > 1 && !clusters.tied) {
+        work += static_cast<std::int64_t>(count_) * (d + 8) / 8;
+        if (work > 1 << 16) poll(std::exchange(work, 0));
+        if (path_.empty()) path_.push_back(id_[at(count_ - 1)]);
+        link(path_, clusters, *this);
     }
+    poll(work);
     clusters.fixed_point_fails = !fixed_;
 }
 

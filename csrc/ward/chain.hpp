@@ -15,16 +15,18 @@ class Chain {  // memory is kept from one channel to the next
     // Makes all joins of cost <= limit among the live clusters, in time O(live^2 d), or ends with clusters.tied.
     void run(Clusters& clusters, double limit);
 
+    // for link.hpp
+    std::int32_t nearest(std::int32_t tip, bool first, double* reached);
+    void join(std::int32_t a, std::int32_t b, double cost);
+    void finish(std::int32_t id);
+
   private:
     void pack();  // live clusters into blocks
     void update_error_bounds();
     void enter(std::int32_t slot, std::int32_t id);
     void leave(std::int32_t slot);
-    void remove(std::int32_t id);
-    void scan_tip();  // for the neighbours of the chain's tip
-    bool decide();
+    void scan_for(std::int32_t tip);  // for the neighbours of the chain's tip
     void scan(float* keys);
-    std::int32_t nearest(bool first, double* reached);
 
     Clusters* clusters_ = nullptr;
     bool fixed_ = true;  // fixed point, else floating point: for points of very different size

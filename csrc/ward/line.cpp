@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <numeric>
 #include <queue>
 #include <tuple>
 
@@ -14,6 +15,7 @@
 namespace reprune {
 namespace {
 
+constexpr double times[2] = {0, 1};
 constexpr double above = 1 + 0x1p-30;  // times a cost: surely more
 
 double gap_of(double total_a, double na, double total_b, double nb) {
@@ -22,6 +24,12 @@ double gap_of(double total_a, double na, double total_b, double nb) {
 }
 
 // The vectorised loops.
+REPRUNE_CLONES bool all_differ(std::int32_t n, const double* sorted) {
+    std::int64_t equal = 0;
+    for (std::int32_t i = 1; i < n; ++i) equal |= sorted[i - 1] == sorted[i];
+    return equal == 0;
+}
+
 REPRUNE_CLONES void gaps(std::int32_t n, const double* total, const double* size, double* __restrict gap) {
     for (std::int32_t i = 1; i < n; ++i) gap[i] = gap_of(total[i - 1], size[i - 1], total[i], size[i]);
 }
@@ -63,7 +71,7 @@ void Ward1D::sort() {
     }
     furthest_ = std::max(-low, high);
     std::int32_t buckets = 1;
-    while (buckets < n_ && buckets < 4096) buckets *= 2;
+    while (buckets < 4 * n_ && buckets < 16384) buckets *= 2;
     const double scale = high > low ? (buckets - 1) / (high - low) : 0;
     boundary_.resize(at(std::max(n_, buckets)) + 2);
     std::int32_t* start = boundary_.data();
@@ -107,11 +115,20 @@ void Ward1D::sort() {
 // Equal points are one cluster from the start.
 void Ward1D::collapse() {
     std::fill(heights_.begin(), heights_.begin() + n_, infinity);
+    if (all_differ(n_, total_.data())) {
+        std::fill(size_.begin(), size_.begin() + n_, 1.0);
+        std::iota(boundary_.begin(), boundary_.begin() + n_, 0);
+        live_ = n_;
+        largest_ = 1;
+        return;
+    }
     live_ = 0;
+    largest_ = 1;
     for (std::int32_t i = 0, j = 0; i < n_; i = j) {
         const double x = total_[at(i)];
         for (j = i + 1; j < n_ && total_[at(j)] == x; ++j) heights_[at(j - 1)] = 0;
         size_[at(live_)] = j - i;
+        largest_ = std::max(largest_, size_[at(live_)]);
         total_[at(live_)] = (j - i) * x;
         boundary_[at(live_++)] = j - 1;
     }
@@ -124,7 +141,7 @@ void Ward1D::run(double limit, bool wide, const Tolerance* refuse_within) {
     collapse();
     const double cost = limit * limit / 2 * (1 + 0x1p-8);  // a little further, so that rounding near the limit is no matter
     if (!wide && bound_sizes(cost) && rounds(cost, refuse_within == nullptr) &&
-        (most_ == n_ || largest_cluster(cost) <= most_)) {
+        largest_ <= most_) {
         heights_of(heights_.data(), n_ - 1);
     } else {
         sort();
@@ -143,21 +160,12 @@ bool Ward1D::bound_sizes(double limit) {
     return most_ >= 2;
 }
 
-std::int32_t Ward1D::largest_cluster(double limit) const {
-    std::int32_t largest = 0, first = 0;
-    for (std::int32_t i = 0; i < n_; ++i) {
-        if (i + 1 < n_ && heights_[at(i)] <= limit) continue;
-        largest = std::max(largest, i + 1 - first);
-        first = i + 1;
-    }
-    return largest;
-}
-
-// Every round joins all neighbours whose gap is the smallest on both sides: they are each other's nearest. Most data takes
-// few rounds; where a round joins little, the rest goes one by one. Heights are costs until the end. False: rounding may have
-// decided.
+// Every round joins all neighbours whose gap is the smallest on both sides: they are each other's nearest. A cluster whose gaps
+// both lie beyond the limit stays as it is, and no one joins across it: two clusters that are that far from what lies between
+// them are further than the limit from each other, whatever their sizes. So it is left out of later rounds. Most data takes few
+// rounds; where a round joins little, the rest goes one by one. Heights are costs until the end. False: rounding may have decided.
 bool Ward1D::rounds(double limit, bool decide) {
-    double *total = total_.data(), *size = size_.data(), *gap = gap_.data();
+    double *total = total_.data(), *size = size_.data(), *gap = gap_.data(), *heights = heights_.data();
     std::int32_t* boundary = boundary_.data();
     std::int64_t* join = join_.data();
     while (live_ > 1) {
@@ -166,18 +174,22 @@ bool Ward1D::rounds(double limit, bool decide) {
         gap[0] = gap[live_] = gap[live_ + 1] = infinity;
         total[live_] = size[live_] = 0;
         if (smallest(live_, gap, size, limit, blur_, join) && !(decide && settle(limit))) return false;
-        std::int32_t to = 0;
-        std::int64_t skip = 0;  // was this cluster joined to the one before it?
-        for (std::int32_t i = 0; i < live_; ++i) {
-            const bool yes = join[i] != 0;
-            heights_[at(boundary[i])] = yes ? gap[i + 1] : infinity;
-            total[to] = yes ? total[i] + total[i + 1] : total[i];
-            size[to] = yes ? size[i] + size[i + 1] : size[i];
-            boundary[to] = yes ? boundary[i + 1] : boundary[i];
-            to += static_cast<std::int32_t>(1 - skip);
-            skip = join[i];
+        std::int32_t to = 0, joins = 0;
+        double largest = largest_;
+        std::int64_t joined = 0;  // was this cluster joined to the one before it?
+        for (std::int32_t i = 0; i < live_; ++i) {  // no branches: no one could guess them
+            const std::int64_t yes = join[i], on = (1 - joined) & ((gap[i] <= limit) | (gap[i + 1] <= limit));
+            const double points = size[i] + times[yes] * size[i + 1];
+            heights[n_ + ((boundary[i] - n_) & -yes)] = gap[i + 1];  // [n_] where it is not joined
+            total[to] = total[i] + times[yes] * total[i + 1];
+            size[to] = points;
+            boundary[to] = boundary[i + yes];
+            largest = points > largest ? points : largest;
+            to += static_cast<std::int32_t>(on);
+            joins += static_cast<std::int32_t>(yes);
+            joined = yes;
         }
-        const std::int32_t joins = live_ - to;
+        largest_ = largest;
         live_ = to;
         if (joins == 0) return true;
         if (joins * 16 < live_) break;
@@ -190,9 +202,9 @@ bool Ward1D::rounds(double limit, bool decide) {
 // of s points, joins another. False where it may be more.
 bool Ward1D::settle(double limit) {
     const auto id = [&](std::int32_t i) {
-        const std::int32_t begin = i > 0 ? boundary_[at(i - 1)] + 1 : 0;
-        poll(boundary_[at(i)] - begin);
-        return *std::max_element(order_.begin() + begin, order_.begin() + boundary_[at(i)] + 1);
+        const auto points = static_cast<std::int32_t>(size_[at(i)]), end = boundary_[at(i)] + 1;
+        poll(points);
+        return *std::max_element(order_.begin() + end - points, order_.begin() + end);
     };
     bool sure = true;
     const auto lower = [&](std::int32_t p, std::int32_t q) {  // is gap p below gap q beside it?
@@ -242,6 +254,7 @@ bool Ward1D::chain(double limit) {
             heights_[at(boundary_[at(a)])] = gap[b];
             total[b] += total[a];
             size[b] += size[a];
+            largest_ = std::max(largest_, size[b]);
             if (next >= 0) waiting[waits++] = next;
             waiting[waits++] = b;
             top -= 2;

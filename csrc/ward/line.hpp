@@ -30,7 +30,6 @@ class Ward1D {  // memory is kept from one channel to the next
     void sort();
     void collapse();
     bool bound_sizes(double limit);
-    std::int32_t largest_cluster(double limit) const;
     bool rounds(double limit, bool decide);
     bool settle(double limit);
     bool chain(double limit);
@@ -38,7 +37,8 @@ class Ward1D {  // memory is kept from one channel to the next
 
     std::int32_t n_ = 0, live_ = 0;
     double furthest_ = 0;    // from the origin
-    std::int32_t most_ = 0;  // points in a cluster, for the blur to hold
+    double largest_ = 0;     // points in a cluster so far
+    std::int32_t most_ = 0;  // that many may there be in one, for the blur to hold
     double blur_ = 0;        // costs of clusters of s points that differ by less than s times this may be equal
     std::vector<double> values_, heights_;
     std::vector<std::int32_t> order_, spare_order_;

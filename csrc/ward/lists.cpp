@@ -6,6 +6,7 @@
 
 #include "runtime/call.hpp"
 #include "runtime/numbers.hpp"
+#include "ward/link.hpp"
 
 namespace reprune {
 namespace {
@@ -90,7 +91,7 @@ bool NeighbourLists::screen(std::int32_t most) {
     return true;
 }
 
-void NeighbourLists::link() {
+void NeighbourLists::lay_out() {
     const Clusters& c = *clusters_;
     const auto count = static_cast<std::int32_t>(c.live.size());
     list_.resize(at(c.n));
@@ -147,7 +148,6 @@ void NeighbourLists::refresh(List& list) {
     list = now;
 }
 
-// As Chain::nearest.
 std::int32_t NeighbourLists::nearest(std::int32_t tip, bool first, double* reached) {
     const Clusters& c = *clusters_;
     List& list = list_[at(tip)];
@@ -179,6 +179,8 @@ std::int32_t NeighbourLists::nearest(std::int32_t tip, bool first, double* reach
     clusters_->tied = c.blurred(tip, lowest, second);
     return best;
 }
+
+void NeighbourLists::finish(std::int32_t id) { id_of_[at(node_of_[at(id)])] = -1; }
 
 void NeighbourLists::join(std::int32_t a, std::int32_t b, double cost) {
     Clusters& c = *clusters_;
@@ -240,7 +242,7 @@ bool NeighbourLists::run(Clusters& clusters, double limit, std::int32_t most, bo
     limit_ = limit * (1 - 0x1p-9);  // two neighbours on either side of a limit may be equally near
     limit_root_ = key_root(limit, clusters.scale);
     error_ = 4 * Clusters::rounding;
-    link();
+    lay_out();
     path_.clear();
     for (std::size_t node = 0; node < id_of_.size(); ++node) {  // joined clusters are nodes to come
         if (clusters.tied) return true;
@@ -248,18 +250,7 @@ bool NeighbourLists::run(Clusters& clusters, double limit, std::int32_t most, bo
         path_.push_back(id_of_[node]);
         while (!path_.empty() && !clusters.tied) {
             poll(100 + 8 * clusters.stride);
-            const std::int32_t tip = path_.back(), before = path_.size() > 1 ? path_[path_.size() - 2] : -1;
-            double reached = 0;
-            const std::int32_t next = nearest(tip, before < 0, &reached);
-            if (next < 0) {  // by reducibility no later join comes nearer to it
-                path_.pop_back();
-                id_of_[at(node_of_[at(tip)])] = -1;
-            } else if (next != before) {
-                path_.push_back(next);
-            } else {
-                path_.resize(path_.size() - 2);
-                join(tip, before, std::isnan(reached) ? clusters.cost(tip, before) : reached);
-            }
+            link(path_, clusters, *this);
         }
     }
     const auto gone = [&](std::int32_t id) { return node_of_[at(id)] < 0; };

@@ -32,6 +32,11 @@ class NeighbourLists {  // memory is kept from one channel to the next
         return {near_.data() + begin, end_[static_cast<std::size_t>(place)] - begin};
     }
 
+    // for link.hpp
+    std::int32_t nearest(std::int32_t tip, bool first, double* reached);
+    void join(std::int32_t a, std::int32_t b, double cost);
+    void finish(std::int32_t id);
+
   private:
     // A neighbour: its key, the approximate cost as of a scan, in the upper half, its node in the lower, so that the smallest
     // entry is the nearest. Keys are not negative, and compare as their bits do.
@@ -51,9 +56,7 @@ class NeighbourLists {  // memory is kept from one channel to the next
     void pack();
     void bound(double limit);
     bool screen(std::int32_t most);
-    void link();
-    std::int32_t nearest(std::int32_t tip, bool first, double* reached);
-    void join(std::int32_t a, std::int32_t b, double cost);
+    void lay_out();  // the lists
     void add(List& list, Entry e);
     void refresh(List& list);
 
