@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,11 +57,20 @@ BATCH_BYTES = 2**24
 
 
 def select_groups(
-    graph: ChannelGraph, counts: Counts, settings: Settings, progress: Progress | None
+    graph: ChannelGraph,
+    counts: Counts,
+    settings: Settings,
+    progress: Progress | None,
+    orders: Mapping[str, Ints] = MappingProxyType({}),
 ) -> list[Chosen]:
-    """Run steps 2 and 3 for every group."""
-    chosen: list[Chosen] = []
-    for groups in _batches(graph, together=settings.backend == "triton"):
+    """Run steps 2 and 3 for every group, but for those whose channels stand in `orders` [A] already."""
+    chosen = {
+        name: Chosen(np.sort(order[: counts[name]]), covered=0, clusters=0) for name, order in orders.items()
+    }
+    if chosen and progress is not None:
+        progress("select", len(chosen), len(graph.groups))
+    rest = [group for group in graph.groups if group.name not in chosen]
+    for groups in _batches(rest, together=settings.backend == "triton"):
         before = len(chosen)
 
         def report(done: int, before: int = before) -> None:
@@ -75,8 +85,9 @@ def select_groups(
             )
             for group in groups
         ]
-        chosen += choose(problems, settings, settings.seed, report if progress else None)
-    return chosen
+        found = choose(problems, settings, settings.seed, report if progress else None)
+        chosen.update(zip((group.name for group in groups), found, strict=True))
+    return [chosen[group.name] for group in graph.groups]
 
 
 def choose(
@@ -113,11 +124,11 @@ def _by_criterion(
             progress(done)
 
 
-def _batches(graph: ChannelGraph, together: bool) -> Iterator[list[ChannelGroup]]:
+def _batches(groups: Iterable[ChannelGroup], together: bool) -> Iterator[list[ChannelGroup]]:
     """Yield the groups, as many at a time as need little memory, or all if `together`."""
     batch: list[ChannelGroup] = []
     size = 0
-    for group in graph.groups:
+    for group in groups:
         need = sum(p.kernel.nbytes for p in group.producers if not _as_it_is(p.kernel, p.rows))
         if batch and not together and size + need > BATCH_BYTES:
             yield batch

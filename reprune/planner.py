@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .aliases import Progress
 from .compensation.compensate import compensate
-from .compensation.images import collected
+from .compensation.images import Images, collected
 from .graph import ChannelGraph, ModelTrace, certifying, trace
 from .graph.model_trace import Certified, check_watch
 from .layer_problems import Chosen, require_finite, select_groups
@@ -21,6 +21,7 @@ from .modules.slicing import named_tensors
 from .modules.wrappers import named_parameters, unwrap
 from .plan import PruningPlan
 from .plan.check import fingerprint_of
+from .reconstruction.images import Reconstruction
 from .surgery import apply
 from .targets import (
     Select,
@@ -62,6 +63,8 @@ def make_plan(
     ties: str = "random",
     backend: str = "auto",
     select: Select | None = None,
+    criterion: str = "reprune",
+    calibrate: Any = None,
     progress: Progress | None = None,
 ) -> PruningPlan:
     """Decide which channels of `model` to keep, by REPrune (Park et al., AAAI 2024).
@@ -85,7 +88,8 @@ def make_plan(
         size_mb: Maximum size of parameters and buffers, as in a file, in megabytes of 10^6 bytes.
         keep: `{layer: output channels to keep}`; the other layers keep all of theirs.
         rule: How the count of each layer is found: `"bn"` by the BatchNorm scales of all layers (Eq. 8-9),
-            `"uniform"` by the same fraction of each.
+            `"uniform"` by the same fraction of each, `"error"` by what the outputs of the layers behind lose,
+            on images (`calibrate`), for each FLOP that is saved, or parameter if these are limited.
         scope: `"internal"` prunes groups of channels that meet in no addition, `"all"` residual streams too.
         layers: Which layers' output channels can be pruned: `"conv"`, convolutions (the paper); `"linear"`,
             Linear layers, such as the hidden dimension of a transformer's feed-forward blocks, where a kernel
@@ -101,8 +105,15 @@ def make_plan(
         select: Another criterion in the place of REPrune's: a function that is given each group of channels
             as a `LayerProblem` (`name`; `tables`, numpy arrays `[I, O, d]`; `keep`) and returns the `keep`
             channels of 0..O-1 to keep. Nothing is clustered then.
+        criterion: `"reprune"`, or `"covariance"`: of each layer those channels are kept that explain most of
+            the others by least squares, as the layers behind it weigh them on images (`calibrate`).
+        calibrate: Images, without labels, for the rule `"error"` or the criterion `"covariance"`, which run
+            the model on them in evaluation mode: some 256 of those that it was trained on, given as
+            :func:`compensate` takes them. These two depend on the arithmetic of the model, and so on the
+            device. Layers whose channels go to no convolution or Linear layer that can be seen are pruned by
+            REPrune and lose the same fraction each; `plan.notes` names them.
         progress: A function that is called as `progress(stage, done, total)`, with the stage "trace",
-            "measure" (for `latency`), "select" or "certify".
+            "calibrate", "measure" (for `latency`), "select" or "certify".
 
     Returns:
         The plan. `print(plan)` shows a row per layer.
@@ -110,7 +121,8 @@ def make_plan(
     Raises:
         ValueError: A target is missing, doubled, out of range or out of reach (the message says what is
             within); `keep`, `min_keep` or `ignore` name no layer; no layer of the model can be pruned;
-            weights are NaN or infinite; `rule="bn"` without BatchNorms, or with all scales equal.
+            weights are NaN or infinite; `rule="bn"` without BatchNorms, or with all scales equal; images are
+            missing, are not used, or the model fails on them.
         TypeError: An argument has a wrong type.
         TimeoutError: Tracing took longer than `time_limit`, or no network fast enough for `latency` was
             found in time.
@@ -138,7 +150,6 @@ def make_plan(
         >>> reprune.make_plan(model, images, keep={"0": 3}, select=largest).settings["select"]
         'largest'
     """
-    model = unwrap(model)[0]
     settings = checked(
         sparsity=sparsity,
         flops=flops,
@@ -156,13 +167,43 @@ def make_plan(
         ties=ties,
         backend=backend,
         select=select,
+        criterion=criterion,
     )
+    if calibrate is not None and not settings.by_images:
+        raise ValueError(
+            "calibrate: expected no images, as neither rule='error' nor criterion='covariance' looks at them "
+            "here; to fit the pruned network to the dense one on them, give them to prune or compensate"
+        )
+    images = None if calibrate is None else collected(calibrate, unwrap(model)[0], "calibrate")
+    return _planned(model, example_inputs, settings, images, time_limit, progress)
+
+
+def _planned(
+    model: nn.Module,
+    example_inputs: Any,
+    settings: Settings,
+    images: Images | None,
+    time_limit: float | None,
+    progress: Progress | None,
+) -> PruningPlan:
+    """Return the plan that :func:`make_plan` makes with `settings`; `images` may be there without a use."""
+    model = unwrap(model)[0]
+    if not settings.by_images:
+        images = None
+    elif images is None:
+        what = "criterion='covariance'" if settings.criterion == "covariance" else "rule='error'"
+        raise ValueError(
+            f"calibrate: {what} needs images, some 256 of those that the model was trained on; give "
+            "calibrate=images, a tensor or a DataLoader"
+        )
+    else:
+        settings = replace(settings, calibrated=images.count)
     check_watch(progress, time_limit)
     device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
     settings.on(device)  # raises before the model runs
     if device == "meta":
         raise ValueError("model: its tensors are on the device 'meta'; there are no values to select by")
-    what, kinds = _LAYER_TYPES[layers]
+    what, kinds = _LAYER_TYPES[settings.layers]
     if not any(isinstance(module, kinds) for module in model.modules()):
         raise ValueError(f"model: expected a network with {what}, found none in it")
 
@@ -172,14 +213,20 @@ def make_plan(
     traced.check(model)
     return certifying(
         traced,
-        layers,
-        lambda graph, certified: _decide(graph, settings.on(device, graph.widest()), certified, progress),
+        settings.layers,
+        lambda graph, certified: _decide(
+            graph, settings.on(device, graph.widest()), certified, images, progress
+        ),
         time_limit,
     )
 
 
 def _decide(
-    graph: ChannelGraph, settings: Settings, certified: Certified, progress: Progress | None
+    graph: ChannelGraph,
+    settings: Settings,
+    certified: Certified,
+    images: Images | None,
+    progress: Progress | None,
 ) -> PruningPlan:
     """Return the plan that `settings` make of `graph`; groups that fail the certificate are left out."""
     graph = in_scope(without_ignored(graph, settings.ignore), settings.scope)
@@ -187,17 +234,23 @@ def _decide(
         {producer.name: producer.kernel for group in graph.groups for producer in group.producers},
         _scales(graph) if settings.rule == "bn" else {},
     )
+    seen = None if images is None else Reconstruction(graph, images, progress)
     if settings.target[0] == "latency":  # which times networks, so they have to be right before
         graph = certified(graph, graph.probe())
     while True:
-        if settings.target[0] == "keep":
+        given = settings.target[0] == "keep"
+        if given:
             counts, notes = counts_from_keep(graph, settings.target[1]), list[str]()
             rest = [group for group in graph.groups if group.name not in counts]
             graph = graph.without(rest, "not named in keep")
         else:
             graph = rankable(graph, settings.rule)
-            counts, notes = counts_of(graph, settings, scales, progress=progress)
-        selections = select_groups(graph, counts, settings, progress)
+        picks = {} if seen is None else seen.of_all(graph)
+        if not given:
+            gains = {name: one.gains for name, one in picks.items() if settings.rule == "error"}
+            counts, notes = counts_of(graph, settings, scales, progress=progress, gains=gains)
+        orders = {name: one.order for name, one in picks.items() if settings.criterion == "covariance"}
+        selections = select_groups(graph, counts, settings, progress, orders)
         kept = _kept(graph, selections)
         if progress is not None:
             progress("certify", 0, 1)
@@ -211,6 +264,8 @@ def _decide(
     coverage = {group.name: s.coverage for group, s in found if s.coverage is not None}
     shapes = {name: tuple(tensor.shape) for name, tensor in named_tensors(graph.model).items()}
     plan = plan_of_atoms(graph, kept, coverage, shapes, settings.to_dict())
+    if seen is not None:
+        notes += seen.notes(graph)
     return replace(plan, notes=(*plan.notes, *notes, *landing_notes(graph, settings, kept)))
 
 
@@ -235,6 +290,7 @@ def prune(
     ties: str = "random",
     backend: str = "auto",
     select: Select | None = None,
+    criterion: str = "reprune",
     progress: Progress | None = None,
     calibrate: Any = None,
 ) -> tuple[nn.Module, PruningPlan]:
@@ -245,8 +301,9 @@ def prune(
 
     Args:
         calibrate: Images, without labels, on which the copy is fitted to `model` by :func:`compensate`, which
-            describes them: some 256 of those that `model` was trained on. Default: none, and the copy
-            has the values of the channels that it keeps, which is of use only if it is trained further.
+            describes them: some 256 of those that `model` was trained on. The rule `"error"` and the
+            criterion `"covariance"` look at them too. Default: none, and the copy has the values of the
+            channels that it keeps, which is of use only if it is trained further.
 
     Returns:
         The smaller network and the plan that made it.
@@ -264,10 +321,7 @@ def prune(
         >>> images = torch.randn(64, 3, 8, 8)
         >>> small, plan = reprune.prune(model, images[:2], keep={"0": 8}, calibrate=images)
     """
-    found = None if calibrate is None else collected(calibrate, unwrap(model)[0], "calibrate")
-    plan = make_plan(
-        model,
-        example_inputs,
+    settings = checked(
         sparsity=sparsity,
         flops=flops,
         params=params,
@@ -280,13 +334,14 @@ def prune(
         round_to=round_to,
         min_keep=min_keep,
         ignore=ignore,
-        time_limit=time_limit,
         seed=seed,
         ties=ties,
         backend=backend,
         select=select,
-        progress=progress,
+        criterion=criterion,
     )
+    found = None if calibrate is None else collected(calibrate, unwrap(model)[0], "calibrate")
+    plan = _planned(model, example_inputs, settings, found, time_limit, progress)
     small = whole_copy(unwrap(model)[0])
     apply(plan, small)
     if found is not None:

@@ -58,6 +58,23 @@ def test_a_function_gives_the_images(folder, capsys):
     assert all(torch.equal(value, small.state_dict()[name]) for name, value in plain.state_dict().items())
 
 
+def test_counts_and_channels_by_the_images(folder, capsys):
+    words = (*PRUNE, "--calibrate", "photographs:batches", "--rule", "error", "--criterion", "covariance")
+    assert main([*words, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["rule"], facts["criterion"]) == ("error", "covariance")
+    names: dict = {}
+    exec(IMAGES, names)
+    torch.manual_seed(0)
+    how = {"rule": "error", "criterion": "covariance", "calibrate": names["batches"]()}
+    small, plan = reprune.prune(toy(), torch.randn(1, 3, 16, 16), flops=0.5, **how)
+    assert {name: layer["kept"] for name, layer in facts["layers"].items()} == {
+        name: kept.tolist() for name, kept in plan.keep.items()
+    }
+    loaded = reprune.load("small.safetensors", toy()).state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in small.state_dict().items())
+
+
 def test_a_folder_gives_the_images(folder, capsys, monkeypatch):
     pictures(folder, 20)
     (folder / "pictures" / "notes.txt").write_text("no image")

@@ -28,6 +28,8 @@ WRONG = [
     (["--flops", "0.5,0.7"], "--output: expected none with several values of --flops, which are compared"),
     (["--size-mb", "3,2"], "--output: expected none with several values of --size-mb, which are compared"),
     (["--flops", "0.5,50"], "--flops: expected a number between 0 and 1; got '50'; 50 % is written 0.5"),
+    (["--rule", "error"], "--rule error: expected images, --calibrate DIR or FUNCTION"),
+    (["--criterion", "covariance"], "--criterion covariance: expected images, --calibrate DIR or FUNCTION"),
 ]
 
 

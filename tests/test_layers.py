@@ -19,7 +19,7 @@ ROWS = (
     {"clustering", "modules"},
     {"graph", "optimizers", "plan", "hierarchy"},
     {"targets", "surgery", "compensation", "sklearn"},
-    {"layer_problems"},
+    {"layer_problems", "reconstruction"},
     {"planner"},
     {"pruner", "torch_pruning"},
     {"files"},

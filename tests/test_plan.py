@@ -233,7 +233,11 @@ def infinite():
         (small_resnet, {"keep": {"expand": 25}}, r"keep: expand can keep 1 to 24 channels; got 25"),
         (small_resnet, {"keep": {"expand": 3, "depthwise": 4}}, r"shares its channels with expand"),
         (small_resnet, {"keep": {}}, r"at least one layer"),
-        (small_resnet, {"sparsity": 0.5, "rule": "l1"}, r"rule: expected one of 'bn', 'uniform'; got 'l1'"),
+        (
+            small_resnet,
+            {"sparsity": 0.5, "rule": "l1"},
+            r"rule: expected one of 'bn', 'uniform', 'error'; got 'l1'",
+        ),
         (small_resnet, {"sparsity": 0.5, "scope": "every"}, r"scope: expected one of 'internal', 'all'"),
         (
             small_resnet,

@@ -12,6 +12,7 @@ from torch import nn
 
 import reprune
 
+from ..compensation.images import Images, collected
 from ..compensation.report import CompensationReport
 from ..plan import PruningPlan
 from . import console as tables
@@ -48,8 +49,16 @@ def source(text: str, model: str, size: tuple[int, ...]) -> Iterable[Any]:
     return batches
 
 
+def read(batches: Iterable[Any], model: nn.Module) -> Images:
+    """Return the images in `batches`; an error of them names the option."""
+    try:
+        return collected(batches, model, "--calibrate")
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
+
+
 def compensated(
-    dense: nn.Module, small: nn.Module, plan: PruningPlan, images: Iterable[Any], stages: Stages
+    dense: nn.Module, small: nn.Module, plan: PruningPlan, images: Images, stages: Stages
 ) -> CompensationReport:
     """Fit `small` to `dense`; an error of the images names the option."""
     try:

@@ -10,6 +10,7 @@ WORDS = {
     "weights": "Read the weights",
     "probe": "Run it once",
     "trace": "Trace the channels",
+    "calibrate": "Run it on the images",
     "measure": "Time networks",
     "select": "Choose the filters",
     "certify": "Check the cut",

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import sys
 import time
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import reprune
 
+from ..compensation.images import Images
 from ..compensation.report import CompensationReport
 from ..graph import ModelTrace
 from ..modules.copying import whole_copy
 from ..plan import PruningPlan
-from . import calibration, models, several, weights
+from . import calibration, models, several, values, weights
 from . import console as tables
 from .errors import UserError
 from .outputs import check_output
@@ -86,10 +86,18 @@ def add(
     target.add_argument("--sparsity", metavar="S", help="fraction of the channels to remove")
     parser.add_argument(
         "--rule",
-        choices=("auto", "bn", "uniform"),
+        choices=("auto", "bn", "uniform", "error"),
         default="auto",
         help="how many channels each layer loses: bn, by the gammas of BatchNorm; uniform, the same "
-        "fraction everywhere; auto (default), bn where gammas differ",
+        "fraction everywhere; error, by what the layers behind lose on the images of --calibrate; auto "
+        "(default), bn where gammas differ",
+    )
+    parser.add_argument(
+        "--criterion",
+        choices=("reprune", "covariance"),
+        default="reprune",
+        help="which channels each layer keeps: reprune (default), those that cover most clusters of kernels; "
+        "covariance, those that explain most of the others on the images of --calibrate",
     )
     parser.add_argument(
         "--scope",
@@ -104,11 +112,15 @@ def add(
         help="which layers to prune: convolutions (default), Linear layers, or both",
     )
     parser.add_argument(
-        "--round-to", type=_positive, default=1, metavar="N", help="keep multiples of N channels (default: 1)"
+        "--round-to",
+        type=values.positive,
+        default=1,
+        metavar="N",
+        help="keep multiples of N channels (default: 1)",
     )
     parser.add_argument(
         "--min-keep",
-        type=_fewest,
+        type=values.fewest,
         action="append",
         default=[],
         metavar="N|LAYER=N",
@@ -123,7 +135,7 @@ def add(
     )
     parser.add_argument(
         "--seed",
-        type=_seed,
+        type=values.seed,
         default=0,
         metavar="N",
         help="seed of ties, and of the weights of an untrained network",
@@ -134,12 +146,12 @@ def add(
     parser.add_argument("--backend", choices=("auto", "reference", "cpp", "triton"), default="auto")
     parser.add_argument(
         "--input-size",
-        type=_size,
+        type=values.size,
         metavar="C,H,W",
         help="shape of one input, without the batch (default: by the model's name, or 3,224,224)",
     )
     parser.add_argument(
-        "--batch", type=_positive, default=1, metavar="N", help="batch size of --latency (default: 1)"
+        "--batch", type=values.positive, default=1, metavar="N", help="batch size of --latency (default: 1)"
     )
     parser.add_argument("--channels-last", action="store_true", help="memory format of --latency")
     parser.add_argument(
@@ -151,7 +163,8 @@ def add(
         "--calibrate",
         metavar="DIR|FUNCTION",
         help="fit the small network to the full one, without training, on a folder of images (256 of them, "
-        "prepared as torchvision does) or on the batches that package.module:function returns",
+        "prepared as torchvision does) or on the batches that package.module:function returns; --rule error "
+        "and --criterion covariance look at them too",
     )
     parser.set_defaults(run=run)
 
@@ -159,21 +172,25 @@ def add(
 def run(arguments: argparse.Namespace) -> None:
     """Build the model, load its weights, plan, prune, save and report."""
     compared = several.asked(arguments)
-    values: list[float] = []
+    shares: list[float] = []
     for name, read in {
-        **dict.fromkeys(("flops", "params", "latency", "sparsity"), _share),
-        "size_mb": _megabytes,
+        **dict.fromkeys(("flops", "params", "latency", "sparsity"), values.share),
+        "size_mb": values.megabytes,
     }.items():
         if (text := getattr(arguments, name)) is not None:
             read_all = [read(f"--{name.replace('_', '-')}", part) for part in text.split(",")]
             setattr(arguments, name, read_all[0])
-            values = read_all
+            shares = read_all
     if compared is not None:
         several.check(arguments, compared)
         if arguments.calibrate is not None:
             raise UserError("--calibrate: expected one target, as what is compared is not compensated")
     elif arguments.output is None:
         raise UserError("--output: expected a file for the small network (-o FILE), but for several targets")
+    for option, value in (("rule", "error"), ("criterion", "covariance")):
+        if getattr(arguments, option) == value and arguments.calibrate is None:
+            more = "" if compared is None else "; expected one target then"
+            raise UserError(f"--{option} {value}: expected images, --calibrate DIR or FUNCTION{more}")
     output = Path("/dev/null") if arguments.output is None else arguments.output
     check_output("--output", output, {"--weights": arguments.weights})
     if arguments.weights is not None:
@@ -194,7 +211,9 @@ def run(arguments: argparse.Namespace) -> None:
             model, inputs = model.to(memory_format=layout), inputs.to(memory_format=layout)
         images = None
         if arguments.calibrate is not None:
-            images = calibration.source(arguments.calibrate, arguments.model, tuple(inputs.shape[1:]))
+            stages("images")
+            batches = calibration.source(arguments.calibrate, arguments.model, tuple(inputs.shape[1:]))
+            images = calibration.read(batches, model)
         bytes_before = several.tensor_bytes(model)
         if compared is not None:
             rows = several.run(
@@ -202,13 +221,13 @@ def run(arguments: argparse.Namespace) -> None:
                 inputs,
                 arguments,
                 compared,
-                values,
-                lambda one, traced: _plan(model, traced, one, stages)[0],
+                shares,
+                lambda one, traced: _plan(model, traced, one, None, stages)[0],
                 stages,
             )
         else:
             traced = reprune.trace(model, inputs, progress=stages)
-            plan, rule, reason = _plan(model, traced, arguments, stages)
+            plan, rule, reason = _plan(model, traced, arguments, images, stages)
             dense = model if images is None else whole_copy(model)
             reprune.apply(plan, model)
             fit = None if images is None else calibration.compensated(dense, model, plan, images, stages)
@@ -236,13 +255,19 @@ class Result:
 
 
 def _plan(
-    model: nn.Module, traced: ModelTrace, arguments: argparse.Namespace, stages: Stages
+    model: nn.Module,
+    traced: ModelTrace,
+    arguments: argparse.Namespace,
+    images: Images | None,
+    stages: Stages,
 ) -> tuple[PruningPlan, str, str]:
     """Return the plan, the rule that made it, and why that rule was used."""
     names = ("sparsity", "flops", "params", "latency", "size_mb")
     targets = {name: getattr(arguments, name) for name in names}
     if all(value is None for value in targets.values()):
         targets["flops"] = FLOPS_LEFT
+
+    looked_at = arguments.rule == "error" or arguments.criterion == "covariance"
 
     def plan_by(rule: str) -> PruningPlan:
         return reprune.make_plan(
@@ -258,6 +283,8 @@ def _plan(
             seed=arguments.seed,
             ties=arguments.ties,
             backend=arguments.backend,
+            criterion=arguments.criterion,
+            calibrate=images if looked_at else None,
             progress=stages,
         )
 
@@ -300,6 +327,7 @@ def _print_json(arguments: argparse.Namespace, result: Result) -> None:
         "bytes": {"before": result.bytes_before, "after": result.bytes_after},
         "rule": result.rule,
         "rule_reason": result.reason,
+        "criterion": arguments.criterion,
         "scope": arguments.scope,
         "seed": arguments.seed,
         "seconds": round(result.seconds, 3),
@@ -330,61 +358,3 @@ def _print_tables(arguments: argparse.Namespace, result: Result) -> None:
     tables.say(
         f"Written: {arguments.output}. Load it: reprune.load({str(arguments.output)!r}, <the full network>)"
     )
-
-
-def _share(option: str, text: str) -> float:
-    """Parse a number between 0 and 1."""
-    value = _number(text)
-    if not 0 < value < 1:
-        percent = _number(text.rstrip("% "))
-        hint = f"; {percent:g} % is written {percent / 100:g}" if 1 < percent < 100 else ""
-        raise UserError(f"{option}: expected a number between 0 and 1; got {text!r}{hint}")
-    return value
-
-
-def _seed(text: str) -> int:
-    """Parse an integer that PyTorch's generators take too."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 2**64  # none
-    if not -(2**63) <= value < 2**64:
-        raise argparse.ArgumentTypeError(f"expected an integer from -2^63 to 2^64 - 1; got {text!r}")
-    return value
-
-
-def _megabytes(option: str, text: str) -> float:
-    value = _number(text)
-    if not 0 < value < math.inf:
-        raise UserError(f"{option}: expected a number of megabytes above 0; got {text!r}")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
-def _positive(text: str) -> int:
-    """Parse a number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
-    return int(text)
-
-
-def _fewest(text: str) -> tuple[str, int]:
-    """Parse a minimum: `16` for every layer, `layer4.*=64` for some."""
-    name, _, number = text.rpartition("=")
-    return name or "*", _positive(number)
-
-
-def _size(text: str) -> tuple[int, ...]:
-    try:
-        size = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        size = ()
-    if not size or min(size) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 3,224,224")
-    return size

@@ -63,7 +63,7 @@ class Pruner:
         seed: As in :func:`reprune.make_plan`, like all that follow.
         ties: How ties between filters are broken.
         scope: Which groups of channels are pruned.
-        rule: How the count of each layer is found.
+        rule: How the count of each layer is found: `"bn"` or `"uniform"`.
         layers: Which layers' output channels can be pruned.
         min_keep: Minimum number of channels of a layer.
         ignore: Layers that are not pruned.
@@ -138,6 +138,11 @@ class Pruner:
             backend=backend,
             select=select,
         )
+        if settings.by_images:
+            raise ValueError(
+                "rule: expected 'bn' or 'uniform', as a Pruner has no images to compare layers by; "
+                f"make_plan and prune take them (calibrate=); got {rule!r}"
+            )
         schedule = Schedule(interval, until, regrow)
         require_choice("mode", mode, tuple(MODES))
         inner, around = unwrap(model)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
+import numpy as np
 from torch import Tensor
 
-from ..aliases import Counts, Progress
+from ..aliases import Counts, Floats, Progress
 from ..clustering.sparsity import Ranking, uniform_counts
 from ..graph import ChannelGraph, has_gamma, mean_gamma
 from ..graph.cost import Cost, size_cost
 from .bounds import Bounds
-from .budget import Budget
+from .budget import Budget, expected
 from .latency import within_latency
 from .settings import Settings
 
@@ -42,23 +44,30 @@ def counts_of(
     tensors: Mapping[str, Tensor],
     present: Mapping[str, int] | None = None,
     progress: Progress | None = None,
+    gains: Mapping[str, Floats] = MappingProxyType({}),
 ) -> tuple[Counts, list[str]]:
     """Return each group's atoms to keep, by the full model's BatchNorm scales in `tensors`.
 
-    `present` is the number of atoms of each group that exist (default: all); no group keeps more. It also
-    returns notes: what was measured, and how many scales tie. Raises a `ValueError` that says what is
-    possible for a target out of reach.
+    `present` is the number of atoms of each group that exist (default: all); no group keeps more. For the
+    rule "error" `gains` [A] are what the channels of a group explain, in the order in which they are picked;
+    groups that have none lose the same fraction each. It also returns notes: what was measured, and how many
+    scales tie. Raises a `ValueError` that says what is possible for a target out of reach.
     """
     bounds, rule = Bounds(graph, settings.round_to, settings.min_keep, present), settings.rule
-    if rule == "bn":
-        scales = {group.name: mean_gamma(group, tensors) for group in graph.groups}
-        ranking = Ranking(scales, present)
+    what, value = settings.target
     sizes = {group.name: group.atoms.size for group in graph.groups}
+    ranking = None
+    if rule == "bn":
+        ranking = Ranking({group.name: mean_gamma(group, tensors) for group in graph.groups}, present)
+    elif rule == "error" and gains:
+        ranking = Ranking(_for_its_cost(graph, what, gains))
+    alike = {name: size for name, size in sizes.items() if rule != "bn" and name not in gains}
 
     def counts_at(share: float) -> Counts:
-        return bounds.applied(ranking.counts(share) if rule == "bn" else uniform_counts(sizes, share))
+        ranked = {} if ranking is None else ranking.counts(share)
+        found = ranked | uniform_counts(alike, share)
+        return bounds.applied({name: found[name] for name in sizes})
 
-    what, value = settings.target
     notes = []
     if what == "sparsity":
         counts = counts_at(value)
@@ -72,10 +81,29 @@ def counts_of(
             value,
             Budget(cost_of_target(graph, what), graph.groups, graph.traced.atoms.count, counts_at),
         )
-    if rule == "bn":
+    if rule == "bn" and ranking is not None:
         gone = sum(sizes[name] - keep for name, keep in counts.items())
         notes += _tied(ranking, sum(sizes.values()), ranking.leaving(value) if what == "sparsity" else gone)
     return counts, notes
+
+
+def _for_its_cost(graph: ChannelGraph, what: str, gains: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Return what each pick gains per unit of the cost that the target limits, falling along a group.
+
+    A channel costs what the full network would cost less without it; FLOPs, unless parameters are limited.
+    """
+    cost = cost_of_target(graph, what if what in ("params", "size_mb") else "flops")
+    scores: dict[str, Floats] = {}
+    for group in graph.groups:
+        if group.name in gains:
+            share = expected([group], graph.traced.atoms.count, {group.name: group.atoms.size - 1})
+            falling = np.minimum.accumulate(np.maximum(gains[group.name], 0))
+            scores[group.name] = falling / max(cost.full - cost.at(share), 1.0)
+    if not any(score.any() for score in scores.values()):
+        raise ValueError(
+            "rule: 'error' found no channel that varies on the images and has a weight; use rule='uniform'"
+        )
+    return scores
 
 
 def _tied(ranking: Ranking, channels: int, leaving: int) -> list[str]:

@@ -13,7 +13,8 @@ from ..graph import LAYERS
 from .bounds import MinKeep, check_bounds
 from .target import Target, require_choice, target_of
 
-RULES = ("bn", "uniform")
+RULES = ("bn", "uniform", "error")
+CRITERIA = ("reprune", "covariance")
 SCOPES = ("internal", "all")
 TIES = ("random", "norm")
 
@@ -36,6 +37,14 @@ class Settings:
     ties: str
     backend: str
     select: Select | None = None
+    criterion: str = "reprune"
+    calibrated: int = 0
+    """Images that the rule or the criterion looks at; 0 for none."""
+
+    @property
+    def by_images(self) -> bool:
+        """Whether the result depends on what the network makes of images."""
+        return self.criterion == "covariance" or (self.rule == "error" and self.target[0] != "keep")
 
     def on(self, device: str, channels: int = 0) -> Settings:
         """Return the settings with the backend for data on `device`; raise where it cannot run.
@@ -61,6 +70,10 @@ class Settings:
         }
         if self.select is not None:
             record["select"] = getattr(self.select, "__name__", type(self.select).__name__)
+        if self.criterion != "reprune":
+            record["criterion"] = self.criterion
+        if self.calibrated:
+            record["calibrate"] = self.calibrated
         return record
 
 
@@ -82,6 +95,7 @@ def checked(
     ties: str = "random",
     backend: str = "auto",
     select: Any = None,
+    criterion: str = "reprune",
 ) -> Settings:
     """Return the settings; raise a `ValueError` or `TypeError` that names a wrong one."""
     target = target_of(sparsity, flops, params, keep, latency, size_mb)
@@ -93,4 +107,20 @@ def checked(
     seed_of(seed)
     if select is not None and not callable(select):
         raise TypeError(f"select: expected a function of a layer's problem or None; got {shown(select)}")
-    return Settings(target, rule, scope, layers, round_to, min_keep, ignore, int(seed), ties, backend, select)
+    require_choice("criterion", criterion, CRITERIA)
+    if select is not None and criterion != "reprune":
+        raise ValueError(f"criterion: expected none beside select, which is another; got {criterion!r}")
+    return Settings(
+        target=target,
+        rule=rule,
+        scope=scope,
+        layers=layers,
+        round_to=round_to,
+        min_keep=min_keep,
+        ignore=ignore,
+        seed=int(seed),
+        ties=ties,
+        backend=backend,
+        select=select,
+        criterion=criterion,
+    )
