@@ -6,10 +6,10 @@
     python -m benchmarks.training.compensation --smoke
 
 Dense networks are trained as in benchmarks.training.accuracy and kept in `--dense`. Each is pruned with equal
-counts by every criterion, and measured on all test images three times: as it is, with the statistics of
-BatchNorm recomputed on the images, and compensated on them. The images are the first of the training set,
-without labels. Every run is a line of `--records` as soon as it is done; started again, the script goes on
-behind it.
+counts by every criterion, or with counts by a rule and equal FLOPs, and measured on all test images three
+times: as it is, with the statistics of BatchNorm recomputed on the images, and compensated on them. The
+images are the first of the training set, without labels. Every run is a line of `--records` as soon as it is
+done; started again, the script goes on behind it.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import reprune
 from benchmarks.training import fashion
@@ -31,6 +31,10 @@ from reprune.files.atomic import write_text
 from reprune.modules.copying import whole_copy
 
 CRITERIA = ("REPrune, ties random", "random", "L1 (Torch-Pruning)", "BN gamma", "FPGM")
+COVARIANCE = "covariance"
+RULES = {"counts by BatchNorm": "bn", "counts by error": "error"}
+BY_RULE = tuple(f"{name}, {rule}" for rule in RULES for name in ("REPrune", COVARIANCE))
+"""Criteria whose counts are not the same in all blocks."""
 CUTS = ("inner 0.5", "inner 0.25", "all 0.25")
 """Share of the inner channels of every block, or of the FLOPs with scope="all"."""
 COUNTS = (32, 64, 1024)
@@ -56,6 +60,9 @@ def all_runs(seeds: int) -> Iterator[Run]:
             criteria = CRITERIA if cut.startswith("inner") else CRITERIA[:2]  # the others score single layers
             yield from (Run(cut, criterion, 256, seed) for criterion in criteria)
     for seed in range(seeds):
+        for cut in CUTS:
+            yield from (Run(cut, criterion, 256, seed) for criterion in (COVARIANCE, *BY_RULE))
+    for seed in range(seeds):
         for cut in CUTS[:2]:
             yield from (Run(cut, CRITERIA[0], images, seed) for images in COUNTS)
 
@@ -69,11 +76,30 @@ def target(cut: str, model: nn.Module) -> dict[str, Any]:
     return {"keep": {name: max(1, round(float(share) * conv.out_channels)) for name, conv in inner.items()}}
 
 
+def plan_of(run: Run, model: nn.Module, example: Tensor, images: Tensor) -> reprune.PruningPlan:
+    """Decide which channels stay."""
+    how = target(run.cut, model)
+    name, _, rule = run.criterion.partition(", ")
+    if rule in RULES:
+        if "keep" in how:
+            plan = reprune.make_plan(model, example, **how)
+            how = {"flops": plan.flops[1] / plan.flops[0]}
+        how["rule"] = RULES[rule]
+    if name == COVARIANCE:
+        how["criterion"] = COVARIANCE
+    elif rule not in RULES:
+        how |= choice(run.criterion, model, run.seed)
+    if name == COVARIANCE or how.get("rule") == "error":
+        how["calibrate"] = images
+    return reprune.make_plan(model, example, seed=run.seed, **how)
+
+
 def result(run: Run, data: fashion.Fashion, dense: nn.Module, accuracy: float) -> dict[str, float]:
     """Prune once, and measure what is made of it in each way."""
-    how = {**choice(run.criterion, dense, run.seed), **target(run.cut, dense)}
-    small, plan = reprune.prune(dense, data.example, seed=run.seed, **how)
     images = data.sized(data.train[0][: run.images])
+    plan = plan_of(run, dense, data.example, images)
+    small = whole_copy(dense)
+    reprune.apply(plan, small)
     found = {"dense": accuracy, "nothing": data.accuracy(small)}
     norms = whole_copy(small)
     recompute_statistics(norms, [images])
@@ -101,8 +127,9 @@ def page(records: Records, budget: str) -> str:
         f"`python -m benchmarks.training.compensation`: {budget}. Accuracy on the 10,000 test images in "
         "percent, mean ± standard deviation over the seeds; the dense networks have "
         f"{spread(list(dense.values()))}. The images are of the training set, without labels; no training "
-        "follows. All criteria keep as many channels in each layer. The ridges that are tried were chosen "
-        "while seeds 0 and 1 were looked at; the others ran once.",
+        "follows. All criteria keep as many channels in each layer, but where the counts are said to be "
+        "others: these leave as many FLOPs. The ridges that are tried were chosen while seeds 0 and 1 were "
+        "looked at; the others ran once.",
         "",
         *by_criterion(records),
         "",
@@ -121,7 +148,7 @@ def by_criterion(records: Records) -> Iterator[str]:
     yield ""
     yield from table(("kept", "FLOPs", "criterion", "seeds", *WAYS, "loss to dense", "CPU time"))
     for cut in CUTS:
-        for criterion in CRITERIA:
+        for criterion in (*CRITERIA, COVARIANCE, *BY_RULE):
             found = [r for run, r in records.items() if run[:3] == (cut, criterion, 256)]
             if found:
                 yield line(
