@@ -10,7 +10,7 @@ import torch
 import reprune
 
 pytest.importorskip("torch_pruning", reason='needs pip install "reprune[bench]"')
-from benchmarks.training import accuracy, compensation, criteria, fashion
+from benchmarks.training import accuracy, compensation, criteria, fashion, last_event
 
 OPTIONS = {
     "images": 64,
@@ -116,7 +116,7 @@ def test_compensation_goes_on_behind_the_last_run(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             compensation.main()
         compensation.main()
-    assert len(set(made)) == len(made) - 1 == 8
+    assert len(set(made)) == len(made) - 1 == 2 * (3 + 5 + 1)
     row = "| 50 % of the inner channels | 50.0 % | random | 1 | 20.00 | 80.00 | 89.00 | 1.00 | 2.0 s |"
     assert row in markdown.read_text().splitlines()
 
@@ -124,6 +124,32 @@ def test_compensation_goes_on_behind_the_last_run(tmp_path, monkeypatch):
 def more_images(options):
     options.images, options.width, options.epochs, options.until = 300, 8, 2, 1
     return options
+
+
+@pytest.mark.parametrize("cut", compensation.CUTS)
+@pytest.mark.parametrize("criterion", compensation.BY_RULE)
+def test_counts_by_a_rule_leave_as_many_flops(cut, criterion):
+    data = fashion.Fashion(argparse.Namespace(**OPTIONS))
+    dense, images = network().eval(), data.sized(data.train[0][:32])
+    runs = [compensation.Run(cut, name, 32, 0) for name in (criterion, "covariance")]
+    plan, equal = (compensation.plan_of(run, dense, data.example, images) for run in runs)
+    before, most = equal.flops
+    assert 0.85 * most < plan.flops[1] <= (most if cut.startswith("inner") else 0.25 * before)
+    assert plan.settings["rule"] == compensation.RULES[criterion.partition(", ")[2]]
+    assert plan.settings.get("criterion") == ("covariance" if criterion[0] == "c" else None)
+    assert equal.settings["criterion"] == "covariance"
+
+
+def test_both_sides_of_a_pair_are_one_training_up_to_the_last_event():
+    data = fashion.Fashion(argparse.Namespace(**OPTIONS))
+    images = data.sized(data.train[0][:32])
+    found = [last_event.Training(data, last_event.Run(1, rest, 0)).result(images) for rest in (0, 1)]
+    assert found[0]["plain end"] == found[0]["pruned"]
+    assert found[0]["compensated end"] == found[0]["compensated"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reprune, "compensate", lambda *networks: None)
+        plain = last_event.Training(data, last_event.Run(1, 1, 0)).result(images)
+    assert plain["plain end"] == plain["compensated end"] == found[1]["plain end"]
 
 
 @pytest.mark.parametrize("cut", compensation.CUTS)

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAPPED = ("tests/helpers", "tests/programs", "tests/tools", "benchmarks/gpu", "benchmarks/training")
-MAPPED += ("benchmarks/zoo", "kernels", "reprune/compensation")
+MAPPED += ("benchmarks/zoo", "kernels", "reprune/compensation", "reprune/reconstruction")
 
 
 def named(docstring: str) -> list[str]:

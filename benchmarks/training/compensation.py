@@ -129,7 +129,8 @@ def page(records: Records, budget: str) -> str:
         f"{spread(list(dense.values()))}. The images are of the training set, without labels; no training "
         "follows. All criteria keep as many channels in each layer, but where the counts are said to be "
         "others: these leave as many FLOPs. The ridges that are tried were chosen while seeds 0 and 1 were "
-        "looked at; the others ran once.",
+        "looked at; the others ran once. What compensation is worth while a network is trained has a "
+        "[page of its own](compensation_training.md).",
         "",
         *by_criterion(records),
         "",
