@@ -208,3 +208,29 @@ def test_a_model_that_is_never_the_same_ends_the_search(monkeypatch):
     assert not graph.groups
     assert all("does not run alike twice" in graph.skipped[str(k)] for k in range(12))
     assert len(passes) / 13 <= 24
+
+
+class Scattered(nn.Module):
+    """Writes what a convolution gives to places by number, one image after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 64, 1), nn.Conv2d(64, 2, 1)
+
+    def forward(self, x):
+        given = self.one(x)
+        out = given.new_zeros(given.shape)
+        out[torch.arange(x.shape[0] - 1, -1, -1)] = given
+        return self.two(out)
+
+
+def test_what_is_written_by_number(both_ways):
+    """The numbers are made up for the certificate, where no two threads may write to one place."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        traced = reprune.trace(Scattered(), torch.zeros(500, 3, 7, 7))
+        plans = [reprune.make_plan(traced.model, traced, sparsity=0.5, rule="uniform") for _ in range(20)]
+    finally:
+        torch.set_num_threads(threads)
+    assert [len(plan.keep["one"]) for plan in plans] == [32] * 20

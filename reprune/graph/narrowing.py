@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..aliases import Ints
 from .given import Given
@@ -140,6 +141,21 @@ def _embedding(call: Call, tensors: Sequence[Given]) -> Narrowing:
     return Narrowing([{0: np.arange(1)}, _first(indices, range(len(indices.shape)))])
 
 
+def _index_put(call: Call, tensors: Sequence[Given]) -> Narrowing:
+    """Write to one place: the numbers of places are made up, and what stays where two are the same is chance.
+
+    Lists of numbers side by side, which are all that the rule follows, are one dimension of the values.
+    """
+    x, *numbers, values = tensors
+    indexed = [k for k, index in enumerate(call["indices"]) if index is not None]
+    if any(len(given.shape) != 1 or given.dtype == torch.bool for given in numbers):
+        return Narrowing([{} for _ in tensors])
+    one = np.arange(1)
+    d = len(values.shape) - len(x.shape) + indexed[-1]
+    cut = {d: one} if d >= 0 and values.shape[d] > 1 else {}
+    return Narrowing([{}, *({0: one} for _ in numbers), cut])
+
+
 _NARROWINGS: dict[str, Callable[[Call, Sequence[Given]], Narrowing]] = {
     "convolution": _convolution,
     "mm": _product,
@@ -147,6 +163,7 @@ _NARROWINGS: dict[str, Callable[[Call, Sequence[Given]], Narrowing]] = {
     "linear": _linear,
     "cat": _cat,
     "embedding": _embedding,
+    "index_put": _index_put,
     "native_batch_norm": _batch_norm,
     "_native_batch_norm_legit": _batch_norm,
     "_native_batch_norm_legit_no_training": _batch_norm,
