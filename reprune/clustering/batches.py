@@ -30,37 +30,35 @@ def in_batches(points: Any, backend: str, run: Run, most_on_gpu: int, ward: bool
         ValueError, TypeError: A wrong shape, no points, too many, NaN or infinity.
     """
     if isinstance(points, (list, tuple)) and any(np.ndim(p) == 2 for p in points):
-        names = [f"points[{k}]" for k in range(len(points))]
-        return _results(list(points), names, (2,), backend, run, most_on_gpu, ward)
-    return _results([points], ["points"], (2, 3), backend, run, most_on_gpu, ward)[0]
+        return _in_list(points, backend, run, most_on_gpu, ward)
+    on_gpu = _check_count(points, "points", ward) <= most_on_gpu
+    functions = module(resolve(backend, device_of(points), on_gpu))
+    floats = _floats(functions, points, "points", (2, 3))
+    single = floats.ndim == 2
+    (result,) = run(functions, [floats[None] if single else floats], ["points"])
+    return functions.restore(points)(result[0] if single else result)
 
 
-def _results(
-    given: list[Any],
-    names: list[str],
-    dimensions: tuple[int, ...],
-    backend: str,
-    run: Run,
-    most_on_gpu: int,
-    ward: bool,
-) -> list[Any]:
-    most = max([_check_count(one, name, ward) for one, name in zip(given, names, strict=True)])
-    functions = module(resolve(backend, device_of(given[0]), most <= most_on_gpu))
-    batches = []
-    for one, name in zip(given, names, strict=True):
-        floats = functions.floats(one, name)
-        if floats.ndim not in dimensions:
-            shapes = "[n, d] or [B, n, d], or a list of [n_b, d]" if 3 in dimensions else "[n, d]"
-            raise ValueError(f"{name}: expected shape {shapes}; got {list(floats.shape)}")
-        if min(floats.shape[-2:]) < 1:
-            raise ValueError(
-                f"{name}: expected at least one point of one coordinate; got shape {list(floats.shape)}"
-            )
-        batches.append(floats if floats.ndim == 3 else floats[None])
-    return [
-        functions.restore(one)(result if np.ndim(one) == 3 else result[0])
-        for one, result in zip(given, run(functions, batches, names), strict=True)
-    ]
+def _in_list(points: Sequence[Any], backend: str, run: Run, most_on_gpu: int, ward: bool) -> list[Any]:
+    names = [f"points[{k}]" for k in range(len(points))]
+    most = max([_check_count(one, name, ward) for one, name in zip(points, names, strict=True)])
+    functions = module(resolve(backend, device_of(points[0]), most <= most_on_gpu))
+    batches = [_floats(functions, one, name, (2,))[None] for one, name in zip(points, names, strict=True)]
+    results = run(functions, batches, names)
+    return [functions.restore(one)(result[0]) for one, result in zip(points, results, strict=True)]
+
+
+def _floats(functions: Backend, points: Any, name: str, dimensions: tuple[int, ...]) -> Any:
+    """Return `points` as finite floats of one of these numbers of `dimensions`."""
+    floats = functions.floats(points, name)
+    if floats.ndim not in dimensions:
+        shapes = "[n, d] or [B, n, d], or a list of [n_b, d]" if 3 in dimensions else "[n, d]"
+        raise ValueError(f"{name}: expected shape {shapes}; got {list(floats.shape)}")
+    if min(floats.shape[-2:]) < 1:
+        raise ValueError(
+            f"{name}: expected at least one point of one coordinate; got shape {list(floats.shape)}"
+        )
+    return floats
 
 
 def _check_count(points: Any, name: str, ward: bool) -> int:
