@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import reprune
-from reprune import planner
 from reprune.graph import ChannelGraph
 from reprune.kernels import select as kernels
+from reprune.planner import decide
 from tests.helpers import interpreter, oracles
 from tests.helpers.networks import images, small_resnet
 from tests.helpers.waits import Waits
@@ -170,8 +170,8 @@ def test_the_plan_of_cpp(how, monkeypatch):
     """And the host waits twice: for what decides how many filters stay, before it starts anything, and for
     the picks. Tracing the graph, before and after, is not counted."""
     log, launched = Waits(), []
-    before, after = planner.trace, ChannelGraph.certify
-    monkeypatch.setattr(planner, "trace", lambda *args, **how: log.go(before(*args, **how)))
+    before, after = decide.trace, ChannelGraph.certify
+    monkeypatch.setattr(decide, "trace", lambda *args, **how: log.go(before(*args, **how)))
     monkeypatch.setattr(ChannelGraph, "certify", lambda *args: after(*args) if log.stop() is None else None)
     cluster = kernels.cluster_layers
     monkeypatch.setattr(kernels, "cluster_layers", lambda *a: launched.append(len(log.found)) or cluster(*a))
