@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ..aliases import Ints
+from ..arguments import shown
 from ..modules.slicing import (
     format_of,
     named_tensors,
     replace_tensors,
     replacement,
     slice_model,
+    sliced_copy,
     sliced_shape,
 )
 from ..modules.wrappers import changeable, unwrap
@@ -30,7 +33,7 @@ FORMAT = 1
 """Version of the file format."""
 
 
-def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
+def save(model: nn.Module, path: str | os.PathLike[str], plan: PruningPlan | None = None) -> None:
     """Write `model` and the plan that pruned it to a safetensors file.
 
     The file is complete or not there (:func:`reprune.files.atomic.atomic_write`), and its head carries a
@@ -41,9 +44,14 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
             DistributedDataParallel or AveragedModel the network inside is written, and so for its parts; of
             a part of a pruned network, that part.
         path: Name of the file.
+        plan: A plan for `model` that was not applied. The file is then that of the network which
+            :func:`apply` would make, to the last byte; it is made a tensor at a time, so that it need not fit
+            in memory, and `model` stays as it is. Default: `model` itself is written.
 
     Raises:
-        ValueError: The model has a state that a file cannot hold or :func:`load` could not restore.
+        ValueError: The model has a state that a file cannot hold or :func:`load` could not restore, or `plan`
+            was made for another model.
+        TypeError: `plan` is none.
         OSError: The file cannot be written.
 
     Examples:
@@ -56,9 +64,20 @@ def save(model: nn.Module, path: str | os.PathLike[str]) -> None:
         ...     reprune.load(f"{folder}/small.safetensors", build())[0]
         Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
     """
-    plan = plan_of(unwrap(model)[0])
-    head = {"format": FORMAT, "plan": None if plan is None else json.loads(plan.to_json())}
-    tensor_file.write(path, KEY, head, contents(model))
+    inner, own = unwrap(model)[0], contents(model)
+    slices: dict[str, Mapping[int, Ints]] = {}
+    if plan is not None:
+        if not isinstance(plan, PruningPlan):
+            raise TypeError(f"plan: expected a PruningPlan, such as make_plan returns; got {shown(plan)}")
+        plan.check(inner)
+        small = sliced_copy(inner, plan.slices, plan.widths, meta=True)  # its shapes, to tell its plan
+        remember_plan(small, plan, plan_of(inner))
+        kept = _by_tensor(inner, plan)
+        slices = {name: kept[tensor] for name, tensor in own.items() if tensor in kept}
+        inner = small
+    made_by = plan_of(inner)
+    head = {"format": FORMAT, "plan": None if made_by is None else json.loads(made_by.to_json())}
+    tensor_file.write(path, KEY, head, own, slices)
 
 
 def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
@@ -89,7 +108,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         if plan is not None:
             with _naming(path):
                 plan.check(inner)
-        slices = {} if plan is None else {tensors[name]: kept for name, kept in plan.slices.items()}
+        slices = {} if plan is None else _by_tensor(inner, plan)
         for name, old in own.items():
             size = sliced_shape(old.shape, slices.get(old, {}))
             if file.shapes[name] != size:
@@ -120,7 +139,13 @@ def read_plan(path: str | os.PathLike[str]) -> PruningPlan:
     return plan
 
 
-def _read(file: TensorFile, name: str, old: torch.Tensor) -> torch.Tensor:
+def _by_tensor(model: nn.Module, plan: PruningPlan) -> dict[Tensor, Mapping[int, Ints]]:
+    """Return what `plan` keeps of each tensor of `model` that it slices."""
+    tensors = named_tensors(model)
+    return {tensors[name]: kept for name, kept in plan.slices.items()}
+
+
+def _read(file: TensorFile, name: str, old: Tensor) -> Tensor:
     """Read the tensor `name` in the file's dtype, on the device and in the memory format of `old`."""
     size, dtype = file.shapes[name], file.dtypes[name]
     return file.read(name, torch.empty(size, dtype=dtype, device=old.device, memory_format=format_of(old)))

@@ -11,12 +11,14 @@ import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..modules.slicing import Slices, slice_tensor, sliced_shape
 from ..strict_json import Pieces, is_int, loads, parsed_size
 from .atomic import atomic_write, name_of
 
@@ -43,11 +45,16 @@ LONGEST_HEADER = 100_000_000  # bytes, as in the specification of the format
 PIECE, TEXT_PIECE = 2**20, 2**16  # bytes that are read at once
 LONGEST_NAME = 2**16  # bytes; of a tensor's entry in the table, too
 MOST_WEIGHT = 2**25  # bytes of memory for the plain values of a file without a checksum, however small
+NONE: Slices = MappingProxyType({})
 START = '{"__metadata__":{"checksum":"'  # how a header begins; the checksum is filled in last
 
 
-def write(path: str | os.PathLike[str], key: str, head: Any, tensors: Mapping[str, Tensor]) -> None:
+def write(
+    path: str | os.PathLike[str], key: str, head: Any, tensors: Mapping[str, Tensor], slices: Slices = NONE
+) -> None:
     """Write `tensors` and, under `key` of the metadata, `head` as JSON; see :func:`atomic_write`.
+
+    Of those in `slices` only these positions are written; the slice of one is in memory at a time.
 
     Raises `ValueError` for a tensor that such a file cannot hold.
     """
@@ -55,8 +62,9 @@ def write(path: str | os.PathLike[str], key: str, head: Any, tensors: Mapping[st
         check_tensor(name, tensor)
     text, entries, end = json.dumps(head), {}, 0
     for name in sorted(tensors, key=lambda name: (-tensors[name].element_size(), name)):
-        begin, end = end, end + tensors[name].numel() * tensors[name].element_size()
-        entries[name] = Entry(NAMES[tensors[name].dtype], tuple(tensors[name].shape), begin, end)
+        shape = sliced_shape(tensors[name].shape, slices.get(name, {}))
+        begin, end = end, end + math.prod(shape) * tensors[name].element_size()
+        entries[name] = Entry(NAMES[tensors[name].dtype], shape, begin, end)
     fields = {name: entry.fields() for name, entry in entries.items()}
     metadata = {"__metadata__": {"checksum": "0" * 8, key: text}}
     header = json.dumps(metadata | fields, separators=(",", ":")).encode()
@@ -68,7 +76,7 @@ def write(path: str | os.PathLike[str], key: str, head: Any, tensors: Mapping[st
         file.write(len(header).to_bytes(8, "little") + header)
         sums = {}
         for name in entries:
-            data = _bytes_of(tensors[name])
+            data = _bytes_of(slice_tensor(tensors[name], slices.get(name, {})))
             sums[name] = zlib.crc32(data)
             file.write(data)
         file.seek(8 + len(START))
