@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from ..arguments import similar
+from ..modules.slicing import named_tensors, sliced_copy
 from .errors import UserError
 
 CLIP = (3, 16, 112, 112)
@@ -28,13 +30,37 @@ INPUT_SIZES = (  # how the names of torchvision begin -> input without the batch
 )
 
 
-def build(name: str, seed: int) -> nn.Module:
+def build(name: str, seed: int, empty: bool = False) -> nn.Module:
     """Build the network `name`: torchvision's, or `package.module:function`, called without arguments.
 
-    Torchvision's come with random weights, drawn from `seed`.
+    Torchvision's come with random weights, drawn from `seed`. With `empty` the parameters are on the device
+    "meta" instead, without values: a network larger than the memory can be built so, and faster.
     """
     torch.manual_seed(seed)
-    return _from_function(name) if ":" in name else _from_torchvision(name)
+    with _without_parameters() if empty else contextlib.nullcontext():
+        return _from_function(name) if ":" in name else _from_torchvision(name)
+
+
+@contextlib.contextmanager
+def _without_parameters() -> Iterator[None]:
+    """Let modules that are made inside the block have parameters without values; tied ones stay tied."""
+    known: dict[int, tuple[weakref.ref[nn.Parameter], nn.Parameter]] = {}
+
+    def emptied(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if type(parameter) is not nn.Parameter or parameter.is_meta:
+            return None  # as it is
+        seen = known.get(id(parameter))
+        if seen is None or seen[0]() is not parameter:
+            new = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+            seen = known[id(parameter)] = weakref.ref(parameter), new
+        return seen[1]
+
+    # its annotation denies the result that its documentation allows
+    handle = nn.modules.module.register_module_parameter_registration_hook(emptied)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def source(name: str) -> Path | None:
@@ -51,8 +77,16 @@ def example(name: str, size: tuple[int, ...] | None, batch: int = 1) -> torch.Te
     return torch.randn(batch, *size)
 
 
+LARGE_BYTES = 2**28
+"""Size of tensors from which a network is not run for a mere check, if its shapes show that it runs."""
+
+
 def check_input(model: nn.Module, inputs: torch.Tensor) -> None:
     """Run the network once; raises `UserError` if it does not take `inputs`."""
+    if sum(tensor.nbytes for tensor in named_tensors(model).values()) >= LARGE_BYTES:
+        with contextlib.suppress(Exception), torch.inference_mode():
+            sliced_copy(model, {}, {}, meta=True).eval()(inputs.to("meta"))
+            return
     training = model.training
     try:
         with torch.inference_mode():

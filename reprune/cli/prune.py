@@ -1,6 +1,7 @@
 """Run `reprune prune MODEL`: prune a network and write the smaller one to a file."""
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -65,7 +66,9 @@ def add(
         "--weights",
         type=Path,
         metavar="FILE",
-        help="trained weights: safetensors, or what torch.save(state_dict) wrote",
+        help="trained weights: safetensors, an index of several such files (model.safetensors.index.json), "
+        "or what torch.save(state_dict) wrote; safetensors are read where they are needed, and the small "
+        "network is written a tensor at a time, so that neither has to fit in memory",
     )
     target = parser.add_mutually_exclusive_group()
     target.add_argument(
@@ -192,20 +195,15 @@ def run(arguments: argparse.Namespace) -> None:
             more = "" if compared is None else "; expected one target then"
             raise UserError(f"--{option} {value}: expected images, --calibrate DIR or FUNCTION{more}")
     output = Path("/dev/null") if arguments.output is None else arguments.output
-    check_output("--output", output, {"--weights": arguments.weights})
-    if arguments.weights is not None:
+    given = [] if arguments.weights is None else [arguments.weights]
+    if given:
         weights.check(arguments.weights)
+        given = weights.files(arguments.weights)
+    for file in given:
+        check_output("--output", output, {"--weights": file})
     start = time.perf_counter()
     with Stages() as stages:
-        stages("build")
-        model = models.build(arguments.model, arguments.seed)
-        check_output("--output", output, {"MODEL": models.source(arguments.model)})
-        if arguments.weights is not None:
-            stages("weights")
-            weights.load(model, arguments.weights)
-        stages("probe")
-        inputs = models.example(arguments.model, arguments.input_size, arguments.batch)
-        models.check_input(model, inputs)
+        model, inputs = _network(arguments, output, stages)
         if arguments.channels_last:
             layout = torch.channels_last_3d if inputs.dim() == 5 else torch.channels_last
             model, inputs = model.to(memory_format=layout), inputs.to(memory_format=layout)
@@ -228,17 +226,43 @@ def run(arguments: argparse.Namespace) -> None:
         else:
             traced = reprune.trace(model, inputs, progress=stages)
             plan, rule, reason = _plan(model, traced, arguments, images, stages)
-            dense = model if images is None else whole_copy(model)
-            reprune.apply(plan, model)
-            fit = None if images is None else calibration.compensated(dense, model, plan, images, stages)
-            stages("save")
-            reprune.save(model, output)
-            bytes_after = output.stat().st_size if output.is_file() else several.tensor_bytes(model)
+            fit = None
+            if images is None:
+                stages("save")
+                reprune.save(model, output, plan)
+            else:
+                small = whole_copy(model)
+                reprune.apply(plan, small)
+                fit = calibration.compensated(model, small, plan, images, stages)
+                stages("save")
+                reprune.save(small, output)
+            bytes_after = output.stat().st_size if output.is_file() else several.tensor_bytes(model, plan)
     if compared is not None:
         several.show(arguments, compared, rows, time.perf_counter() - start)
         return
     result = Result(plan, rule, reason, bytes_before, bytes_after, time.perf_counter() - start, fit)
     _print_json(arguments, result) if arguments.json else _print_tables(arguments, result)
+
+
+def _network(arguments: argparse.Namespace, output: Path, stages: Stages) -> tuple[nn.Module, torch.Tensor]:
+    """Return the network with its weights, and an input that it takes."""
+
+    def ready(empty: bool) -> tuple[nn.Module, torch.Tensor]:
+        stages("build")
+        model = models.build(arguments.model, arguments.seed, empty)
+        check_output("--output", output, {"MODEL": models.source(arguments.model)})
+        if arguments.weights is not None:
+            stages("weights")
+            weights.load(model, arguments.weights)
+        stages("probe")
+        inputs = models.example(arguments.model, arguments.input_size, arguments.batch)
+        models.check_input(model, inputs)
+        return model, inputs
+
+    if arguments.weights is not None and weights.in_parts(arguments.weights):
+        with contextlib.suppress(Exception):  # such as code that reads values while the network is built
+            return ready(empty=True)  # whatever else was wrong is told by the second try
+    return ready(empty=False)
 
 
 @dataclass(frozen=True)

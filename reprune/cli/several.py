@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ import reprune
 
 from ..graph import ModelTrace
 from ..modules.copying import whole_copy
+from ..modules.slicing import named_tensors, sliced_shape
 from ..plan import PruningPlan
 from ..targets.clock import Ratio, compare
 from . import console as tables
@@ -51,9 +53,15 @@ def run(
     return rows
 
 
-def tensor_bytes(model: nn.Module) -> int:
-    """Return the bytes of the model's tensors; tied ones count once, as in the file."""
-    return sum({tensor.data_ptr(): tensor.nbytes for tensor in model.state_dict().values()}.values())
+def tensor_bytes(model: nn.Module, plan: PruningPlan | None = None) -> int:
+    """Return the bytes of the model's tensors, or what `plan` leaves of them; tied ones count once."""
+    slices = {} if plan is None else plan.slices
+    kept = {id(tensor): slices[name] for name, tensor in named_tensors(model).items() if name in slices}
+    tensors = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
+    return sum(
+        math.prod(sliced_shape(tensor.shape, kept.get(key, {}))) * tensor.element_size()
+        for key, tensor in tensors.items()
+    )
 
 
 def check(arguments: argparse.Namespace, name: str) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import reprune
 
+from ..modules.slicing import named_tensors, replace_tensors, replacement
+from ..strict_json import loads
 from .errors import UserError
 
 WRAPPERS = (  # where training scripts put the weights in a checkpoint
@@ -29,13 +31,37 @@ SHOWN = 3
 def load(model: nn.Module, path: Path) -> None:
     """Fill `model` from `path`, a safetensors file or one that `torch.load(weights_only=True)` reads.
 
+    Parameters without values, on the device "meta", become those of the file: of safetensors a part of the
+    file that is read where it is needed. Others are copied.
+
     Everything must fit: raises `UserError` that names what is missing, surplus or of another shape.
     """
-    tensors = _without_prefix(_unwrapped(_read(path), path), model.state_dict())
-    problems = _problems(model.state_dict(), tensors)
+    own = model.state_dict(keep_vars=True)
+    tensors = _without_prefix(_unwrapped(_read(path), path), own)
+    problems = _problems(own, tensors)
     if problems:
         raise UserError(f"the weights in {path} do not fit the network: " + "; ".join(problems))
-    model.load_state_dict(tensors)
+    empty = {
+        name: old for name, old in own.items() if name in tensors and isinstance(old, Tensor) and old.is_meta
+    }
+    new = {old: replacement(old, tensors[name].to(old.dtype)) for name, old in empty.items()}
+    replace_tensors(model, new)
+    if len(empty) < len(tensors):
+        rest = {name: tensor for name, tensor in tensors.items() if name not in empty}
+        model.load_state_dict(rest, strict=False)  # all is there, but the other names of tied tensors
+    for name, tensor in named_tensors(model).items():
+        if tensor.is_meta:
+            raise UserError(f"{name} of the network has no values, and {path} has none for it")
+
+
+def in_parts(path: Path) -> bool:
+    """Return whether the tensors in `path` can be read one by one, as those of safetensors can."""
+    return _is_index(path) or _is_safetensors(path)
+
+
+def files(path: Path) -> list[Path]:
+    """Return the files that `path` stands for: itself, and those that an index names."""
+    return [path, *sorted({*_shards(path).values()})] if _is_index(path) else [path]
 
 
 def check(path: Path) -> None:
@@ -50,6 +76,8 @@ def check(path: Path) -> None:
 
 def _read(path: Path) -> Any:
     check(path)
+    if _is_index(path):
+        return _sharded(path)
     if _is_safetensors(path):
         _not_pruned(path)
         try:
@@ -66,6 +94,38 @@ def _read(path: Path) -> Any:
     except Exception as error:  # whatever a file of another kind makes of the reader
         first = next(iter(str(error).splitlines()), "it is cut short")
         raise UserError(f"cannot read {path} as a file of weights: {first}") from error
+
+
+def _is_index(path: Path) -> bool:
+    return path.name.endswith(".index.json")
+
+
+def _sharded(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of all safetensors files that the index at `path` names."""
+    places = _shards(path)
+    found: dict[str, Tensor] = {}
+    for file in sorted({*places.values()}):
+        if not file.is_file():
+            raise UserError(f"{path}: it names the file {file.name}, which is not beside it")
+        content = _read(file)
+        found |= {name: tensor for name, tensor in content.items() if places.get(name) == file}
+    if missing := [name for name in places if name not in found]:
+        raise UserError(f"{path}: the files that it names lack {len(missing)} tensors ({_some(missing)})")
+    return found
+
+
+def _shards(path: Path) -> dict[str, Path]:
+    """Return {tensor: file} of an index as Hugging Face writes it, `{"weight_map": {tensor: file name}}`."""
+    try:
+        places = loads(path.read_text())["weight_map"]
+        if not all(isinstance(file, str) and Path(file).name == file for file in places.values()):
+            raise ValueError("a file has no plain name")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not an index of safetensors files, {{'weight_map': {{tensor: file}}}} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return {name: path.parent / file for name, file in places.items()}
 
 
 def _not_pruned(path: Path) -> None:
@@ -105,8 +165,16 @@ def _without_prefix(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) ->
 
 
 def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """Return why `found` does not fit; BatchNorm's batch counter may be missing, as torch allows."""
-    missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
+    """Return why `found` does not fit.
+
+    BatchNorm's batch counter may be missing, as torch allows, and of a tied tensor all names but one.
+    """
+    there = {id(tensor) for name, tensor in expected.items() if name in found}
+    missing = [
+        name
+        for name, tensor in expected.items()
+        if id(tensor) not in there and not name.endswith("num_batches_tracked")
+    ]
     surplus = [name for name in found if name not in expected]
     shapes = [
         f"{name} is {list(found[name].shape)} instead of {list(tensor.shape)}"
