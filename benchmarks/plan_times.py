@@ -22,6 +22,7 @@ import argparse
 import gc
 import json
 import math
+import resource
 import statistics
 import subprocess
 import sys
@@ -48,6 +49,9 @@ MORE = (
     "timm/efficientnetv2_rw_t detector/ssdlite320_mobilenet_v3_large"
 ).split()
 LAYERS = {"vit_b_16": "linear", "swin_t": "linear", "convnext_tiny": "all"}
+SCOPES = {"timm/repvgg_a0": "all"}  # all of its channels meet others in an addition
+MOST_BYTES = 2**33
+"""Memory that a process may take: on some networks Torch-Pruning takes any amount."""
 DEPTHS = ("resnet50", "resnet101", "resnet152", "1000 layers")
 SPECIAL = ("growth", "targets")
 
@@ -58,7 +62,7 @@ def network_of(name: str) -> Network:
     return Network(own, kind or "classifier")
 
 
-def planned(model: nn.Module, example: Any, layers: str) -> dict[str, float]:
+def planned(model: nn.Module, example: Any, layers: str, scope: str) -> dict[str, float]:
     """Prune half of the channels of `model`; the seconds of each part."""
     marks: list[tuple[str, int, float]] = []
     begun = process_time()
@@ -70,6 +74,7 @@ def planned(model: nn.Module, example: Any, layers: str) -> dict[str, float]:
         sparsity=0.5,
         rule="uniform",
         layers=layers,
+        scope=scope,
         progress=lambda stage, done, total: marks.append((stage, done, process_time())),
     )
     decided = process_time()
@@ -112,7 +117,7 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
         gc.collect()
         _forget_peak()
         before = _memory("VmRSS")
-        took = planned(model, example, LAYERS.get(name, "conv"))
+        took = planned(model, example, LAYERS.get(name, "conv"), SCOPES.get(name, "internal"))
         peaks["ours"] = max(peaks.get("ours", 0) if k else 0, (_memory("VmHWM") - before) / _size(model))
         ours += [took] if k else []
         if problem:
@@ -124,7 +129,8 @@ def measured(name: str, rounds: int) -> dict[str, Any]:
         try:
             seconds = by_torch_pruning(model, example)
         except Exception as error:
-            problem = type(error).__name__
+            memory = isinstance(error, MemoryError) or "allocate memory" in str(error)
+            problem = f"more than {MOST_BYTES >> 30} GiB" if memory else type(error).__name__
             continue
         peaks["theirs"] = max(peaks.get("theirs", 0) if k else 0, (_memory("VmHWM") - before) / _size(model))
         theirs += [seconds] if k else []
@@ -163,7 +169,7 @@ def growth(rounds: int) -> dict[str, Any]:
         times = []
         for _ in range(rounds + 1):
             model = Deep().eval() if name == DEPTHS[-1] else network_of(name).build().eval()
-            took = planned(model, (torch.randn(1, 3, 32, 32),), "conv")
+            took = planned(model, (torch.randn(1, 3, 32, 32),), "conv", "internal")
             times.append(took["trace"] + took["certify"])
         layers = sum(isinstance(m, nn.Conv2d) for m in model.modules())
         found[name] = {"layers": layers, "seconds": statistics.median(times[1:])}
@@ -213,6 +219,7 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
         ratio = f"{row['all'] / row['theirs']:.2f}" if not fails else "-"
         peak = f"{row['peak']:.2f} / " + (f"{row['peak_theirs']:.2f}" if not fails else "-")
         layers = f' (`layers="{LAYERS[name]}"`)' if name in LAYERS else ""
+        layers += f' (`scope="{SCOPES[name]}"`)' if name in SCOPES else ""
         lines.append((f"{name}{layers}", f"{row['all']:.2f} s", parts, theirs, ratio, peak))
     text = [
         "# Plan times",
@@ -262,6 +269,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.one:
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
         one = {"growth": lambda: growth(arguments.rounds), "targets": targets}.get(arguments.one)
         row = one() if one else measured(arguments.one, arguments.rounds)
         print(json.dumps({"name": arguments.one, **row}))

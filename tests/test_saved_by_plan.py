@@ -70,3 +70,27 @@ def test_a_plan_of_another_model_writes_nothing(tmp_path):
     with pytest.raises(TypeError, match="plan: expected a PruningPlan"):
         reprune.save(small_resnet(), tmp_path / "file", plan=plan.to_json())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_without_values_gets_them(tmp_path):
+    """So the full network takes no memory where only the small one is wanted."""
+    small, _ = reprune.prune(small_resnet(), images(), sparsity=0.5, rule="uniform")
+    reprune.save(small, tmp_path / "small")
+    with torch.device("meta"):
+        empty = small_resnet()
+    loaded = reprune.load(tmp_path / "small", empty).eval()
+    assert loaded is empty
+    assert {parameter.device.type for parameter in loaded.parameters()} == {"cpu"}
+    assert torch.equal(loaded(images()), small.eval()(images()))
+
+
+def test_a_buffer_that_is_in_no_file(tmp_path):
+    model = Mixed()
+    reprune.save(model, tmp_path / "mixed")
+    with torch.device("meta"):
+        empty = Mixed()
+    with pytest.raises(ValueError, match="scale of the model is on the device 'meta'"):
+        reprune.load(tmp_path / "mixed", empty)
+    assert all(parameter.is_meta for parameter in empty.parameters())
+    empty.scale = model.scale.clone()
+    assert torch.equal(reprune.load(tmp_path / "mixed", empty).a.weight, model.a.weight)

@@ -12,8 +12,10 @@ from ..modules.slicing import named_tensors
 from ..modules.wrappers import plain_names, unwrap
 
 
-def contents(model: nn.Module) -> dict[str, Tensor]:
+def contents(model: nn.Module, with_values: bool = True) -> dict[str, Tensor]:
     """Return the state of the network inside all wrappers, by plain names; tied tensors appear once.
+
+    Without `with_values` they may be on the device "meta".
 
     Raises a `ValueError` that names what in the state cannot be written or restored.
     """
@@ -35,12 +37,12 @@ def contents(model: nn.Module) -> dict[str, Tensor]:
             )
         if first.setdefault(id(value), name) == name:
             found[name] = value
-    _check_kinds(found)
+    _check_kinds(found, with_values)
     check_apart(found, found.keys(), "a file")
     return found
 
 
-def _check_kinds(tensors: Mapping[str, Tensor]) -> None:
+def _check_kinds(tensors: Mapping[str, Tensor], with_values: bool) -> None:
     for name, tensor in tensors.items():
         if is_lazy(tensor):
             raise ValueError(f"model: {name} is not initialised yet; run the model once")
@@ -48,5 +50,5 @@ def _check_kinds(tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"model: {name} is a {type(tensor).__name__}; only plain tensors can be in a file"
             )
-        if tensor.is_meta:
+        if with_values and tensor.is_meta:
             raise ValueError(f"model: {name} is on the device 'meta' and has no values; build it on another")

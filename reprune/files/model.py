@@ -86,15 +86,15 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     Args:
         path: A file that :func:`save` wrote.
         model: The network as it is built, at full size. In torch.compile, DataParallel or AveragedModel it
-            is changed inside.
+            is changed inside. Built on the device "meta", where it takes no memory, it ends up on the CPU.
 
     Returns:
         `model`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, from a newer version, not reprune's or of another model. Then the
-            model is as it was.
+        ValueError: The file is damaged, from a newer version, not reprune's or of another model, or a tensor
+            on the device "meta" is not in it. Then the model is as it was.
 
     Examples:
         :func:`save` has one.
@@ -102,7 +102,7 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
     inner = changeable(model)
     with _opened(path) as file:
         plan = _plan_in(file, path)
-        own = contents(inner)
+        own = contents(inner, with_values=False)
         _same_names(own, file.shapes, path)
         tensors = named_tensors(inner)
         if plan is not None:
@@ -115,6 +115,13 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
                 raise ValueError(f"{path}: {name} has shape {file.shapes[name]}, this model needs {size}")
             if not _alike(file.dtypes[name], old.dtype):
                 raise ValueError(f"{path}: {name} is {file.dtypes[name]}, this model needs {old.dtype}")
+        saved = {*own.values()}
+        for name, tensor in tensors.items():
+            if tensor.is_meta and tensor not in saved:
+                raise ValueError(
+                    f"{path}: {name} of the model is on the device 'meta', and a file has no values for "
+                    "buffers that are not persistent; build the model with this one on the CPU"
+                )
         new = {old: replacement(old, _read(file, name, old), None) for name, old in own.items()}
         file.check()
     left = (
@@ -146,9 +153,13 @@ def _by_tensor(model: nn.Module, plan: PruningPlan) -> dict[Tensor, Mapping[int,
 
 
 def _read(file: TensorFile, name: str, old: Tensor) -> Tensor:
-    """Read the tensor `name` in the file's dtype, on the device and in the memory format of `old`."""
+    """Read the tensor `name` in the file's dtype, on the device and in the memory format of `old`.
+
+    What has no values yet gets them on the CPU.
+    """
     size, dtype = file.shapes[name], file.dtypes[name]
-    return file.read(name, torch.empty(size, dtype=dtype, device=old.device, memory_format=format_of(old)))
+    device = "cpu" if old.is_meta else old.device
+    return file.read(name, torch.empty(size, dtype=dtype, device=device, memory_format=format_of(old)))
 
 
 def _opened(path: str | os.PathLike[str]) -> AbstractContextManager[TensorFile]:
