@@ -16,6 +16,7 @@ from ..compensation.images import Images, collected
 from ..compensation.report import CompensationReport
 from ..plan import PruningPlan
 from . import console as tables
+from . import from_timm
 from .errors import UserError
 from .models import called, working_folder_importable
 from .progress import Stages
@@ -117,11 +118,13 @@ def _folder(folder: Path, model: str, size: tuple[int, ...]) -> Iterator[torch.T
 
 
 def _transform(model: str, size: tuple[int, ...]) -> Any:
-    """Return what torchvision does to the images of its own networks, or the like for another size."""
+    """Return what torchvision or timm does to the images of its own networks, or the like for others."""
     from torchvision import models, transforms
 
     if len(size) != 3 or size[0] not in (1, 3):
         raise UserError(f"--calibrate: a folder gives images of 1 or 3 channels; the network takes {size}")
+    if model.startswith(from_timm.PREFIX):
+        return from_timm.transform(model, size)
     if ":" not in model:
         usual = models.get_model_weights(model).DEFAULT.transforms()
         if getattr(usual, "crop_size", None) == [size[1]] and size[1] == size[2]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..arguments import similar
 from ..modules.slicing import named_tensors, sliced_copy
+from . import from_timm
 from .errors import UserError
 
 CLIP = (3, 16, 112, 112)
@@ -31,14 +32,17 @@ INPUT_SIZES = (  # how the names of torchvision begin -> input without the batch
 
 
 def build(name: str, seed: int, empty: bool = False) -> nn.Module:
-    """Build the network `name`: torchvision's, or `package.module:function`, called without arguments.
+    """Build the network `name`: torchvision's, timm's after `timm/`, or `package.module:function`.
 
-    Torchvision's come with random weights, drawn from `seed`. With `empty` the parameters are on the device
-    "meta" instead, without values: a network larger than the memory can be built so, and faster.
+    The function is called without arguments. Networks by name come with random weights, drawn from `seed`.
+    With `empty` the parameters are on the device "meta" instead, without values: a network larger than the
+    memory can be built so, and faster.
     """
     torch.manual_seed(seed)
     with _without_parameters() if empty else contextlib.nullcontext():
-        return _from_function(name) if ":" in name else _from_torchvision(name)
+        if ":" in name:
+            return _from_function(name)
+        return from_timm.build(name) if name.startswith(from_timm.PREFIX) else _from_torchvision(name)
 
 
 @contextlib.contextmanager
@@ -72,6 +76,8 @@ def source(name: str) -> Path | None:
 
 def example(name: str, size: tuple[int, ...] | None, batch: int = 1) -> torch.Tensor:
     """Return a random batch of inputs for the network called `name`."""
+    if size is None and name.startswith(from_timm.PREFIX):
+        size = from_timm.input_size(name)
     if size is None:
         size = next(size for start, size in INPUT_SIZES if name.startswith(start))
     return torch.randn(batch, *size)
@@ -114,7 +120,7 @@ def _from_torchvision(name: str) -> nn.Module:
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise UserError(
             f"torchvision has no model {name!r}{hint} "
-            "(a network of your own is written package.module:function)"
+            "(timm's are written timm/NAME, a network of your own package.module:function)"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about init_weights, of googlenet and inception_v3

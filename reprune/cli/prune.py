@@ -30,6 +30,7 @@ from .show import plan_as_dict
 FLOPS_LEFT = 0.5  # without any target
 EXAMPLES = """examples:
   reprune prune resnet50 --weights resnet50.pth --flops 0.5 -o small.safetensors
+  reprune prune timm/mobilenetv4_conv_small --params 0.7 -o small.safetensors
   reprune prune mypackage.networks:build --sparsity 0.3 --scope all -o small.safetensors
   reprune prune vgg16_bn --latency 0.6 --batch 16 --channels-last --round-to 8 -o small.safetensors
   reprune prune resnet50 --weights resnet50.pth --flops 0.3,0.5,0.7 --measure
@@ -53,7 +54,8 @@ def add(
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a network of torchvision (resnet50), or package.module:function, a function that returns one",
+        help="a network of torchvision (resnet50), one of timm (timm/resnet50), or "
+        "package.module:function, a function that returns one",
     )
     parser.add_argument(
         "-o",
