@@ -29,7 +29,7 @@ OPTIONS = {
     "OMP_NUM_THREADS": "1",
 }
 TESTS = "core counts coverage coverage_block cut extremes fork hierarchy interrupt linkage".split()
-TESTS += "selection tie_rule ties".split()
+TESTS += "pairwise selection tie_rule ties".split()
 LEFT_OUT = "memory or heard_within"
 MORE_LEFT_OUT = {"address": " or forked_children"}
 SITE = """import importlib.util, sys
