@@ -208,14 +208,15 @@ def targets() -> dict[str, Any]:
 
 
 def page(rows: dict[str, dict[str, Any]]) -> str:
-    head = ("network", "reprune", "trace / select / certify / apply", "Torch-Pruning", "ratio", "peak: both")
-    lines = []
+    head = ("network", "reprune", "trace / select / certify / apply", "Torch-Pruning", "ratio", "peaks")
+    lines, failed = [], []
     for name in (*FIRST, *MORE):
         if (row := rows.get(name)) is None:
             continue
         parts = " / ".join(f"{row[part]:.2f}" for part in ("trace", "select", "certify", "apply"))
         fails = row.get("problem")
-        theirs = f"{row['theirs']:.2f} s" if not fails else f"fails ({fails})"
+        failed += [f"{name} ({fails})"] if fails else []
+        theirs = f"{row['theirs']:.2f} s" if not fails else "fails"
         ratio = f"{row['all'] / row['theirs']:.2f}" if not fails else "-"
         peak = f"{row['peak']:.2f} / " + (f"{row['peak_theirs']:.2f}" if not fails else "-")
         layers = f' (`layers="{LAYERS[name]}"`)' if name in LAYERS else ""
@@ -224,10 +225,16 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
     text = [
         "# Plan times",
         "",
-        "`python -m benchmarks.plan_times` wrote this page; its first lines say what was measured and how.",
-        "The machine was busy with other work, so ratios say more than seconds.",
+        "`python -m benchmarks.plan_times`: half of the channels of a network with random weights, pruned by "
+        "reprune (trace, plan, certificate, application) and by Torch-Pruning (MagnitudePruner, which has no "
+        "certificate), in turns in one process. Seconds are medians of the processor time of one thread, on "
+        "a machine with other work on it, so ratios say more. The ratio is reprune's time over "
+        "Torch-Pruning's; the peaks are the memory that either takes besides the network, over that of the "
+        "network.",
         "",
         *markdown.table(head, lines, "lrlrrr"),
+        "",
+        f"Torch-Pruning fails on {', '.join(failed)}.",
     ]
     if "growth" in rows:
         depths = rows["growth"]["depths"].items()
