@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map
 
 from ..arguments import similar
+from ..graph.traced import as_example
 from ..modules.slicing import named_tensors, sliced_copy
 from . import from_timm
 from .errors import UserError
@@ -83,25 +85,44 @@ def example(name: str, size: tuple[int, ...] | None, batch: int = 1) -> torch.Te
     return torch.randn(batch, *size)
 
 
+def inputs_from(function: str) -> Any:
+    """Return what the user's `package.module:function` gives for one pass: a tensor, a tuple or a dict."""
+    if ":" not in function:
+        raise UserError(f"--inputs: expected package.module:function; got {function!r}")
+    inputs = _made(function)
+    if not isinstance(inputs, (torch.Tensor, tuple, list, dict)):
+        raise UserError(
+            f"--inputs: {function} must return a tensor, a tuple of arguments or a dictionary of keyword "
+            f"arguments; it returned a {type(inputs).__name__}"
+        )
+    return inputs
+
+
 LARGE_BYTES = 2**28
 """Size of tensors from which a network is not run for a mere check, if its shapes show that it runs."""
 
 
-def check_input(model: nn.Module, inputs: torch.Tensor) -> None:
-    """Run the network once; raises `UserError` if it does not take `inputs`."""
+def check_input(model: nn.Module, inputs: Any, function: str | None = None) -> None:
+    """Run the network once; raises `UserError` if it does not take `inputs`, which `function` returned."""
+    example = as_example(inputs)
     if sum(tensor.nbytes for tensor in named_tensors(model).values()) >= LARGE_BYTES:
         with contextlib.suppress(Exception), torch.inference_mode():
-            sliced_copy(model, {}, {}, meta=True).eval()(inputs.to("meta"))
+            args, kwargs = tree_map(lambda x: x.to("meta") if isinstance(x, torch.Tensor) else x, example)
+            sliced_copy(model, {}, {}, meta=True).eval()(*args, **kwargs)
             return
     training = model.training
     try:
         with torch.inference_mode():
-            model.eval()(inputs)
+            model.eval()(*example[0], **example[1])
     except Exception as error:
+        if function is not None:
+            raise UserError(
+                f"the network does not take what {function} returned ({_described(error)})"
+            ) from error
         size = ",".join(str(n) for n in inputs.shape[1:])
         raise UserError(
             f"the network does not take an input of size {size} ({_first_line(error)}); "
-            "give its own with --input-size"
+            "give its own with --input-size, or others than images with --inputs"
         ) from error
     finally:
         model.train(training)
@@ -140,6 +161,14 @@ def _no_download(name: str) -> dict[str, None]:
 
 
 def _from_function(name: str) -> nn.Module:
+    model = _made(name)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"{name} must return a torch.nn.Module, it returned a {type(model).__name__}")
+    return model
+
+
+def _made(name: str) -> Any:
+    """Return what `package.module:function` returns, called without arguments."""
     module_name, _, function_name = name.partition(":")
     with working_folder_importable():
         try:
@@ -151,10 +180,7 @@ def _from_function(name: str) -> nn.Module:
         function = getattr(module, function_name, None)
         if not callable(function):
             raise UserError(f"{module_name!r} has no function {function_name!r}")
-        model = called(function, name)
-    if not isinstance(model, nn.Module):
-        raise UserError(f"{name} must return a torch.nn.Module, it returned a {type(model).__name__}")
-    return model
+        return called(function, name)
 
 
 def called(function: Callable[[], Any], name: str) -> Any:

@@ -1,7 +1,6 @@
 """Run `reprune prune MODEL`: prune a network and write the smaller one to a file."""
 
 import argparse
-import contextlib
 import json
 import sys
 import time
@@ -20,7 +19,7 @@ from ..compensation.report import CompensationReport
 from ..graph import ModelTrace
 from ..modules.copying import whole_copy
 from ..plan import PruningPlan
-from . import calibration, models, several, values, weights
+from . import calibration, network, several, values, weights
 from . import console as tables
 from .errors import UserError
 from .outputs import check_output
@@ -156,6 +155,12 @@ def add(
         help="shape of one input, without the batch (default: by the model's name, or 3,224,224)",
     )
     parser.add_argument(
+        "--inputs",
+        metavar="FUNCTION",
+        help="package.module:function that returns the inputs of one pass, where these are not one image: a "
+        "tensor (of token ids, for example), a tuple or a dictionary of arguments",
+    )
+    parser.add_argument(
         "--batch", type=values.positive, default=1, metavar="N", help="batch size of --latency (default: 1)"
     )
     parser.add_argument("--channels-last", action="store_true", help="memory format of --latency")
@@ -196,6 +201,10 @@ def run(arguments: argparse.Namespace) -> None:
         if getattr(arguments, option) == value and arguments.calibrate is None:
             more = "" if compared is None else "; expected one target then"
             raise UserError(f"--{option} {value}: expected images, --calibrate DIR or FUNCTION{more}")
+    if arguments.inputs is not None:
+        for option in ("input_size", "channels_last"):
+            if getattr(arguments, option):
+                raise UserError(f"--{option.replace('_', '-')}: expected none of it with --inputs")
     output = Path("/dev/null") if arguments.output is None else arguments.output
     given = [] if arguments.weights is None else [arguments.weights]
     if given:
@@ -205,14 +214,15 @@ def run(arguments: argparse.Namespace) -> None:
         check_output("--output", output, {"--weights": file})
     start = time.perf_counter()
     with Stages() as stages:
-        model, inputs = _network(arguments, output, stages)
+        model, inputs = network.ready(arguments, output, stages)
         if arguments.channels_last:
             layout = torch.channels_last_3d if inputs.dim() == 5 else torch.channels_last
             model, inputs = model.to(memory_format=layout), inputs.to(memory_format=layout)
         images = None
         if arguments.calibrate is not None:
             stages("images")
-            batches = calibration.source(arguments.calibrate, arguments.model, tuple(inputs.shape[1:]))
+            size = tuple(inputs.shape[1:]) if isinstance(inputs, torch.Tensor) else ()
+            batches = calibration.source(arguments.calibrate, arguments.model, size)
             images = calibration.read(batches, model)
         bytes_before = several.tensor_bytes(model)
         if compared is not None:
@@ -244,27 +254,6 @@ def run(arguments: argparse.Namespace) -> None:
         return
     result = Result(plan, rule, reason, bytes_before, bytes_after, time.perf_counter() - start, fit)
     _print_json(arguments, result) if arguments.json else _print_tables(arguments, result)
-
-
-def _network(arguments: argparse.Namespace, output: Path, stages: Stages) -> tuple[nn.Module, torch.Tensor]:
-    """Return the network with its weights, and an input that it takes."""
-
-    def ready(empty: bool) -> tuple[nn.Module, torch.Tensor]:
-        stages("build")
-        model = models.build(arguments.model, arguments.seed, empty)
-        check_output("--output", output, {"MODEL": models.source(arguments.model)})
-        if arguments.weights is not None:
-            stages("weights")
-            weights.load(model, arguments.weights)
-        stages("probe")
-        inputs = models.example(arguments.model, arguments.input_size, arguments.batch)
-        models.check_input(model, inputs)
-        return model, inputs
-
-    if arguments.weights is not None and weights.in_parts(arguments.weights):
-        with contextlib.suppress(Exception):  # such as code that reads values while the network is built
-            return ready(empty=True)  # whatever else was wrong is told by the second try
-    return ready(empty=False)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from typing import Any
 
-import torch
 from torch import nn
 
 import reprune
@@ -34,7 +34,7 @@ def asked(arguments: argparse.Namespace) -> str | None:
 
 def run(
     model: nn.Module,
-    inputs: torch.Tensor,
+    inputs: Any,
     arguments: argparse.Namespace,
     name: str,
     values: list[float],
