@@ -169,6 +169,7 @@ def tiny():
     return reprune.prune(Tiny().eval(), images(), sparsity=0.4, rule="uniform")[0]
 
 
+@pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles")  # of torch 2.6
 def test_compiled():
     """By Inductor, with code for this machine."""
     network, x = tiny(), images(4)

@@ -108,6 +108,9 @@ def interpreted() -> bool:
 
 
 def _no_triton() -> str | None:
+    reason = unavailable("cpp")  # which it needs, too
+    if reason is not None:
+        return reason
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed; run 'pip install triton'"
     if (version := _triton_version()) < OLDEST_TRITON:
@@ -115,9 +118,8 @@ def _no_triton() -> str | None:
             f"expected Triton {'.'.join(map(str, OLDEST_TRITON))} or newer, which torch 2.10 brings; got "
             f"{'.'.join(map(str, version))}"
         )
-    reason = unavailable("cpp")
-    if reason is not None or interpreted():
-        return reason
+    if interpreted():
+        return None
     import torch
 
     if not torch.cuda.is_available():
