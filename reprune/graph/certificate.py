@@ -15,6 +15,7 @@ import numpy.typing as npt
 from torch import nn
 
 from ..aliases import Ints
+from ..modules.heads import for_any_heads
 from ..modules.slicing import named_tensors, sliced_copy
 from .groups import ChannelGroup
 from .labels import FIXED, LABEL, fixed, is_left
@@ -93,7 +94,8 @@ def _check_slice(
     failed = ""
     try:
         with preserving(model, example) as preserved:
-            small = sliced_copy(model, traced.slices(kept), traced.widths(kept), traced.shapes)
+            slices, widths = traced.slices(kept), traced.widths(kept)
+            small = for_any_heads(sliced_copy(model, slices, widths, traced.shapes))
             device = device_of(model) if traced.shapes else None
             trace = Tracer(named_tensors(small), labels, preserved, traced.guesses, device)
             how = run(small, without_values(example) if traced.shapes else example, trace, traced.twice)

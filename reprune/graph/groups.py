@@ -19,10 +19,15 @@ from .state import Convolution
 
 @dataclass(frozen=True)
 class Producer:
-    """A convolution or Linear layer whose output channels are a group's."""
+    """A convolution, Linear layer or torch.nn.MultiheadAttention whose output channels are a group's.
+
+    Those of an attention are the rows of its `in_proj_weight`, or of the query's or value's projection.
+    """
 
     name: str
     """The module's name."""
+    weight: str
+    """The name of its weight; of one that is computed, that of the first tensor of these."""
     kernel: Tensor
     """Effective kernels, output channels first: [O, I/groups, *sides]; of a Linear layer [O, I, 1]."""
     rows: Ints
@@ -64,12 +69,12 @@ def find_groups(
     "conv" a group is one that a convolution produces, and Linear layers that share it follow; with "linear"
     it is one that only Linear layers produce.
     """
-    called = _called(convolutions, labels)
+    called, weights = _called(convolutions, labels)
     wanted = {
         name: module
         for name, module in named_modules(model).items()
         if (layers != "linear" and isinstance(module, nn.modules.conv._ConvNd))
-        or (layers != "conv" and isinstance(module, nn.Linear))
+        or (layers != "conv" and isinstance(module, (nn.Linear, nn.MultiheadAttention)))
     }
     found = {name: convolution for name, convolution in called.items() if name in wanted}
     prunable = np.ones(atoms.count, dtype=bool)
@@ -103,20 +108,26 @@ def find_groups(
     for members, group_atoms, gammas in zip(
         shared, together, _gammas(_scales(model, labels, atoms), together, place), strict=True
     ):
-        producers = tuple(_producer(name, found[name], atoms, place, group_atoms.size) for name in members)
+        producers = tuple(
+            _producer(name, weights[name], found[name], atoms, place, group_atoms.size) for name in members
+        )
         added = not atoms.added.isdisjoint(group_atoms.tolist())
         groups.append(ChannelGroup(members[0], producers, group_atoms, gammas, added))
     return groups, skipped, {name: atoms.atom_of[convolution.channels] for name, convolution in found.items()}
 
 
-def _called(convolutions: Mapping[int, Convolution], labels: Mapping[Key, Ints]) -> dict[str, Convolution]:
-    """Return {module name: convolution or Linear layer} in the order of the calls."""
+def _called(
+    convolutions: Mapping[int, Convolution], labels: Mapping[Key, Ints]
+) -> tuple[dict[str, Convolution], dict[str, str]]:
+    """Return {module: convolution or Linear layer} in the order of the calls, and {module: its weight}."""
     owner = {int(ids[0]): name for (name, _), ids in labels.items()}
     found: dict[str, Convolution] = {}
+    weights: dict[str, str] = {}
     for first, convolution in convolutions.items():
         if first in owner:  # else its weight is a part of a tensor
-            found[_module_of(owner[first])] = convolution
-    return found
+            module = _module_of(owner[first])
+            found[module], weights[module] = convolution, owner[first]
+    return found, weights
 
 
 def _module_of(tensor: str) -> str:
@@ -155,7 +166,9 @@ def _sharing(names: list[str], free: Mapping[str, Ints], count: int) -> list[lis
     return list(members.values())
 
 
-def _producer(name: str, convolution: Convolution, atoms: Atoms, place: Ints, size: int) -> Producer:
+def _producer(
+    name: str, weight: str, convolution: Convolution, atoms: Atoms, place: Ints, size: int
+) -> Producer:
     """Return the layer as a producer of a group of `size` atoms; `place` [atoms] of each in its group."""
     kernel = output_first(convolution.kernel.detach(), convolution.transposed, convolution.groups)
     where = place[atoms.atom_of[convolution.channels]]  # which atom of the group each channel is
@@ -164,7 +177,7 @@ def _producer(name: str, convolution: Convolution, atoms: Atoms, place: Ints, si
     first = np.cumsum(sizes) - sizes
     table = np.full((size, sizes[sizes > 0].min()), FIXED)
     table[sizes > 0] = rows[first[sizes > 0, None] + np.arange(table.shape[1])]
-    return Producer(name, kernel, table, convolution.transposed, convolution.groups)
+    return Producer(name, weight, kernel, table, convolution.transposed, convolution.groups)
 
 
 def output_first(kernel: Tensor, transposed: bool, groups: int) -> Tensor:

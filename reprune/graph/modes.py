@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..modules.attention import AttentionOfFewerHeads
+
 _asked: ContextVar[dict[int, nn.Module] | None] = ContextVar("asked", default=None)
 _lock = threading.Lock()
 _watchers = 0
@@ -80,7 +82,7 @@ def _is_alike(module: nn.Module) -> bool:
     kind = type(module)
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return True
-    if kind.forward is nn.MultiheadAttention.forward:
+    if kind.forward in (nn.MultiheadAttention.forward, AttentionOfFewerHeads.forward):
         return bool(module.dropout == 0)
     return kind.forward in _DROPOUTS or (kind.__module__, kind.__qualname__) in _DROPPED_PATHS
 

@@ -12,6 +12,7 @@ import torch
 from ..aliases import Ints
 from .given import Given
 from .rules import is_pointwise
+from .rules_attention import FUSED
 from .state import Call
 
 ROWS = 24
@@ -156,6 +157,23 @@ def _index_put(call: Call, tensors: Sequence[Given]) -> Narrowing:
     return Narrowing([{}, *({0: one} for _ in numbers), cut])
 
 
+def _attention(call: Call, tensors: Sequence[Given]) -> Narrowing:
+    """Take two places of the sequences and two numbers of each, and one of the batch."""
+    if any(given.labels(-k) is not None for given in tensors for k in (1, 2)):
+        return Narrowing([{} for _ in tensors])
+    cuts = []
+    for given in tensors:
+        ndim = len(given.shape)
+        cut = {d: np.arange(2) for d in (ndim - 2, ndim - 1) if given.shape[d] > 1}
+        batch = [d for d in range(ndim - 3) if all(_unlabelled(other, d - ndim) for other in tensors)]
+        cuts.append(cut | dict.fromkeys(batch, np.arange(1)))
+    return Narrowing(cuts)
+
+
+def _unlabelled(given: Given, k: int) -> bool:
+    return -k > len(given.shape) or given.labels(k) is None
+
+
 _NARROWINGS: dict[str, Callable[[Call, Sequence[Given]], Narrowing]] = {
     "convolution": _convolution,
     "mm": _product,
@@ -169,4 +187,5 @@ _NARROWINGS: dict[str, Callable[[Call, Sequence[Given]], Narrowing]] = {
     "_native_batch_norm_legit_no_training": _batch_norm,
     "native_layer_norm": _layer_norm,
     "native_group_norm": _group_norm,
+    **dict.fromkeys(FUSED, _attention),
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -16,16 +17,40 @@ Key = tuple[str, int]
 """A dimension of a parameter or buffer: (name, dim)."""
 
 
+class Split(NamedTuple):
+    """A dimension that was split, and a guess as to which part of it carries."""
+
+    place: tuple[int, int]
+    """(index of the call, dimension)."""
+    other: int
+    """The part that may carry instead."""
+    sizes: tuple[int, ...]
+    """The sizes of the parts."""
+    labels: Ints
+
+
 class Propagation:
     """The states of all live tensors, and the constraints: what rules read and write."""
 
     def __init__(
-        self, tensors: Mapping[str, Tensor], labels: Mapping[Key, Ints], guesses: Sequence[int] = ()
+        self,
+        tensors: Mapping[str, Tensor],
+        labels: Mapping[Key, Ints],
+        guesses: Sequence[int] = (),
+        turned: Mapping[tuple[int, int], int] = MappingProxyType({}),
     ) -> None:
         self.constraints = Constraints()
         self.guesses: list[int] = []
         """Guesses that rules made, in order; a sliced model must repeat those of the full one."""
         self._given = iter(guesses)
+        self.splits: list[Split] = []
+        """The guesses that have an alternative."""
+        self.turned = turned
+        """{(index of the call, dimension): what to guess there}."""
+        self.calls = 0
+        """The calls before this one."""
+        self.whole: set[str] = set()
+        """The reasons for which all dimensions of a tensor were pinned at once."""
         self.followed: dict[Any, Any] = {}
         """Where operations that only move values took positions, by what decides it."""
         self.convolutions: dict[int, Convolution] = {}
@@ -75,6 +100,15 @@ class Propagation:
         self.guesses.append(next(self._given, guess))
         return self.guesses[-1]
 
+    def choose_part(self, guess: int, other: int, k: int, sizes: tuple[int, ...], labels: Ints) -> int:
+        """Return which part of dimension `k` carries its `labels`, by :meth:`choose`.
+
+        Its parts have `sizes`, and `other` is the next best.
+        """
+        place = self.calls, k
+        self.splits.append(Split(place, other, sizes, labels))
+        return self.choose(self.turned.get(place, guess))
+
     def viewed(self, view: Tensor, base: Tensor) -> None:
         """Record that `view` shares memory with `base`."""
         self._bases[view] = base
@@ -107,6 +141,8 @@ class Propagation:
         """Require all labels of a tensor with this `state`, or those along `dims`, to be kept."""
         if state is None:
             return
+        if dims is None:
+            self.whole.add(why)
         for k in state.labelled() if dims is None else dims:
             labels = state.labels(k)
             if labels is not None:

@@ -14,6 +14,7 @@ from ..aliases import Ints
 from . import rules_compute as compute
 from . import rules_shape as shape
 from .propagation import Propagation
+from .rules_attention import FUSED, attention
 from .rules_pointwise import pointwise
 from .state import FREE, Call
 
@@ -52,8 +53,8 @@ _SPATIAL = (
 
 _REDUCTIONS = (
     "mean sum amax amin var std var_mean std_mean logsumexp prod any all argmax argmin max min "
-    "linalg_vector_norm norm median mode nanmean nansum softmax _softmax log_softmax _log_softmax cumsum "
-    "cumprod sort topk"
+    "linalg_vector_norm norm median mode nanmean nansum softmax _softmax _safe_softmax log_softmax "
+    "_log_softmax cumsum cumprod sort topk"
 )
 
 
@@ -107,6 +108,7 @@ RULES: dict[str, Rule] = {
     "index_put": shape.index_put,
     "torchvision::roi_align": compute.roi_align,
     "as_strided": shape.as_strided,
+    **dict.fromkeys(FUSED, attention),
     **dict.fromkeys(FACTORIES, blank),
     **dict.fromkeys(_REDUCTIONS.split(), shape.reduction),
     **{name.format(f"{n}d"): shape.spatial(n) for n in (1, 2, 3) for name in _SPATIAL.split()},

@@ -107,7 +107,9 @@ def matmul(known: Propagation, call: Call, is_activation: bool) -> list[Ints]:
     if b.dim() == 2 and not known.state(b).is_activation:
         _remember(known, b.T, dims[1])
     if a.dim() == 3:
-        dims.insert(0, known.unite(known.state(a).dims[0], known.state(b).dims[0], "meets a fixed batch"))
+        batch = known.unite(known.state(a).dims[0], known.state(b).dims[0], "meets a fixed batch")
+        dims.insert(0, batch)
+        scale += [batch] if isinstance(batch, np.ndarray) else []
     if added is not None:
         bias = call[added]
         for k in range(1, bias.dim() + 1):

@@ -14,6 +14,7 @@ from ..aliases import Ints
 from .dimensions import places_of
 from .labels import FIXED, fixed
 from .propagation import Propagation
+from .splitting import split
 from .state import FREE, Call, Dim, State
 
 
@@ -43,6 +44,10 @@ def movement(known: Propagation, call: Call, is_activation: bool) -> None:
             elif labels is not None:
                 for out_dims, moved in zip(dims, _moved(known, call, x, k, labels), strict=True):
                     _place(known, out_dims, moved, call)
+        for k in (k for k, d in enumerate(state.dims) if d is FREE and x.shape[k] > 1 and len(outs) == 1):
+            place = (places_of(call, x, outs[0], [k]) or {}).get(k)
+            if place is not None and dims[0][place] is None:
+                dims[0][place] = FREE
     for out, out_dims in zip(outs, dims, strict=True):
         if call.operation.is_view:
             known.viewed(out, x)
@@ -86,7 +91,7 @@ def _moved(known: Propagation, call: Call, x: Tensor, k: int, labels: Ints) -> l
         if np.unique(taken).size < labels.size:
             known.constraints.pin(labels, f"is cut at a fixed place by {call.func}")
         return [{where[0]: labels[taken]}]
-    return [_split(known, call, part, where, k, labels)]
+    return [split(known, call, x, part, where, k, labels)]
 
 
 def _followed(known: Propagation, call: Call, x: Tensor, k: int) -> tuple[list[Tensor], list[list[int]]]:
@@ -156,6 +161,8 @@ def _chunks(
         where == [] and p.numel() for p, where in zip(parts, varying, strict=True)
     ):
         chunks = [_positions_along(part, where[0]) for part, where in zip(parts, varying, strict=True)]
+        if all(np.array_equal(chunk, np.arange(labels.size)) for chunk in chunks):  # cut along another dimension
+            return [{where[0]: labels} for where in varying]
         if len({chunk.size for chunk in chunks}) == 1 and np.array_equal(
             np.sort(np.concatenate(chunks)), np.arange(labels.size)
         ):
@@ -164,31 +171,6 @@ def _chunks(
             return [{where[0]: labels[chunk]} for where, chunk in zip(varying, chunks, strict=True)]
     known.constraints.pin(labels, f"is cut at a fixed place by {call.func}")
     return [{} for _ in parts]
-
-
-def _split(
-    known: Propagation, call: Call, part: Tensor, where: list[int], k: int, labels: Ints
-) -> dict[int, Ints]:
-    """Split one dimension into several (a view C -> g, C/g): one carries, the others unite.
-
-    Which one cannot be known from one trace. Operations keep their channel dimension; of a view, the
-    longest part carries (groups are few, channels many). The certificate rejects a wrong guess.
-    """
-    longest = max(where, key=lambda e: (part.shape[e], e))
-    d = known.choose(k if k in where and not call.operation.is_view else longest)
-    for e in set(range(part.dim())) - {d, *where}:
-        part = part.narrow(e, 0, 1)  # the same all along
-    rows = part.movedim(d, 0).reshape(part.shape[d], -1).cpu().numpy()
-    row_of = np.full(labels.size, FIXED)
-    row_of[rows] = np.arange(rows.shape[0])[:, None]
-    if (row_of == FIXED).any() or not np.array_equal(
-        row_of[rows], np.broadcast_to(np.arange(rows.shape[0])[:, None], rows.shape)
-    ):
-        known.constraints.pin(labels, f"is rearranged in an unsupported way by {call.func}")
-        return {}
-    first = labels[rows[:, 0]]
-    known.constraints.unite(labels, first[row_of], f"is one block in {call.func}")
-    return {d: first}
 
 
 def cat(known: Propagation, call: Call, is_activation: bool) -> None:

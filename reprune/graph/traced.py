@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter, tree_map
 
 from ..aliases import Ints
+from ..modules.heads import for_any_heads
 from ..modules.slicing import named_tensors, sliced_copy
 from .cost import Cost, cost_of, parameter_cost
-from .labels import Atoms, fixed, solve
+from .labels import FIXED, Atoms, fixed, solve
 from .norms import norms_seen
 from .preserving import preserving
 from .propagation import Key
@@ -94,11 +96,18 @@ class TracedModel:
         counts: list[int] = np.diff(before[self._ends], prepend=0).tolist()
         return counts
 
+    @property
+    def free(self) -> int:
+        """How many positions may be removed."""
+        return int(np.count_nonzero(~np.isin(self.atoms.atom_of, list(self.atoms.pinned))))
+
     @functools.cached_property
     def _ends(self) -> npt.NDArray[np.int64]:
         """Where the labels of each dimension end."""
         return np.cumsum([ids.size for ids in self.labels.values()], dtype=np.int64)
 
+
+_NONE: Mapping[tuple[int, int], int] = MappingProxyType({})
 
 LARGE_BYTES = 2**22
 """Size of tensors and example inputs above which a pass without values is cheaper than one with them."""
@@ -114,21 +123,53 @@ def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Tracer
     held = [*named_tensors(model).values(), *(x for x in tree_iter(example) if isinstance(x, Tensor))]
     if sum(t.nbytes for t in held) >= LARGE_BYTES and not any(t.is_meta for t in held):
         try:
-            return _traced(model, example, shapes=True)
+            return _best_traced(model, example, shapes=True)
         except TimeoutError:
             raise
         except Exception:  # it reads values, or an operation has no form without them
             pass
-    return _traced(model, example, shapes=False)
+    return _best_traced(model, example, shapes=False)
 
 
-def _traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedModel, Tracer]:
+def _best_traced(model: nn.Module, example: Example, shapes: bool) -> tuple[TracedModel, Tracer]:
+    """Run `model`, and once more if parts that carry were guessed wrong."""
+    first = _traced(model, example, shapes)
+    turned = _wrong_guesses(*first)
+    if not turned:
+        return first
+    second = _traced(model, example, shapes, turned)
+    return max(first, second, key=lambda run: run[0].free)
+
+
+def _wrong_guesses(traced: TracedModel, trace: Tracer) -> dict[tuple[int, int], int]:
+    """Return {place: the other part} of the splits in which what carries cannot be removed.
+
+    A part cannot be removed that is summed over, indexed by number and so on, and another may; but not where
+    the whole tensor is pinned, nor where it only meets what cannot be removed. What is split alike is turned
+    with it: queries, keys and values.
+    """
+    free = np.ones(traced.atoms.count, dtype=bool)
+    free[list(traced.atoms.pinned)] = False
+    wrong = set()
+    for split in trace.known.splits:
+        atoms = np.unique(traced.atoms.atom_of[split.labels[split.labels != FIXED]])
+        reasons = {traced.atoms.pinned[atom] for atom in atoms.tolist() if not free[atom]}
+        whole = any(why in trace.known.whole or why.startswith(("meets ", "is merged ")) for why in reasons)
+        if not (free[atoms].any() or whole):
+            wrong.add(split.sizes)
+    return {split.place: split.other for split in trace.known.splits if split.sizes in wrong}
+
+
+def _traced(
+    model: nn.Module, example: Example, shapes: bool, turned: Mapping[tuple[int, int], int] = _NONE
+) -> tuple[TracedModel, Tracer]:
     tensors = named_tensors(model)
     labels, count = fresh_labels(tensors)
-    ran = sliced_copy(model, {}, {}, shapes)
+    ran = for_any_heads(sliced_copy(model, {}, {}, shapes))
     own = named_tensors(ran)
     with preserving(model, example) as preserved:
-        trace = Tracer(own, labels, preserved, device=device_of(model) if shapes else None)
+        device = device_of(model) if shapes else None
+        trace = Tracer(own, labels, preserved, device=device, turned=turned)
         with norms_seen(ran, trace.known) as norms:
             how = run(ran, without_values(example) if shapes else example, trace)
     if shapes:
@@ -169,6 +210,11 @@ def _with_values(
         seen, shape, value = convolution.kernel, shapes[name], tensors[name]
         if seen.untyped_storage()._cdata != shape.untyped_storage()._cdata:
             raise NeedsValuesError
+        if shape.stride() == value.stride():
+            begin = seen.storage_offset() - shape.storage_offset() + value.storage_offset()
+            real = value.as_strided(seen.shape, seen.stride(), begin)
+            trace.known.convolutions[first] = replace(convolution, kernel=real)
+            continue
         for mine, real in ((shape, value), (shape.transpose(0, -1), value.transpose(0, -1))):
             if (seen.shape, seen.stride()) == (mine.shape, mine.stride()):
                 trace.known.convolutions[first] = replace(convolution, kernel=real)

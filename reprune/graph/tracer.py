@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from .outputs import pin_outputs
 from .preserving import Preserved
 from .propagation import Key, Propagation
 from .rules import Rule, has_rule, is_movement, rule_of
+from .rules_attention import FUSED, attention_flops
 from .signature import signature
 from .state import Call, State
 from .steps import Step
@@ -34,15 +36,7 @@ from .values import computed
 from .watch import current
 from .without_values import NeedsValuesError, WithoutValues, on_real_device
 
-_ATTENTION = tuple(
-    getattr(torch.ops.aten, name)
-    for name in (
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_fused_attention_overrideable",
-        "_scaled_dot_product_attention_math_for_mps",
-    )
-    if hasattr(torch.ops.aten, name)
-)
+_ATTENTION = tuple(getattr(torch.ops.aten, name) for name in sorted(FUSED) if hasattr(torch.ops.aten, name))
 
 
 class UntraceableError(ValueError):
@@ -54,7 +48,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     `labels` are those of the model's tensors: fresh ones at first, and those that were kept when a sliced
     model is traced again for its certificate, with the `guesses` of the first trace. With a `device`, the
-    one where the values are, a model on "meta" is traced without them.
+    one where the values are, a model on "meta" is traced without them. `turned` are guesses of an earlier
+    trace of the full model that turned out wrong, and what to guess instead.
     """
 
     def __init__(
@@ -64,9 +59,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         preserved: Preserved,
         guesses: Sequence[int] = (),
         device: torch.device | None = None,
+        turned: Mapping[tuple[int, int], int] = MappingProxyType({}),
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.known = Propagation(tensors, labels, guesses)
+        self.known = Propagation(tensors, labels, guesses, turned)
         self.preserved = preserved
         self.without_values = None if device is None else WithoutValues(device, preserved)
         self.steps: list[Step] = []
@@ -86,10 +82,11 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._own = {id(x): name for name, x in tensors.items()}
         self._watch = current()
         # Imported here, as it imports Triton.
-        from torch.utils.flop_counter import flop_registry, sdpa_flop
+        from torch.utils.flop_counter import flop_registry
 
-        # PyTorch's table lacks the CPU's attention, which without values runs as matrix products that count
-        self._flops = {**dict.fromkeys(_ATTENTION, sdpa_flop), **flop_registry}
+        # PyTorch's table lacks the CPU's attention, which without values runs as matrix products that count;
+        # older versions do not count keys that serve several heads
+        self._flops = {**flop_registry, **dict.fromkeys(_ATTENTION, attention_flops)}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -119,6 +116,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if state.is_activation:
                 flowing += here
         what, united = signature(call, self.known), len(self.known.constraints.edges)
+        self.known.calls = len(self.steps)
         try:
             scale = rule(self.known, call, is_activation) or []
         except Exception as error:

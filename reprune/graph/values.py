@@ -24,6 +24,7 @@ from .given import Given
 from .narrowing import Narrowing, narrowing_of
 from .propagation import Propagation
 from .rules import FACTORIES, is_movement, is_pointwise
+from .rules_attention import FUSED, ON_CPU, by_formula
 from .state import FREE, Call, Dim, State
 
 Mask = npt.NDArray[np.bool_]
@@ -70,11 +71,12 @@ class _Pair(NamedTuple):
 def computed(call: Call, states: Sequence[State], known: Propagation) -> Computed | None:
     """Return what `call` was, with tensors in `states` before it; None for calls that are not checked here.
 
-    Those that only move values are checked on their own; those that draw have other values; what is not
-    ATen's may read memory by values.
+    Those that only move values are checked on their own; those that draw have other values (of attention it
+    is checked what it gives without dropout); what is not ATen's may read memory by values.
     """
     operation = call.operation
-    plain = operation.text.startswith("aten.") and not (operation.draws or operation.asks_data)
+    draws = operation.draws and call.name not in FUSED
+    plain = operation.text.startswith("aten.") and not (draws or operation.asks_data)
     if not plain or not states or call.name in FACTORIES or is_movement(call):
         return None
     tensors = [Given(x.shape, x.dtype, s) for x, s in zip(call.tensors(), states, strict=True)]
@@ -228,7 +230,7 @@ class Values:
             found = self._run(full, small, cut)
         except (RuntimeError, IndexError, TypeError, ValueError):
             return True
-        for k, (mine, other) in enumerate(zip(expected, found, strict=True)):
+        for k, (mine, other) in enumerate(zip(expected, found, strict=True)):  # of a stand-in the first
             dims = full.outs[k].state.dims
             if k and not any(isinstance(dim, np.ndarray) for dim in dims):
                 continue  # statistics of a norm
@@ -270,7 +272,8 @@ class Values:
             else:
                 named[name] = value
         call = Call(ran.func, tuple(values), named)
-        call.out = call.func(*call.args, **call.kwargs)
+        elsewhere = call.name in FUSED - ON_CPU
+        call.out = by_formula(call) if elsewhere else call.func(*call.args, **call.kwargs)
         return [x.numpy() for x in call.outputs()]
 
     def _tensor(self, given: Given, full: State | None, cut: dict[int, Ints]) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..aliases import Ints
 from .copying import shared_copy
+from .heads import sync_heads
 from .sizes import set_widths, sync_layer_sizes
 from .wrappers import first_names, have_wrappers, named_modules, paths, plain_names
 
@@ -105,9 +106,7 @@ def replace_tensors(
             for name, tensor in list(store.items()):
                 if tensor is not None and tensor in new:
                     store[name] = new[tensor]  # type: ignore[assignment]
-    for module in model.modules():
-        sync_layer_sizes(module)
-    set_widths(model, widths or {})
+    _resized(model, widths or {})
 
 
 def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], meta: bool = False) -> nn.Module:
@@ -140,6 +139,7 @@ def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, 
 
 def _resized(model: nn.Module, widths: Mapping[str, int]) -> None:
     """Update the sizes that layers of `model` keep as attributes; `widths`: of norms without tensors."""
+    sync_heads(model)
     for module in model.modules():
         sync_layer_sizes(module)
     set_widths(model, widths)

@@ -104,7 +104,7 @@ class Structure:
         def kernel(producer: Producer) -> Tensor:
             computed = self._computed.get(producer.name)
             if computed is None:
-                weight = values[f"{producer.name}.weight"]
+                weight = values[producer.weight]
             else:
                 module = named_modules(model)[computed]
                 inside = {name: values[f"{computed}.{name}"] for name in named_tensors(module)}
@@ -129,7 +129,8 @@ def _computed(graph: ChannelGraph, producers: list[Producer]) -> dict[str, str]:
     modules = named_modules(graph.model)
     found = {}
     for producer in producers:
-        if f"{producer.name}.weight" not in tensors:
+        attention = isinstance(modules[producer.name], nn.MultiheadAttention)
+        if not attention and f"{producer.name}.weight" not in tensors:
             name = f"{producer.name}.parametrizations.weight"
             if name not in modules:
                 raise ValueError(
@@ -146,7 +147,7 @@ def _inputs(graph: ChannelGraph, producer: Producer) -> Ints:
     if producer.transposed and producer.groups > 1:  # every group has input channels of its own
         return np.full(channels, -1)
     dim = 0 if producer.transposed else 1
-    linear = isinstance(named_modules(graph.model)[producer.name], nn.Linear)
+    linear = isinstance(named_modules(graph.model)[producer.name], (nn.Linear, nn.MultiheadAttention))
     for name, tensor in named_tensors(graph.model).items():
         ids = graph.traced.labels.get((name, dim))
         if name.startswith(f"{producer.name}.") and tensor.dim() > (1 if linear else 2) and ids is not None:

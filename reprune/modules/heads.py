@@ -1,0 +1,137 @@
+"""Update what attention modules keep of their heads as attributes, after their layers were sliced.
+
+A forward pass that reads a number of heads, `view(batch, tokens, self.num_heads, self.head_dim)`, needs the
+number of those that are left. A module that keeps it under a name that is not here keeps its heads: with some
+of them it fails the certificate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fractions import Fraction
+
+from torch import nn
+
+from .attention import AttentionOfFewerHeads
+from .sizes import current_weight
+
+HEADS = {
+    "num_heads": "timm, torchvision, transformers (ViT, CLIP, Swin)",
+    "num_attention_heads": "transformers (BERT, Swin)",
+    "n_heads": "transformers (DistilBERT, T5), llama",
+    "n_head": "nanoGPT, transformers (BLOOM)",
+    "nhead": "fairseq, DETR's descendants",
+    "heads": "diffusers, vit-pytorch",
+    "num_query_heads": "OpenELM",
+}
+"""{name of the number of heads: who uses it}."""
+KEY_HEADS = {
+    "num_key_value_heads": "transformers (Llama and its descendants)",
+    "num_kv_heads": "timm, torchtune, transformers (Falcon)",
+    "n_kv_heads": "llama",
+    "n_kv_head": "nanochat",
+}
+"""{name of the number of heads of keys and values, each for several of the queries: who uses it}."""
+SERVED = {"num_key_value_groups": "transformers (Llama and its descendants)", "n_rep": "llama"}
+"""{name of the number of queries' heads for each of the keys': who uses it}."""
+WIDTHS = {
+    "all_head_size": "transformers (BERT, ViT)",
+    "attn_dim": "timm",
+    "inner_dim": "diffusers, transformers (T5)",
+    "output_dim": "torchtune",
+    "embed_dim": "transformers (BART, CLIP), fairseq",
+    "hidden_size": "transformers (BLOOM, Falcon)",
+}
+"""{name of the width of all heads together: who uses it}."""
+
+_OF_QUERIES = frozenset("q query queries wq qkv wqkv to_qkv in_proj c_attn attn qk qv".split())
+_OF_KEYS = frozenset("k v key value keys values wk wv kv qkv wkv wqkv to_qkv in_proj c_attn attn".split())
+"""Words in the names of the Linear layers that make queries, and keys or values: `q_proj`, `to_q`, `qkv`."""
+
+_KINDS = (nn.MultiheadAttention, AttentionOfFewerHeads)
+
+
+def sync_heads(model: nn.Module) -> None:
+    """Update the attributes of all attention modules, before those of their Linear layers are updated."""
+    for module in model.modules():
+        if type(module) in _KINDS:
+            _resize(module)
+        elif module._modules:
+            _scale(module)
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            _keep_from_fast_path(module)
+
+
+def for_any_heads(model: nn.Module) -> nn.Module:
+    """Return `model`, a disposable copy, whose :class:`torch.nn.MultiheadAttention` run with any of their heads.
+
+    A trace and that of a slice are to see the same operations. Subclasses have forward passes of their own.
+    """
+    for module in model.modules():
+        if type(module) is nn.MultiheadAttention:
+            module.__class__ = AttentionOfFewerHeads
+    return model
+
+
+def _resize(module: nn.Module) -> None:
+    """Set the sizes of a torch.nn.MultiheadAttention, and the class that can run with these heads."""
+    assert isinstance(module, nn.MultiheadAttention)
+    parameters = module._parameters
+    query = parameters["in_proj_weight"] if parameters.get("q_proj_weight") is None else parameters["q_proj_weight"]
+    out = module.out_proj._parameters.get("weight")
+    if query is None or out is None or out.shape[1] % module.head_dim:
+        return
+    width = query.shape[1]
+    module.num_heads, module.embed_dim = out.shape[1] // module.head_dim, width
+    for name, size in (("k_proj_weight", "kdim"), ("v_proj_weight", "vdim")):
+        weight = parameters.get(name)
+        setattr(module, size, width if weight is None else weight.shape[1])
+    module.__class__ = nn.MultiheadAttention if out.shape == (width, width) else AttentionOfFewerHeads
+
+
+def _keep_from_fast_path(encoder: nn.TransformerEncoder) -> None:
+    """Turn nested tensors off, which only the fast path of layers with all heads takes, or on again."""
+    fewer = any(type(module) is AttentionOfFewerHeads for module in encoder.modules())
+    kept = encoder.__dict__
+    if fewer and kept.get("use_nested_tensor"):
+        kept["use_nested_tensor"], kept["_reprune_nested"] = False, True
+    elif not fewer and kept.pop("_reprune_nested", False):
+        kept["use_nested_tensor"] = True
+
+
+def _scale(module: nn.Module) -> None:
+    """Scale the numbers of heads of `module` as the rows of its Linear layers."""
+    queries, keys = _share(module, _OF_QUERIES), _share(module, _OF_KEYS)
+    if queries is not None and queries != 1:
+        _multiply(module, (*HEADS, *WIDTHS), queries)
+        if keys is not None:
+            _multiply(module, SERVED, queries / keys)
+    if keys is not None and keys != 1:
+        _multiply(module, KEY_HEADS, keys)
+
+
+def _share(module: nn.Module, words: frozenset[str]) -> Fraction | None:
+    """Return which share of their rows all Linear layers have that are named so; None if they differ."""
+    shares = {
+        Fraction(weight.shape[0], layer.out_features)
+        for name, layer in module._modules.items()
+        if isinstance(layer, nn.Linear) and _words(name) & words
+        if (weight := current_weight(layer)) is not None
+    }
+    return shares.pop() if len(shares) == 1 else None
+
+
+def _words(name: str) -> frozenset[str]:
+    """Return the words of an attribute's name, and itself: `to_q` is {to, q, to_q}."""
+    name = re.sub(r"\d+", "", name.lower())
+    return frozenset((*name.split("_"), name))
+
+
+def _multiply(module: nn.Module, names: Iterable[str], share: Fraction) -> None:
+    """Multiply the attributes `names` of `module`, those that stay whole numbers."""
+    for name in names:
+        value = module.__dict__.get(name)
+        if type(value) is int and (value * share).denominator == 1:
+            module.__dict__[name] = int(value * share)
