@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .certificate import AtomMask, Failure, Fault
+from .certificate import FAILS, AtomMask, Failure, Fault
 from .groups import ChannelGroup
 from .steps import CALLS
 
@@ -20,12 +20,18 @@ class NotRepeatableError(Exception):
         return f"the model does not run alike twice on the example inputs, with all channels: {self.args[0]}"
 
 
-def find_guilty(groups: Sequence[ChannelGroup], kept: AtomMask, certify: Certify) -> dict[str, str]:
+def find_guilty(
+    groups: Sequence[ChannelGroup],
+    kept: AtomMask,
+    certify: Certify,
+    kin: Callable[[ChannelGroup], Sequence[ChannelGroup]] = lambda group: [group],
+) -> dict[str, str]:
     """Return {group: why it cannot be pruned}; without these, the rest of `kept` [atoms] is right.
 
     A fault shows the channels in use where the run of the slice differs. If these belong to one group, it is
     guilty. If they belong to several, or none of them was sliced (a branch may depend on the width of a
-    distant layer), parts of the groups are tried alone.
+    distant layer), parts of the groups are tried alone. Where the slice fails to run, nothing is known of what
+    comes behind, and the guilty group's `kin`, which run by the same code, are taken to fail as it does.
 
     Raises :class:`NotRepeatableError` if the model fails unsliced, as then no group can be tried.
     """
@@ -45,8 +51,9 @@ def find_guilty(groups: Sequence[ChannelGroup], kept: AtomMask, certify: Certify
                 guilty = {name: other for name, other in guilty.items() if other.place != fault.place}
             if len(at_hand) > 1 and certify(_only(kept, at_hand)) is None:
                 at_hand = []
-            for group in _fewest(at_hand or cut, trial, certify):
-                guilty[group.name] = fault
+            for one in _fewest(at_hand or cut, trial, certify):
+                for group in kin(one) if fault.reason.startswith(FAILS) else [one]:
+                    guilty.setdefault(group.name, fault)
         trial = _whole(kept, [group for group in groups if group.name in guilty])
     return {name: fault.reason for name, fault in guilty.items()}
 

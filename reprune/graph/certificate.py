@@ -27,6 +27,9 @@ from .values import Values
 
 AtomMask = npt.NDArray[np.bool_]
 
+FAILS = "the sliced model fails with"
+"""Prefix of the reason where the run of the slice ends early, so that nothing behind is known."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -106,7 +109,7 @@ def _check_slice(
     except Exception as error:  # whatever user code raises when its channels are gone
         error = error.__cause__ if isinstance(error.__cause__, Exception) else error
         first = (str(error).splitlines() or [""])[0]
-        failed = f"the sliced model fails with {type(error).__name__}: {first}"
+        failed = f"{FAILS} {type(error).__name__}: {first}"
     if trace is None:
         return Failure((Fault(failed),))
     if traced.data_dependent and not follow:  # which calls touch channels is not known without labels

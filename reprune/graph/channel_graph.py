@@ -9,10 +9,19 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from ..modules.heads import is_attention
+from ..modules.wrappers import named_modules
 from .blame import NotRepeatableError, find_guilty
 from .certificate import AtomMask, Failure, certify
 from .groups import ChannelGroup
 from .traced import Example, TracedModel, trace_model
+
+
+HEADS = (
+    "has attention heads, and the module around does not follow when some leave (it has their number or width "
+    "fixed, or under a name that is not known)"
+)
+"""Prefix of the reason why heads cannot leave."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +71,31 @@ class ChannelGraph:
         """Return :meth:`certified`; raise `NotRepeatableError` if the model runs otherwise each time."""
         if not self.groups:
             return self
-        guilty = find_guilty(self.groups, kept, lambda mask: self.certify(self.traced.filled(mask)))
+        guilty = find_guilty(
+            self.groups, kept, lambda mask: self.certify(self.traced.filled(mask)), self._run_alike
+        )
         graph = self
         for group in self.groups:
             if group.name in guilty:
-                graph = graph.without([group], guilty[group.name])
+                reason = guilty[group.name]
+                graph = graph.without([group], f"{HEADS}: {reason}" if self._has_heads(group) else reason)
         return graph
+
+    def _has_heads(self, group: ChannelGroup) -> bool:
+        """Return whether the atoms of `group` are heads of an attention."""
+        return not self.traced.heads.isdisjoint(group.atoms.tolist())
+
+    def _run_alike(self, group: ChannelGroup) -> list[ChannelGroup]:
+        """Return `group`, and with it all others of attention heads in modules of the same classes."""
+        if not self._has_heads(group):
+            return [group]
+        modules = named_modules(self.model)
+
+        def kinds(one: ChannelGroup) -> set[type]:
+            around = [p.name if is_attention(modules[p.name]) else p.name.rpartition(".")[0] for p in one.producers]
+            return {type(modules[name]) for name in around}
+
+        return [one for one in self.groups if self._has_heads(one) and kinds(one) == kinds(group)]
 
     def probe(self) -> AtomMask:
         """Return a mask that drops a different random fraction of each group."""

@@ -45,6 +45,8 @@ class Propagation:
         self._given = iter(guesses)
         self.splits: list[Split] = []
         """The guesses that have an alternative."""
+        self.heads: list[Ints] = []
+        """What an attention, or a product of activations, works on one by one."""
         self.turned = turned
         """{(index of the call, dimension): what to guess there}."""
         self.calls = 0

@@ -55,7 +55,9 @@ def attention(known: Propagation, call: Call, is_activation: bool) -> list[Ints]
     known.set(first, [*dims, None, None], is_activation)
     for out in others:  # for the way back
         known.set(out, [None] * out.dim(), is_activation)
-    return [labels for labels in dims if isinstance(labels, np.ndarray)]
+    heads = [labels for labels in dims if isinstance(labels, np.ndarray)]
+    known.heads += heads
+    return heads
 
 
 def _shared(dim: Dim, heads: int, served: int) -> Dim:

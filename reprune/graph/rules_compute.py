@@ -109,7 +109,9 @@ def matmul(known: Propagation, call: Call, is_activation: bool) -> list[Ints]:
     if a.dim() == 3:
         batch = known.unite(known.state(a).dims[0], known.state(b).dims[0], "meets a fixed batch")
         dims.insert(0, batch)
-        scale += [batch] if isinstance(batch, np.ndarray) else []
+        if isinstance(batch, np.ndarray):
+            known.heads.append(batch)
+            scale.append(batch)
     if added is not None:
         bias = call[added]
         for k in range(1, bias.dim() + 1):

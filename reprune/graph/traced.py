@@ -50,6 +50,8 @@ class TracedModel:
     """Whether a pass changes the next one, so that two were made in evaluation mode."""
     training_problem: str | None
     """Why the model could not be traced in training mode too."""
+    heads: frozenset[int] = frozenset()
+    """The atoms that are heads of an attention."""
     shapes: bool = False
     """Whether the model was traced on the device "meta", without values."""
 
@@ -177,6 +179,7 @@ def _traced(
             raise NeedsValuesError
         _with_values(trace, labels, own, tensors)
     atoms = solve(trace.known.constraints, count)
+    heads = [ids[ids != FIXED] for ids in trace.known.heads]
     traced = TracedModel(
         labels=labels,
         norms=norms,
@@ -188,6 +191,7 @@ def _traced(
         data_dependent=trace.data_dependent,
         twice=how.twice,
         training_problem=how.problem,
+        heads=frozenset(np.unique(atoms.atom_of[np.concatenate([fixed(0), *heads])]).tolist()),
         shapes=shapes,
     )
     return traced, trace

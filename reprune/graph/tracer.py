@@ -188,7 +188,7 @@ _SEEN = frozenset((*_LEAVING, *_MAKING, _GET, _SET))
 
 
 class _Functions(TorchFunctionMode):
-    """Sees what is no ATen operation, and changes one function."""
+    """Sees what is no ATen operation, and changes two functions."""
 
     def __init__(self, trace: Tracer) -> None:
         super().__init__()
@@ -200,6 +200,8 @@ class _Functions(TorchFunctionMode):
         kwargs, known = kwargs or {}, self._trace.known
         if func is F.batch_norm:
             return _batch_norm(*args, **kwargs)
+        if func is F.scaled_dot_product_attention and self._trace.without_values is not None:
+            return _attention(*args, **kwargs)
         if func not in _SEEN:
             return func(*args, **kwargs)
         if func in _LEAVING:
@@ -243,6 +245,30 @@ def _batch_norm(
     if training or (input.numel() and not plain):
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     return torch.native_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps)[0]
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Run :func:`torch.nn.functional.scaled_dot_product_attention`, without values by one operation.
+
+    PyTorch takes it to pieces there, a dozen operations, which say less of heads than attention does.
+    """
+    sizes = {x.dim() for x in (query, key, value)} | {x.shape[-1] - query.shape[-1] for x in (key, value)}
+    if query.is_meta and sizes == {4, 0}:
+        fused: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        found: Tensor = fused(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
+        return found
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+    )
 
 
 def run(

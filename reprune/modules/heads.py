@@ -75,6 +75,11 @@ def for_any_heads(model: nn.Module) -> nn.Module:
     return model
 
 
+def is_attention(module: nn.Module) -> bool:
+    """Return whether `module` holds the weights of its queries, keys and values itself."""
+    return isinstance(module, nn.MultiheadAttention)
+
+
 def _resize(module: nn.Module) -> None:
     """Set the sizes of a torch.nn.MultiheadAttention, and the class that can run with these heads."""
     assert isinstance(module, nn.MultiheadAttention)
