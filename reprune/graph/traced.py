@@ -23,6 +23,7 @@ from .labels import FIXED, Atoms, fixed, solve
 from .norms import norms_seen
 from .preserving import preserving
 from .propagation import Key
+from .splitting import PACKED
 from .steps import Step
 from .tracer import Tracer, fresh_labels, run
 from .without_values import NeedsValuesError
@@ -156,8 +157,11 @@ def _wrong_guesses(traced: TracedModel, trace: Tracer) -> dict[tuple[int, int], 
     for split in trace.known.splits:
         atoms = np.unique(traced.atoms.atom_of[split.labels[split.labels != FIXED]])
         reasons = {traced.atoms.pinned[atom] for atom in atoms.tolist() if not free[atom]}
-        whole = any(why in trace.known.whole or why.startswith(("meets ", "is merged ")) for why in reasons)
-        if not (free[atoms].any() or whole):
+        unsure = len(split.sizes) == 2 and split.sizes[0] <= PACKED
+        others = () if unsure else ("meets ", "is merged ")
+        if not free[atoms].any() and not any(
+            why in trace.known.whole or why.startswith(others) for why in reasons
+        ):
             wrong.add(split.sizes)
     return {split.place: split.other for split in trace.known.splits if split.sizes in wrong}
 
