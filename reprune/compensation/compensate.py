@@ -13,6 +13,7 @@ from torch import nn
 
 from ..aliases import Progress
 from ..arguments import number, one_of, shown
+from ..modules.heads import running_alike
 from ..modules.rng import generators, restore
 from ..modules.slicing import named_tensors, sliced_shape
 from ..modules.wrappers import eagerly, named_modules, unwrap
@@ -179,7 +180,7 @@ def _fitted(
     dtype = kinds.pop() if len(kinds) == 1 else None
     device = tensors[0].device
     probed = min(_PROBED, images.count)
-    with torch.no_grad(), evaluating(dense, small):
+    with torch.no_grad(), evaluating(dense, small), running_alike(dense, small):
         sequences = [
             _observed(model, name, images, (probed, device, dtype))
             for model, name in ((dense, "dense"), (small, "small"))

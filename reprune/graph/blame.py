@@ -30,8 +30,8 @@ def find_guilty(
 
     A fault shows the channels in use where the run of the slice differs. If these belong to one group, it is
     guilty. If they belong to several, or none of them was sliced (a branch may depend on the width of a
-    distant layer), parts of the groups are tried alone. Where the slice fails to run, nothing is known of what
-    comes behind, and the guilty group's `kin`, which run by the same code, are taken to fail as it does.
+    distant layer), parts of the groups are tried alone. Where the slice fails to run, nothing is known of
+    what comes behind, and the guilty group's `kin`, which run by the same code, are taken to fail as it does.
 
     Raises :class:`NotRepeatableError` if the model fails unsliced, as then no group can be tried.
     """

@@ -16,10 +16,9 @@ from .certificate import AtomMask, Failure, certify
 from .groups import ChannelGroup
 from .traced import Example, TracedModel, trace_model
 
-
 HEADS = (
-    "has attention heads, and the module around does not follow when some leave (it has their number or width "
-    "fixed, or under a name that is not known)"
+    "has attention heads, and the module around does not follow when some leave (it has their number or "
+    "width fixed, or under a name that is not known)"
 )
 """Prefix of the reason why heads cannot leave."""
 
@@ -92,7 +91,9 @@ class ChannelGraph:
         modules = named_modules(self.model)
 
         def kinds(one: ChannelGroup) -> set[type]:
-            around = [p.name if is_attention(modules[p.name]) else p.name.rpartition(".")[0] for p in one.producers]
+            around = [
+                p.name if is_attention(modules[p.name]) else p.name.rpartition(".")[0] for p in one.producers
+            ]
             return {type(modules[name]) for name in around}
 
         return [one for one in self.groups if self._has_heads(one) and kinds(one) == kinds(group)]

@@ -28,6 +28,8 @@ def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Modul
     for state in states:
         known.pin_state(state, WHY)
     names = {storage_of(x) for x in found}
+    for where in [*names, *(where for where, _ in memory.unread())] if known.unread else ():
+        known.read(where)
     left = {where: state for where, state in memory.unread() if _is_result(state) and where not in names}
     if left and any(state is not None and state.is_activation for state in states):
         hung = (*map(vars, model.modules()), *functions_of(model))

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..aliases import Ints
 from .by_tensor import ByTensor
 from .labels import Constraints
-from .state import FREE, Convolution, Dim, State
+from .state import FREE, Convolution, Dim, State, storage_of
 
 Key = tuple[str, int]
 """A dimension of a parameter or buffer: (name, dim)."""
@@ -51,6 +51,8 @@ class Propagation:
         """{(index of the call, dimension): what to guess there}."""
         self.calls = 0
         """The calls before this one."""
+        self.unread: dict[int, tuple[Ints, str]] = {}
+        """{memory of a result: labels that are pinned as soon as it is read, and why}."""
         self.whole: set[str] = set()
         """The reasons for which all dimensions of a tensor were pinned at once."""
         self.followed: dict[Any, Any] = {}
@@ -149,6 +151,19 @@ class Propagation:
             labels = state.labels(k)
             if labels is not None:
                 self.constraints.pin(labels, why)
+
+    def pin_if_read(self, out: Tensor, labels: Ints, why: str) -> None:
+        """Require `labels` to be kept if anything reads the result `out` of a call."""
+        where = storage_of(out)
+        if where is None:
+            self.constraints.pin(labels, why)
+        else:
+            self.unread[where] = labels, why
+
+    def read(self, where: int | None) -> None:
+        """Note that what is in this memory is read."""
+        if where in self.unread:
+            self.constraints.pin(*self.unread.pop(where))
 
     def unite(self, a: Dim, b: Dim, why: str) -> Dim:
         """Unite two dimensions of one size and return the result's; a fixed one pins the other."""

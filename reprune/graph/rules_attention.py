@@ -90,4 +90,5 @@ def by_formula(call: Call) -> Tensor:
         mask = torch.ones(weights.shape[-2:], dtype=torch.bool).tril()
     if mask is not None:
         weights = weights.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else weights + mask
-    return weights.softmax(-1) @ value
+    found: Tensor = weights.softmax(-1) @ value
+    return found

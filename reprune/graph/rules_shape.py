@@ -161,7 +161,9 @@ def _chunks(
         where == [] and p.numel() for p, where in zip(parts, varying, strict=True)
     ):
         chunks = [_positions_along(part, where[0]) for part, where in zip(parts, varying, strict=True)]
-        if all(np.array_equal(chunk, np.arange(labels.size)) for chunk in chunks):  # cut along another dimension
+        if all(
+            np.array_equal(chunk, np.arange(labels.size)) for chunk in chunks
+        ):  # cut along another dimension
             return [{where[0]: labels} for where in varying]
         if len({chunk.size for chunk in chunks}) == 1 and np.array_equal(
             np.sort(np.concatenate(chunks)), np.arange(labels.size)
@@ -280,11 +282,27 @@ def reduction(known: Propagation, call: Call, is_activation: bool) -> None:
     """Pin the reduced dimensions: a masked channel is not removed from a mean or a maximum."""
     x = call.tensors()[0]
     over = _reduced(call, x.dim())
-    known.pin(x, f"is reduced over by {call.func}", over)
+    why = f"is reduced over by {call.func}"
+    heads = _mean_over_heads(known, call, x, over)
+    if heads is None:
+        known.pin(x, why, over)
+    else:
+        known.pin_if_read(call.out, heads, why)
     dims = [None if k in over else d for k, d in enumerate(known.state(x).dims)]
     for out in call.outputs():
         kept = dims if out.dim() == x.dim() else [d for k, d in enumerate(dims) if k not in over]
         known.set(out, kept if len(kept) == out.dim() else [None] * out.dim(), is_activation)
+
+
+def _mean_over_heads(known: Propagation, call: Call, x: Tensor, over: list[int]) -> Ints | None:
+    """Return the heads of an attention over which the call takes the mean; None if it does anything else.
+
+    An attention makes the mean of its weights for whoever wants to see them, and often nobody does.
+    """
+    labels = known.state(x).labels(over[0]) if call.name == "mean" and len(over) == 1 else None
+    if labels is None or not known.heads or not np.isin(labels, np.concatenate(known.heads)).all():
+        return None
+    return labels
 
 
 def _reduced(call: Call, ndim: int) -> list[int]:

@@ -11,7 +11,7 @@ from .propagation import Propagation
 from .state import Call
 
 PACKED = 3
-"""Queries, keys and values in one tensor; a first part of at most so many is taken for these, not for heads."""
+"""Queries, keys and values in one tensor: so short a first part is taken for these, not for heads."""
 
 _VIEWS = ("_unsafe_view", "reshape", "_reshape_alias")
 

@@ -30,7 +30,7 @@ from .propagation import Key, Propagation
 from .rules import Rule, has_rule, is_movement, rule_of
 from .rules_attention import FUSED, attention_flops
 from .signature import signature
-from .state import Call, State
+from .state import Call, State, storage_of
 from .steps import Step
 from .values import computed
 from .watch import current
@@ -115,6 +115,9 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             touched += here
             if state.is_activation:
                 flowing += here
+        if self.known.unread:
+            for x in tensors:
+                self.known.read(storage_of(x))
         what, united = signature(call, self.known), len(self.known.constraints.edges)
         self.known.calls = len(self.steps)
         try:
@@ -161,6 +164,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.without_values is not None and not self.without_values.has_values(x):
             raise NeedsValuesError(f"it reads values by {how}")
         self.known.pin(x, f"leaves PyTorch by {how}")
+        self.known.read(storage_of(x))
         self.preserved.keep(x, self.memory.made)  # numpy may write to it
 
 

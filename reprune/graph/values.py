@@ -25,7 +25,7 @@ from .narrowing import Narrowing, narrowing_of
 from .propagation import Propagation
 from .rules import FACTORIES, is_movement, is_pointwise
 from .rules_attention import FUSED, ON_CPU, by_formula
-from .state import FREE, Call, Dim, State
+from .state import FREE, Call, Dim, State, storage_of
 
 Mask = npt.NDArray[np.bool_]
 BATCH_NORMS = frozenset(
@@ -77,6 +77,8 @@ def computed(call: Call, states: Sequence[State], known: Propagation) -> Compute
     operation = call.operation
     draws = operation.draws and call.name not in FUSED
     plain = operation.text.startswith("aten.") and not (draws or operation.asks_data)
+    if known.unread and storage_of(call.outputs()[0]) in known.unread:
+        return None  # nothing reads it, or nothing that it was made of may leave
     if not plain or not states or call.name in FACTORIES or is_movement(call):
         return None
     tensors = [Given(x.shape, x.dtype, s) for x, s in zip(call.tensors(), states, strict=True)]

@@ -1,7 +1,7 @@
 """Run torch.nn.MultiheadAttention with some of its heads.
 
-PyTorch's own forward pass takes a head's size to be the width of its input divided by the number of heads, so
-it cannot run with fewer. A module that loses heads changes its class in place, and back when it has all again.
+PyTorch's own forward pass takes a head's size to be the width of its input divided by the number of heads,
+so it cannot run with fewer. A module that loses heads changes its class in place, and back when it has all.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+
 class AttentionOfFewerHeads(nn.MultiheadAttention):
     """A :class:`torch.nn.MultiheadAttention` whose heads are as many as its weights have.
 
-    It has the same parameters, arguments and results, which are equal to the last bit with all heads. It takes
-    no fast path, and neither does a layer or encoder of a transformer that it is in; `embed_dim` is the width
-    of its input, not that of its heads together.
+    It has the same parameters, arguments and results, which are equal to the last bit with all heads. It
+    takes no fast path, and neither does a layer or encoder of a transformer that it is in; `embed_dim` is the
+    width of its input, not that of its heads together.
     """
 
     @property
-    def _qkv_same_embed_dim(self) -> bool:  # type: ignore[override]
+    def _qkv_same_embed_dim(self) -> bool:
         """Say what keeps the layers around from a fast path; in the module itself nothing reads it."""
         return False
 
@@ -43,7 +44,7 @@ class AttentionOfFewerHeads(nn.MultiheadAttention):
                 [S, .., vdim].
             key: What is compared with the query.
             value: What is averaged.
-            key_padding_mask: [B, S], or [S] for an input without batch: True, or -inf, where keys are left out.
+            key_padding_mask: [B, S], or [S] without a batch: True, or -inf, where keys are left out.
             need_weights: Whether to return the weights too.
             attn_mask: [L, S] or, for each head of each example, [B * heads, L, S], as many as there are left.
             average_attn_weights: Whether to average the weights over the heads.
@@ -115,9 +116,9 @@ class AttentionOfFewerHeads(nn.MultiheadAttention):
         weights = (
             [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
             if packed is None
-            else packed.unflatten(0, (3, -1))
+            else packed.reshape(3, -1, packed.shape[1])
         )
-        biases = [None] * 3 if bias is None else bias.unflatten(0, (3, -1))
+        biases = [None] * 3 if bias is None else bias.reshape(3, -1)
         if packed is not None and key is value:
             both = None if bias is None else biases[1:].flatten()
             pair = _parts(F.linear(key, weights[1:].flatten(0, 1), both), 2)
@@ -163,9 +164,10 @@ class AttentionOfFewerHeads(nn.MultiheadAttention):
             scores = torch.baddbmm(mask, q, k.transpose(-2, -1))
         else:
             scores = torch.bmm(q, k.transpose(-2, -1))
-        if padding is not None:  # a head for itself, so that heads can leave
-            by_head = scores.view(batch, self.num_heads, *scores.shape[1:])
-            scores = (by_head + self._joint(mask, padding, batch)).flatten(0, 1)
+            joint = self._joint(mask, padding, batch)
+            if joint is not None:  # with a dimension for heads, so that these can leave
+                by_head = scores.view(batch, self.num_heads, *scores.shape[1:])
+                scores = (by_head + joint).flatten(0, 1)
         weights = scores.softmax(dim=-1)
         if self.training and self.dropout > 0.0:
             weights = F.dropout(weights, p=self.dropout)
@@ -192,7 +194,7 @@ class AttentionOfFewerHeads(nn.MultiheadAttention):
 
 def _parts(x: Tensor, count: int) -> tuple[Tensor, ...]:
     """Return `count` parts of the last dimension, each of them contiguous."""
-    parts = x.unflatten(-1, (count, -1)).unsqueeze(0).transpose(0, -2).squeeze(-2).contiguous()
+    parts = x.view(*x.shape[:-1], count, -1).unsqueeze(0).transpose(0, -2).squeeze(-2).contiguous()
     return tuple(parts[i] for i in range(count))
 
 

@@ -7,14 +7,16 @@ of them it fails the certificate.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 from torch import nn
 
 from .attention import AttentionOfFewerHeads
 from .sizes import current_weight
+from .wrappers import named_modules
 
 HEADS = {
     "num_heads": "timm, torchvision, transformers (ViT, CLIP, Swin)",
@@ -65,7 +67,7 @@ def sync_heads(model: nn.Module) -> None:
 
 
 def for_any_heads(model: nn.Module) -> nn.Module:
-    """Return `model`, a disposable copy, whose :class:`torch.nn.MultiheadAttention` run with any of their heads.
+    """Return `model`, a disposable copy, with :class:`torch.nn.MultiheadAttention` that run with any heads.
 
     A trace and that of a slice are to see the same operations. Subclasses have forward passes of their own.
     """
@@ -73,6 +75,21 @@ def for_any_heads(model: nn.Module) -> nn.Module:
         if type(module) is nn.MultiheadAttention:
             module.__class__ = AttentionOfFewerHeads
     return model
+
+
+@contextlib.contextmanager
+def running_alike(dense: nn.Module, small: nn.Module) -> Iterator[None]:
+    """Inside the block, run those attentions of `dense` by parts that have lost heads in `small`."""
+    there = named_modules(dense)
+    lost = [name for name, module in named_modules(small).items() if type(module) is AttentionOfFewerHeads]
+    changed = [there[name] for name in lost if type(there.get(name)) is nn.MultiheadAttention]
+    for module in changed:
+        module.__class__ = AttentionOfFewerHeads
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.__class__ = nn.MultiheadAttention
 
 
 def is_attention(module: nn.Module) -> bool:
@@ -84,7 +101,11 @@ def _resize(module: nn.Module) -> None:
     """Set the sizes of a torch.nn.MultiheadAttention, and the class that can run with these heads."""
     assert isinstance(module, nn.MultiheadAttention)
     parameters = module._parameters
-    query = parameters["in_proj_weight"] if parameters.get("q_proj_weight") is None else parameters["q_proj_weight"]
+    query = (
+        parameters["in_proj_weight"]
+        if parameters.get("q_proj_weight") is None
+        else parameters["q_proj_weight"]
+    )
     out = module.out_proj._parameters.get("weight")
     if query is None or out is None or out.shape[1] % module.head_dim:
         return

@@ -1,5 +1,6 @@
 """What tests import.
 
+attentions          attentions in the ways in which networks write them
 digests             everything in models, optimizers, pruners and random generators, as a digest
 drawn               points that are hard on a clustering, by kind
 exact               clustering in fractions: no rounding, and the rule for ties as it reads
