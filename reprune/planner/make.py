@@ -68,8 +68,8 @@ def make_plan(
             on images (`calibrate`), for each FLOP that is saved, or parameter if these are limited.
         scope: `"internal"` prunes groups of channels that meet in no addition, `"all"` residual streams too.
         layers: Which layers' output channels can be pruned: `"conv"`, convolutions (the paper); `"linear"`,
-            Linear layers, such as the hidden dimension of a transformer's feed-forward blocks, where a kernel
-            is one number; `"all"`, both. A group with several producing layers is selected as one.
+            Linear layers, where a kernel is one number, such as a transformer's: hidden dimensions and whole
+            heads; `"all"`, both. A group with several producing layers is selected as one.
         round_to: Layers keep a multiple of this many channels, or all.
         min_keep: Minimum number of channels of a layer, or `{layer: minimum}`.
         ignore: Layers that are not pruned, nor what is coupled to them. Here and in `min_keep` a layer is

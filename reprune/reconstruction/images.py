@@ -18,6 +18,7 @@ from ..compensation.patches import batch_dimension
 from ..compensation.sequence import observed
 from ..graph import ChannelGraph, ChannelGroup, preserving
 from ..modules.copying import whole_copy
+from ..modules.heads import for_any_heads
 from ..modules.rng import generators, restore
 from ..modules.wrappers import eagerly
 from .consumers import Consumers
@@ -141,7 +142,7 @@ def _run(graph: ChannelGraph, images: Images, uses: _Uses, progress: Progress | 
         with preserving(graph.model) as preserved, eagerly():
             preserved.begin_pass()
             torch.manual_seed(0)  # what a pass draws is the same each time
-            model = whole_copy(graph.model)  # whose buffers and attributes may change
+            model = for_any_heads(whole_copy(graph.model))  # whose buffers and attributes may change
             with evaluating(model):
                 _run_all(model, images, uses, progress)
     finally:

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import reprune
+
 TOKENS = torch.randn(2, 5, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
@@ -153,3 +155,23 @@ ATTENTIONS = {
     "torch, all three": lambda: Torch("xyz"),
     "torch, layers of their own": lambda: Torch("xwz", kdim=12),
 }
+
+
+def encoder():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) / 10)
+    return model
+
+
+def halved(model, x=TOKENS, **how):
+    return reprune.prune(model, x, sparsity=0.5, rule="uniform", layers="linear", **how)
+
+
+def heads_of(graph):
+    """(heads, query's heads, rows of each layer) of the only group of heads."""
+    (group,) = (group for group in graph.groups if not graph.traced.heads.isdisjoint(group.atoms.tolist()))
+    return group.atoms.size, [p.rows.shape for p in group.producers]
