@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import reprune
-from reprune.graph import build_graph, traced
-from reprune.graph.rules import RULES
+from reprune.graph import build_graph, register_rule, traced
+from reprune.graph.rules import CUSTOM, RULES
 from reprune.graph.rules_attention import attention, by_formula
 from reprune.graph.state import Call
 from tests.helpers.attentions import (
@@ -124,6 +124,25 @@ def test_kernels_of_gpus(attend, monkeypatch):
         graph.traced.flops.full
         == build_graph(Packed(eager).double(), TOKENS, layers="linear").traced.flops.full
     )
+
+
+@torch.library.custom_op("reprune_tests::attend", mutates_args=())
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    return eager(query, key, value)
+
+
+def by_own_kernel(q, k, v):
+    return torch.ops.reprune_tests.attend(q, k, v)
+
+
+def test_a_kernel_of_ones_own():
+    model = Packed(by_own_kernel).double().eval()
+    assert build_graph(model, TOKENS, layers="linear").skipped["qkv"].endswith("which has no rule")
+    try:
+        register_rule("reprune_tests::attend", "scaled_dot_product_attention")
+        assert heads_of(exact(model, TOKENS, seeds=range(3), layers="linear")) == (4, [(4, 12)])
+    finally:
+        CUSTOM.clear()
 
 
 def rolled(known, call, is_activation):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from reprune.graph import build_graph, traced
+from reprune.graph.modes import trains_alike
 from reprune.modules.attention import AttentionOfFewerHeads
 from reprune.modules.heads import for_any_heads
 from reprune.modules.slicing import replace_tensors
@@ -175,3 +176,25 @@ def test_the_mean_of_weights_keeps_the_heads_if_it_is_read(use):
         exact(Seen(USES[use]).double().eval(), TOKENS, seeds=range(3), layers="linear")
     else:
         assert graph.skipped["attention"].startswith("is reduced over by aten.mean")
+
+
+class Itself(Torch):
+    def forward(self, x):
+        return self.attention(x, x, x)[0]
+
+
+def test_the_width_of_its_input_may_shrink_too():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 16), Itself(), nn.ReLU(), nn.Linear(16, 3)).double().eval()
+    graph = exact(model, TOKENS, seeds=range(4), layers="linear")
+    assert [group.name for group in graph.groups] == ["0", "1.attention", "1.attention.out_proj"]
+    small, _ = halved(model)
+    attention = small[1].attention
+    assert (attention.embed_dim, attention.num_heads, attention.head_dim) == (8, 2, 4)
+
+
+def test_without_dropout_it_does_the_same_in_training():
+    model = for_any_heads(Torch())
+    assert trains_alike(model, [model.attention])
+    model.attention.dropout = 0.5
+    assert not trains_alike(model, [model.attention])

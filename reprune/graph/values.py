@@ -77,7 +77,7 @@ def computed(call: Call, states: Sequence[State], known: Propagation) -> Compute
     operation = call.operation
     draws = operation.draws and call.name not in FUSED
     plain = operation.text.startswith("aten.") and not (draws or operation.asks_data)
-    if known.unread and storage_of(call.outputs()[0]) in known.unread:
+    if known.unread and any(storage_of(x) in known.unread for x in call.outputs()):
         return None  # nothing reads it, or nothing that it was made of may leave
     if not plain or not states or call.name in FACTORIES or is_movement(call):
         return None
