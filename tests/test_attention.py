@@ -269,12 +269,14 @@ def test_a_vision_transformer_of_timm():
 @pytest.mark.parametrize("build", [Torch, Packed, lambda: Separate(heads=8, key_heads=4), encoder])
 def test_files_copies_and_pickles(build, tmp_path):
     model = build().double().eval()
-    small, _ = halved(model)
+    small, plan = halved(model)
     with torch.no_grad():
         expected = small(TOKENS)
+        reprune.save(model, tmp_path / "planned.safetensors", plan)
+        on_meta = reprune.load(tmp_path / "planned.safetensors", build().double().to("meta").eval())
         reprune.save(small, tmp_path / "small.safetensors")
         loaded = reprune.load(tmp_path / "small.safetensors", build().double().eval())
-        for other in (loaded, copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
+        for other in (loaded, on_meta, copy.deepcopy(small), pickle.loads(pickle.dumps(small))):
             assert torch.equal(other(TOKENS), expected)
             assert [type(module) for module in other.modules()] == [
                 type(module) for module in small.modules()
