@@ -67,7 +67,7 @@ def given(first, kinds, mask, padding):
 def test_with_all_heads_it_is_torchs_own_forward_pass_to_the_last_bit():
     for number, option in enumerate(options()):
         first, more, zero, bias, kinds, need, mask, padding, training = option
-        if number % 5:  # a prime: every pair of options is met
+        if number % 11:  # a prime: options are met in every pair
             continue
         torch.manual_seed(0)
         sizes = {"kdim": 12, "vdim": 10} if kinds == "own" else {}
