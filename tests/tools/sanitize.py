@@ -7,7 +7,7 @@ processes that tests start. These are left out:
 
 - leaks, because Python, numpy and torch keep memory until the end; test_interrupt.py weighs what we keep;
 - tests that weigh the memory of a process, of which the sanitizers take a multiple;
-- tests of how soon a signal is heard, because all is slower here;
+- tests of how soon a signal or an error is heard, because all is slower here;
 - under the address sanitizer the test of forks at any time: GCC 12's allocator for it does not take its own
   lock over a fork, so that a child may wait for it for ever in the first allocation that Python makes.
 """
@@ -30,7 +30,7 @@ OPTIONS = {
 }
 TESTS = "core counts coverage coverage_block cut extremes fork hierarchy interrupt linkage".split()
 TESTS += "pairwise selection tie_rule ties".split()
-LEFT_OUT = "memory or heard_within"
+LEFT_OUT = "memory or heard_within or stops_the_layers"
 MORE_LEFT_OUT = {"address": " or forked_children"}
 SITE = """import importlib.util, sys
 spec = importlib.util.spec_from_file_location("reprune._core", {core!r})
