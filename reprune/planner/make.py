@@ -64,8 +64,8 @@ def make_plan(
         size_mb: Maximum size of parameters and buffers, as in a file, in megabytes of 10^6 bytes.
         keep: `{layer: output channels to keep}`; the other layers keep all of theirs.
         rule: How the count of each layer is found: `"bn"` by the BatchNorm scales of all layers (Eq. 8-9),
-            `"uniform"` by the same fraction of each, `"error"` by what the outputs of the layers behind lose,
-            on images (`calibrate`), for each FLOP that is saved, or parameter if these are limited.
+            `"uniform"` by the same fraction of each, `"error"` by what the outputs of the network lose, on
+            images (`calibrate`), for each FLOP that is saved, or parameter if these are limited.
         scope: `"internal"` prunes groups of channels that meet in no addition, `"all"` residual streams too.
         layers: Which layers' output channels can be pruned: `"conv"`, convolutions (the paper); `"linear"`,
             Linear layers, where a kernel is one number, such as a transformer's: hidden dimensions and whole

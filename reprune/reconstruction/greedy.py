@@ -33,14 +33,14 @@ class _Consumer:
     `E` [A, A] is the covariance of the channels given those that are picked, `gain` [A] what a pick gains.
     """
 
-    def __init__(self, covariance: Tensor, weights: Tensor) -> None:
+    def __init__(self, covariance: Tensor, weights: Tensor, worth: float) -> None:
         self.E = covariance.clone()
         self.E.diagonal().add_(RIDGE * covariance.diagonal().mean())
         product = weights @ self.E
         total = product.diagonal().sum()
         self.varies = bool(total > 0)
-        self._H = weights / total
-        self._gained = (self.E * product).sum(0) / total  # diagonal of E H E
+        self._H = weights * (worth / total)
+        self._gained = (self.E * product).sum(0) * (worth / total)  # diagonal of E H E
 
     @property
     def gain(self) -> Tensor:
@@ -60,19 +60,22 @@ class _Consumer:
         self.E, self._H, self._gained = self.E[at][:, at], self._H[at][:, at], self._gained[at]
 
 
-def picks(consumers: Sequence[tuple[Tensor, Tensor]]) -> Picks:
+def picks(consumers: Sequence[tuple[Tensor, Tensor]], worths: Sequence[float] | None = None) -> Picks:
     """Pick all channels one after the other, each time the one that explains most.
 
     A consumer is (C, H): the covariance of its inputs [A, A], to whose diagonal a small ridge is added, and
     the products of its weights [A, A]. With `E` the covariance of the channels given those that are picked,
     the variance of its outputs that those cannot explain linearly is `tr(H E)`. To pick j lowers it by
     `(E H E)_jj / E_jj`, and then E loses `E_:j E_:j' / E_jj`. The gain of a pick is the sum of that over the
-    consumers, each in units of its `tr(H C)`; among equal gains the first channel is picked.
+    consumers, each in units of its `tr(H C)` and times its worth (default: 1); among equal gains the first
+    channel is picked.
 
     It takes O(A^2) for each pick and consumer.
     """
     size = consumers[0][0].shape[0]
-    left = [one for C, H in consumers if (one := _Consumer(C, H)).varies]  # else it says nothing
+    worths = [1.0] * len(consumers) if worths is None else worths
+    all_of_them = [_Consumer(*moments, worth) for moments, worth in zip(consumers, worths, strict=True)]
+    left = [one for one in all_of_them if one.varies]  # else it says nothing
     order, gains = [], []
     here = torch.arange(size, device=consumers[0][0].device)  # the channel of each row
     open_ = torch.ones(size, dtype=torch.bool, device=here.device)

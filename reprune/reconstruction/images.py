@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import zlib
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -24,6 +26,7 @@ from ..modules.wrappers import eagerly
 from .consumers import Consumers
 from .greedy import Picks, picks
 from .moments import Moments, drawn, positions
+from .sensitivity import sensitivities
 
 PROBED = 4
 """Images of the run that shows which operations there are."""
@@ -42,7 +45,7 @@ class Reconstruction:
         Raises `ValueError` if it fails on them, or makes NaN or infinite values of them.
         """
         self._uses = _Uses(Consumers(graph), images.count)
-        _run(graph, images, self._uses, progress)
+        self._worths = _run(graph, images, self._uses, progress)
         self._found: dict[str, Picks | None] = {}
 
     def of_all(self, graph: ChannelGraph) -> dict[str, Picks]:
@@ -56,14 +59,21 @@ class Reconstruction:
         return picked
 
     def notes(self, graph: ChannelGraph) -> list[str]:
-        """Return a note on the groups that have no picks."""
+        """Return notes on gradients that are not known, and on the groups that have no picks."""
+        notes = []
+        if isinstance(self._worths, str):
+            notes.append(
+                "what an error of a layer changes at the outputs of the network is not known, as gradients "
+                f"cannot be computed ({self._worths}): all count alike, in units of what the layers compute"
+            )
         unseen = [p.name for group in graph.groups if self.picks(group) is None for p in group.producers]
         if not unseen:
-            return []
+            return notes
         some = ", ".join(unseen[:3]) + (f" and {len(unseen) - 3} more" if len(unseen) > 3 else "")
         return [
+            *notes,
             f"no convolution or Linear layer that takes all channels of {some} was seen on the images: they "
-            "are chosen by criterion='reprune', and where rule='error' counts, by rule='uniform'"
+            "are chosen by criterion='reprune', and where rule='error' counts, by rule='uniform'",
         ]
 
     def picks(self, group: ChannelGroup) -> Picks | None:
@@ -72,8 +82,8 @@ class Reconstruction:
         None if some of its channels go to no convolution or Linear layer that was seen.
         """
         if group.name not in self._found:
-            consumers = self._uses.of(group.name)
-            self._found[group.name] = picks(consumers) if consumers else None
+            found = self._uses.of(group.name, self._worths if isinstance(self._worths, dict) else None)
+            self._found[group.name] = picks(*found) if found[0] else None
         return self._found[group.name]
 
 
@@ -104,6 +114,7 @@ class _Uses:
         entries = max(1, x.shape[0] * self._images // len(batch))  # on all images
         each = min(x.shape[1], max(1, math.ceil(rows / entries)))
         first = x.shape[0] * batch.start // len(batch)
+        image = batch.start + torch.arange(x.shape[0]) * len(batch) // x.shape[0]
         for part in drawn(x, each, first, self._order(call.name, x.shape[1])):
             if not bool(torch.isfinite(part).all()):
                 layer = call.name.rpartition(".")[0] or call.name
@@ -114,19 +125,29 @@ class _Uses:
                 key = call.name, group
                 if key not in self._moments:
                     self._moments[key] = Moments(table, call)
-                self._moments[key].add(part)
+                of_entries = part.view(x.shape[0], -1, part.shape[1])
+                for half in (0, 1):
+                    mine = (image % 2 == half).to(part.device)
+                    self._moments[key].add(of_entries[mine].flatten(0, 1), half)
 
-    def of(self, group: str) -> list[tuple[Tensor, Tensor]]:
-        """Return (C, H) of each consumer of a group; nothing if one of its channels has none."""
+    def of(
+        self, group: str, worths: Mapping[str, float] | None
+    ) -> tuple[list[tuple[Tensor, Tensor]], list[float]]:
+        """Return (C, H) of each consumer of a group, and its worth; nothing if one of its channels has none.
+
+        `worths` {weight: what a squared error of 1 is worth}; where that is not known, all are worth 1 in
+        units of their variance.
+        """
         names = [name for name, mine in self._moments if mine == group]
-        if not names:
-            return []
         tables = [self._tables[name][group] for name in names]
-        if not functools.reduce(lambda a, b: a | b, [(table >= 0).any(1) for table in tables]).all():
-            return []
+        if not names or not functools.reduce(operator.or_, [(table >= 0).any(1) for table in tables]).all():
+            return [], []
         moments = [self._moments[name, group] for name in names]
         device = moments[0].weights.device
-        return [(one.covariance().to(device), one.weights.to(device)) for one in moments]
+        return [(one.shrunk().to(device), one.weights.to(device)) for one in moments], [
+            1.0 if worths is None else worths[name] * one.variance()
+            for name, one in zip(names, moments, strict=True)
+        ]
 
     def _order(self, name: str, count: int) -> Tensor:
         """Return the order in which the positions of an input are drawn."""
@@ -136,7 +157,10 @@ class _Uses:
         return self._orders[name, count]
 
 
-def _run(graph: ChannelGraph, images: Images, uses: _Uses, progress: Progress | None) -> None:
+def _run(
+    graph: ChannelGraph, images: Images, uses: _Uses, progress: Progress | None
+) -> dict[str, float] | str:
+    """Fill `uses`, and return the sensitivities, or why there are none."""
     states = generators()
     try:
         with preserving(graph.model) as preserved, eagerly():
@@ -144,22 +168,28 @@ def _run(graph: ChannelGraph, images: Images, uses: _Uses, progress: Progress | 
             torch.manual_seed(0)  # what a pass draws is the same each time
             model = for_any_heads(whole_copy(graph.model))  # whose buffers and attributes may change
             with evaluating(model):
-                _run_all(model, images, uses, progress)
+                return _run_all(model, images, uses, progress)
     finally:
         restore(states)
 
 
-def _run_all(model: nn.Module, images: Images, uses: _Uses, progress: Progress | None) -> None:
+def _run_all(
+    model: nn.Module, images: Images, uses: _Uses, progress: Progress | None
+) -> dict[str, float] | str:
     tensors = [*model.parameters(), *model.buffers()]
     kinds = {x.dtype for x in tensors if x.is_floating_point()}
     how = tensors[0].device, kinds.pop() if len(kinds) == 1 else None
     try:
-        probes, size = _probed(model, images, how)
+        count = min(PROBED, images.count)
+        events = observed(model, images.inputs(0, count, *how)).events
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
         raise ValueError(
             f"calibrate: the network fails on the images with {type(error).__name__}: {first}"
         ) from error
+    most = max((event.bytes + event.output for event in events), default=1)
+    size = max(2, MEMORY * count // max(most, 1))
+    probes = {event.name: event.shape for event in reversed(events)}
     bounds = [*range(0, images.count - 1, size), images.count]  # never one image alone
     for start, stop in pairwise(bounds):
         if progress is not None:
@@ -172,15 +202,8 @@ def _run_all(model: nn.Module, images: Images, uses: _Uses, progress: Progress |
         args, kwargs = images.inputs(start, stop, *how)
         with Intercepting(model, answer):
             model(*args, **kwargs)
+    held = sum(event.output for event in events) / count
+    found = sensitivities(model, images, how, events, MEMORY / max(held, 1))
     if progress is not None:
         progress("calibrate", images.count, images.count)
-
-
-def _probed(
-    model: nn.Module, images: Images, how: tuple[torch.device, torch.dtype | None]
-) -> tuple[dict[str, tuple[int, ...]], int]:
-    """Return {weight: shape of its input on a few images}, and how many images fit into the memory."""
-    count = min(PROBED, images.count)
-    events = observed(model, images.inputs(0, count, *how)).events
-    most = max((event.bytes + event.output for event in events), default=1)
-    return {event.name: event.shape for event in reversed(events)}, max(2, MEMORY * count // max(most, 1))
+    return found
