@@ -45,7 +45,7 @@ def by_trying(consumers):
 
 
 def shrunk(rows, calls=1, taps=1):
-    """Rows [.., A] of 24 images in turns, or of several calls of them, and rows that shrink their covariance."""
+    """Rows [.., A] of 24 images in turns, or of several calls, and rows that shrink their covariance."""
     image = np.arange(len(rows)) // (len(rows) // (24 * calls)) % 24
 
     def covariance(some):
