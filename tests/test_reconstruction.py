@@ -7,11 +7,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import reprune
+from reprune.compensation.calls import Call
 from reprune.compensation.images import collected
 from reprune.reconstruction import images as runs
 from reprune.reconstruction.greedy import RIDGE, picks
 from reprune.reconstruction.images import Reconstruction
-from reprune.reconstruction.moments import drawn
+from reprune.reconstruction.moments import Moments, drawn
 from tests.helpers.networks import Residual, images
 
 
@@ -290,6 +291,20 @@ def test_whole_groups_that_leave_take_nothing_from_the_others(monkeypatch):
     order, gains = by_trying([(shrunk(rows, taps=3), weights.reshape(4, -1))])
     assert found.order.tolist() == order
     np.testing.assert_allclose(found.gains, gains, rtol=1e-3, atol=1e-5)
+
+
+def test_channels_may_have_fewer_taps_than_others():
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((40, 5)) + 2, rng.standard_normal((3, 5))
+    arguments = {"input": torch.from_numpy(x), "weight": torch.from_numpy(weight)}
+    found = Moments(np.array([[0, 3], [1, -1], [4, 2]]), Call(F.linear, arguments, {"weight": "w"}))
+    for half in (0, 1):
+        found.add(torch.from_numpy(x[half::2]), half)
+    first, second = x[:, [0, 1, 4]], x[:, [3, 0, 2]] * (1, 0, 1)
+    expected = sum(np.cov(tap.T, bias=True) for tap in (first, second))
+    np.testing.assert_allclose(found.covariance().numpy(), expected, atol=1e-12)
+    w, more = weight[:, [0, 1, 4]], weight[:, [3, 0, 2]] * (1, 0, 1)
+    np.testing.assert_allclose(found.weights.numpy(), w.T @ w + more.T @ more)
 
 
 def test_batches_have_no_influence(monkeypatch):

@@ -173,3 +173,16 @@ def test_frozen_networks_and_blocks_without_gradients_are_no_obstacle():
     assert plan() == usual
     assert usual.notes == ()
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_each_tap_of_a_flattened_channel_counts_once():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(8 * 64, 1)).eval(), images(24)
+    weights = torch.randn(8)
+    with torch.no_grad():
+        model[2].weight.copy_(weights.repeat_interleave(64)[None])  # the same at all 64 positions
+        y = model[0](x).flatten(2)  # [24, 8, 64]
+    (group,) = reprune.trace(model, x[:2]).graph().groups
+    gains = Reconstruction(reprune.trace(model, x[:2]).graph(), collected(x, model)).picks(group).gains
+    of_positions = torch.einsum("c,ncp->np", weights, y)
+    assert gains.sum() == pytest.approx(float(of_positions.var(0, correction=0).sum()), rel=1e-4)
