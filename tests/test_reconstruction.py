@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import reprune
 from reprune.compensation.calls import Call
 from reprune.compensation.images import collected
+from reprune.compensation.sequence import observed
 from reprune.reconstruction import images as runs
 from reprune.reconstruction.greedy import RIDGE, picks
 from reprune.reconstruction.images import Reconstruction
@@ -307,16 +308,28 @@ def test_channels_may_have_fewer_taps_than_others():
     np.testing.assert_allclose(found.weights.numpy(), w.T @ w + more.T @ more)
 
 
+class Several(nn.Module):
+    """As networks that squeeze a batch of one: it takes no image alone."""
+
+    def forward(self, x):
+        if len(x) == 1:
+            raise RuntimeError("one image")
+        return x
+
+
 def test_batches_have_no_influence(monkeypatch):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(784, 3))
-    x = images(11, size=16)
+    layers = nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 3), Several(), nn.Flatten(), nn.Linear(784, 3)
+    model, x = nn.Sequential(*layers), images(11, size=16)
     monkeypatch.setattr(runs, "_ROWS", 600)  # so that positions are drawn
     whole = reconstruction(model, x, "0")
-    monkeypatch.setattr(runs, "MEMORY", 1)  # two images at a time, and three in the end
-    parts = reconstruction(model, x, "0")
-    assert whole.order.tolist() == parts.order.tolist()
-    np.testing.assert_allclose(whole.gains, parts.gains, rtol=1e-6, atol=1e-12)
+    events = observed(model, ((x[: runs.PROBED],), {})).events
+    most = max(event.bytes + event.output for event in events)
+    for memory in (1, 3 * most // runs.PROBED + 1):  # two at a time, and three in the end; or three, and two
+        monkeypatch.setattr(runs, "MEMORY", memory)
+        parts = reconstruction(model, x, "0")
+        assert whole.order.tolist() == parts.order.tolist()
+        np.testing.assert_allclose(whole.gains, parts.gains, rtol=1e-6, atol=1e-12)
 
 
 def test_drawn_positions_differ_between_images_and_cover_all():
