@@ -217,6 +217,8 @@ def test_no_more_than_so_many_images_are_read(networks, monkeypatch):
 
 
 def test_images_join_late_where_memory_is_short(monkeypatch):
+    together = []
+
     class Shrinking(nn.Module):
         def __init__(self):
             super().__init__()
@@ -224,6 +226,7 @@ def test_images_join_late_where_memory_is_short(monkeypatch):
             self.c, self.d = nn.Conv2d(16, 24, 3), nn.Conv2d(24, 8, 1)
 
         def forward(self, x):
+            together.append(len(x))
             x = nn.functional.avg_pool2d(torch.relu(self.b(torch.relu(self.a(x)))), 8)
             return self.d(torch.relu(self.c(x)))
 
@@ -234,7 +237,9 @@ def test_images_join_late_where_memory_is_short(monkeypatch):
     assert [layer.images for layer in whole.layers] == [200] * 3
     monkeypatch.setattr(memory, "MEMORY", 2**22)
     small, plan = reprune.prune(model, x[:2], keep={"a": 8, "c": 12})
+    together.clear()
     report = reprune.compensate(model, small, plan, x)
+    assert max(together) * 16 * 32 * 32 * 4 < 2**22  # those that join run through the first maps too
     first, *_, last = (layer.images for layer in report.layers)
     assert 8 <= first < last == 200
     with torch.no_grad():

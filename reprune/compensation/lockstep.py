@@ -9,6 +9,7 @@ has many positions there; the rest joins, from its start, as soon as the memory 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -57,13 +58,19 @@ class Lockstep:
             yield (wave, *wave.calls(self._pair.events[k]))
 
     def _admit(self, k: int, values: Mapping[str, Tensor]) -> None:
-        """Begin a wave with all images that are left, or with as many as have joined, if there is room."""
+        """Begin with all images that are left, or with as many as have joined, if there is room.
+
+        They run in waves that are small enough for the operations before `k`.
+        """
         count, have = self._pair.images.count, self.joined
         most = min(count, self._capacities[k])
         if count - most == 1:
             most = count  # one image alone may lose its dimension in the network
-        if most > have and (most == count or most >= 2 * have):
-            wave = Wave(self._pair, range(have, most))
+        if most <= have or (most < count and most < 2 * have):
+            return
+        each = min(self._capacities[: k + 1])  # all that lies before has to fit too
+        for start, stop in pairwise([*range(have, most - 1, each), most]):  # never one image alone
+            wave = Wave(self._pair, range(start, stop))
             self._waves.append(wave)
             for event in self._pair.events[:k]:
                 dense, small = wave.calls(event)
