@@ -1,5 +1,6 @@
 """`reprune prune --calibrate`: images of a folder, or of a function."""
 
+import copy
 import json
 import sys
 
@@ -46,15 +47,21 @@ def test_a_function_gives_the_images(folder, capsys):
     assert main([*PRUNE, "--calibrate", "photographs:batches", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["calibration"]["images"] == 32
-    assert [layer["name"] for layer in facts["calibration"]["layers"]] == ["conv2", "head"]
     assert all(layer["after"] <= layer["before"] for layer in facts["calibration"]["layers"])
     torch.manual_seed(0)
     dense = toy()
     small = reprune.load("small.safetensors", toy())
-    plain, plan = reprune.prune(dense, torch.randn(1, 3, 16, 16), flops=0.5, rule="uniform")
     names: dict = {}
     exec(IMAGES, names)
-    reprune.compensate(dense, plain, plan, names["batches"]())
+    images = names["batches"]()
+    plan = reprune.make_plan(dense, torch.randn(1, 3, 16, 16), flops=0.5, rule="error", calibrate=images)
+    plain = copy.deepcopy(dense)
+    reprune.apply(plan, plain)
+    report = reprune.compensate(dense, plain, plan, images)
+    assert [layer["name"] for layer in facts["calibration"]["layers"]] == [
+        layer.name for layer in report.layers
+    ]
+    assert facts["rule"] == "error"  # where there are images, that is the default
     assert all(torch.equal(value, small.state_dict()[name]) for name, value in plain.state_dict().items())
 
 

@@ -94,7 +94,7 @@ def add(
         default="auto",
         help="how many channels each layer loses: bn, by the gammas of BatchNorm; uniform, the same "
         "fraction everywhere; error, by what the layers behind lose on the images of --calibrate; auto "
-        "(default), bn where gammas differ",
+        "(default), error where there are images, bn where gammas differ",
     )
     parser.add_argument(
         "--criterion",
@@ -282,8 +282,6 @@ def _plan(
     if all(value is None for value in targets.values()):
         targets["flops"] = FLOPS_LEFT
 
-    looked_at = arguments.rule == "error" or arguments.criterion == "covariance"
-
     def plan_by(rule: str) -> PruningPlan:
         return reprune.make_plan(
             model,
@@ -299,12 +297,18 @@ def _plan(
             ties=arguments.ties,
             backend=arguments.backend,
             criterion=arguments.criterion,
-            calibrate=images if looked_at else None,
+            calibrate=images if rule == "error" or arguments.criterion == "covariance" else None,
             progress=stages,
         )
 
     if arguments.rule != "auto":
         return plan_by(arguments.rule), arguments.rule, "as asked for"
+    if images is not None:
+        try:
+            return plan_by("error"), "error", "the images tell what each layer loses"
+        except ValueError as error:
+            if "rule='uniform'" not in str(error):
+                raise
     reason = why_not_bn(model)
     if reason is None:
         try:
