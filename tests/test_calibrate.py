@@ -53,7 +53,7 @@ def test_a_function_gives_the_images(folder, capsys):
     small = reprune.load("small.safetensors", toy())
     names: dict = {}
     exec(IMAGES, names)
-    images = names["batches"]()
+    images = [*names["batches"]()]
     plan = reprune.make_plan(dense, torch.randn(1, 3, 16, 16), flops=0.5, rule="error", calibrate=images)
     plain = copy.deepcopy(dense)
     reprune.apply(plan, plain)
