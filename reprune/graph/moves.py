@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_iter, tree_map
 
 from ..aliases import Ints
 from .propagation import Propagation
@@ -59,21 +58,10 @@ class Moves:
         positions = (
             torch.arange(x.shape[k], device="cpu" if x.is_meta else x.device).view(shape).expand(x.shape)
         )
-        moved = [_reduced(part) for part in _run(call, x, positions)]
+        moved = [_reduced(part) for part in call.on(x, positions)]
         if key is not None:
             self._known[key] = moved
         return moved
-
-
-def _run(call: Call, x: Tensor, positions: Tensor) -> list[Tensor]:
-    def put(positions: Tensor) -> list[Tensor]:
-        args, kwargs = tree_map(lambda a: positions if a is x else a, (call.args, call.kwargs))
-        return [p for p in tree_iter(call.func(*args, **kwargs)) if isinstance(p, Tensor)]
-
-    try:
-        return put(positions)
-    except RuntimeError:  # a view that cannot be made of an expanded tensor
-        return put(positions.contiguous())
 
 
 def _reduced(part: Tensor) -> Moved:

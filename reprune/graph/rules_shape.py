@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_iter, tree_map
 
 from ..aliases import Ints
 from .dimensions import places_of
@@ -108,7 +107,7 @@ def _followed(known: Propagation, call: Call, x: Tensor, k: int) -> tuple[list[T
         shape[k] = x.shape[k]
         device = "cpu" if x.is_meta else x.device
         positions = torch.arange(x.shape[k], device=device).view(shape).expand(x.shape)
-        parts = _rerun(call, x, positions)
+        parts = call.on(x, positions)
         varying = [_varying(part, positions) for part in parts]
         found = [_narrowed(part, where).clone() for part, where in zip(parts, varying, strict=True)], varying
         if key is not None:
@@ -121,17 +120,6 @@ def _narrowed(part: Tensor, where: list[int]) -> Tensor:
         if d not in where and part.shape[d] > 1:
             part = part.narrow(d, 0, 1)
     return part
-
-
-def _rerun(call: Call, x: Tensor, positions: Tensor) -> list[Tensor]:
-    def put(positions: Tensor) -> list[Tensor]:
-        args, kwargs = tree_map(lambda a: positions if a is x else a, (call.args, call.kwargs))
-        return [p for p in tree_iter(call.func(*args, **kwargs)) if isinstance(p, Tensor)]
-
-    try:
-        return put(positions)
-    except RuntimeError:  # a view that cannot be made of an expanded tensor
-        return put(positions.contiguous())
 
 
 def _varying(part: Tensor, positions: Tensor) -> list[int]:

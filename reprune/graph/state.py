@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch.utils._pytree import tree_iter, tree_map
 
 from ..aliases import Ints
 
@@ -154,6 +155,18 @@ class Call:
     def outputs(self) -> list[torch.Tensor]:
         outs = self.out if isinstance(self.out, (list, tuple)) else (self.out,)
         return [x for x in _flat(outs) if isinstance(x, torch.Tensor)]
+
+    def on(self, x: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:
+        """Run the operation again with `positions`, expanded to the shape of `x`, in its place."""
+
+        def put(positions: torch.Tensor) -> list[torch.Tensor]:
+            args, kwargs = tree_map(lambda a: positions if a is x else a, (self.args, self.kwargs))
+            return [p for p in tree_iter(self.func(*args, **kwargs)) if isinstance(p, torch.Tensor)]
+
+        try:
+            return put(positions)
+        except RuntimeError:  # a view that cannot be made of an expanded tensor
+            return put(positions.contiguous())
 
     def scalars(self) -> Iterator[Any]:
         """Yield the plain values among the arguments."""
