@@ -111,6 +111,7 @@ class AttentionOfFewerHeads(nn.MultiheadAttention):
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the queries, keys and values of all heads, each [L or S, B, heads * D]."""
         packed, bias = self.in_proj_weight, self.in_proj_bias
+        # What is ignored below: the types do not say how many parts a tuple has; there are three.
         if packed is not None and query is key and key is value:
             return _parts(F.linear(query, packed, bias), 3)  # type: ignore[return-value]
         weights = (
