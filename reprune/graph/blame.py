@@ -33,15 +33,19 @@ def find_guilty(
     distant layer), parts of the groups are tried alone. Where the slice fails to run, nothing is known of
     what comes behind, and the guilty group's `kin`, which run by the same code, are taken to fail as it does.
 
-    Raises :class:`NotRepeatableError` if the model fails unsliced, as then no group can be tried.
+    Raises :class:`NotRepeatableError` if the model fails unsliced, as then no group can be tried. It is run
+    so unless all is right without the group that the first slice failed to run with.
     """
     guilty: dict[str, Fault] = {}
     cleared: set[int | None] = {None}
-    trial = kept
+    trial, repeatable = kept, False
     while (failure := certify(trial)) is not None:
         cut = [group for group in groups if not trial[group.atoms].all()]
-        if trial is kept and (unsliced := certify(np.ones_like(kept))) is not None:
-            raise NotRepeatableError(unsliced.reason.removeprefix(CALLS))
+        plain = trial is kept and _plainly_one(failure, cut)
+        if not (plain or repeatable):
+            if (unsliced := certify(np.ones_like(kept))) is not None:
+                raise NotRepeatableError(unsliced.reason.removeprefix(CALLS))
+            repeatable = True
         for fault in failure.faults:
             at_hand = [group for group in cut if not fault.atoms.isdisjoint(group.atoms.tolist())]
             if any(group.name in guilty for group in at_hand):
@@ -56,6 +60,14 @@ def find_guilty(
                     guilty.setdefault(group.name, fault)
         trial = _whole(kept, [group for group in groups if group.name in guilty])
     return {name: fault.reason for name, fault in guilty.items()}
+
+
+def _plainly_one(failure: Failure, groups: Sequence[ChannelGroup]) -> bool:
+    """Return whether the slice failed to run, at channels of one of `groups`."""
+    if not all(fault.reason.startswith(FAILS) for fault in failure.faults):
+        return False
+    atoms = frozenset().union(*(fault.atoms for fault in failure.faults))
+    return sum(not atoms.isdisjoint(group.atoms.tolist()) for group in groups) == 1
 
 
 def _fewest(groups: list[ChannelGroup], kept: AtomMask, certify: Certify) -> list[ChannelGroup]:

@@ -46,7 +46,7 @@ def pointwise(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
     if call.writes_to_self:
         return first if first.shape == widest.shape else None
     if all(x.shape == first.shape and x.stride() == first.stride() for x in tensors):
-        return _in_strides_of(first)
+        return torch.empty_like(first)  # in the order of its strides, without gaps
     return _like(widest) if _is_plain(widest) and all(x.is_contiguous() for x in tensors) else None
 
 
@@ -83,11 +83,19 @@ def convolution(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
 def layer_norm(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
     """Return what a layer norm gives, with the statistics of each position."""
     x = tensors[0]
-    if not _is_plain(x):
-        return None
     k = x.dim() - len(call["normalized_shape"])
     statistics = (*x.shape[:k], *(1 for _ in x.shape[k:]))
     return _like(x), _empty(x, statistics), _empty(x, statistics)
+
+
+def clone(call: Call, tensors: Sequence[Tensor]) -> Tensor:
+    """Return a copy, in the strides that are asked for."""
+    return torch.empty_like(tensors[0], memory_format=call["memory_format"] or torch.preserve_format)
+
+
+def roll(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return what is left of a contiguous tensor when it is rolled."""
+    return _like(tensors[0]) if _is_plain(tensors[0]) else None
 
 
 def matmul(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
@@ -132,6 +140,8 @@ _RESULTS: dict[str, Callable[[Call, Sequence[Tensor]], Any]] = {
     "convolution": convolution,
     "native_batch_norm": batch_norm,
     "native_layer_norm": layer_norm,
+    "clone": clone,
+    "roll": roll,
     "mm": matmul,
     "addmm": matmul,
     "bmm": matmul,
@@ -149,12 +159,6 @@ def _empty(x: Tensor, sizes: Sequence[int]) -> Tensor:
 
 def _like(x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device="meta")
-
-
-def _in_strides_of(x: Tensor) -> Tensor | None:
-    """Return a tensor with the strides of `x`, which PyTorch keeps where they leave no gaps."""
-    dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
-    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta") if dense else None
 
 
 def _is_plain(x: Tensor) -> bool:
