@@ -2,8 +2,6 @@
 
 import ast
 import importlib
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -57,16 +55,3 @@ def test_another_name_is_refused_as_ever() -> None:
         reprune.linkages  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'linkages'"):
         from reprune import linkages  # noqa: F401
-
-
-@pytest.mark.xdist_group("mypy")  # whose cache the check of the whole package fills
-def test_a_type_checker_knows_the_types_and_no_other_name(tmp_path: Path) -> None:
-    pytest.importorskip("mypy")
-    lines = ["import reprune", "a: int = reprune.Pruner", "reprune.graph.register_rule", "reprune.linkages"]
-    (tmp_path / "program.py").write_text("\n".join(lines))
-    command = [sys.executable, "-m", "mypy", "--no-error-summary", tmp_path / "program.py"]
-    run = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
-    pruner, linkages = run.stdout.splitlines()
-    assert "program.py:2: error: " in pruner
-    assert "type[Pruner]" in pruner
-    assert 'program.py:4: error: Module has no attribute "linkages"' in linkages

@@ -18,9 +18,17 @@ def test_ruff_finds_nothing(command: str) -> None:
 
 
 @pytest.mark.skipif(np.__version__ < "2", reason="the types are those of numpy 2")
-@pytest.mark.xdist_group("mypy")  # with the other test that uses mypy's cache
-def test_mypy_finds_nothing() -> None:
-    checked("mypy")
+def test_mypy_finds_nothing_in_the_package_and_two_errors_of_its_user(tmp_path: Path) -> None:
+    """One run for both, as it takes half a minute: a type checker knows our types, and no other name."""
+    program = tmp_path / "program.py"
+    lines = ["import reprune", "a: int = reprune.Pruner", "reprune.graph.register_rule", "reprune.linkages"]
+    program.write_text("\n".join(lines))
+    run = run_module("mypy", "--no-error-summary", "reprune", "kernels", program, cwd=ROOT)
+    assert run.stdout.count("\n") == 2, run.stdout + run.stderr
+    pruner, linkages = run.stdout.splitlines()
+    assert "program.py:2: error: " in pruner
+    assert "type[Pruner]" in pruner
+    assert 'program.py:4: error: Module has no attribute "linkages"' in linkages
 
 
 @pytest.mark.xdist_group("groups")
