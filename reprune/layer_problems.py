@@ -80,7 +80,7 @@ def select_groups(
         problems = [
             LayerProblem(
                 group.name,
-                problem_tables([(p.kernel, p.rows) for p in group.producers], settings),
+                problem_tables([(p.kernel, p.rows) for p in group.producers], settings, group.heads),
                 counts[group.name],
             )
             for group in groups
@@ -145,14 +145,19 @@ def _as_it_is(kernel: Tensor, rows: Ints) -> bool:
     return native and rows.shape[1] == 1 and np.array_equal(rows[:, 0], np.arange(len(kernel)))
 
 
-def problem_tables(producers: Iterable[tuple[Tensor, Ints]], settings: Settings) -> tuple[Any, ...]:
+def problem_tables(
+    producers: Iterable[tuple[Tensor, Ints]], settings: Settings, heads: bool = False
+) -> tuple[Any, ...]:
     """Return the tables of a group: all its producers' kernels [O, I, ...], with its atoms' rows [A, w]."""
     backend = "cpp" if settings.select is not None else settings.backend
-    return tuple(table for kernel, rows in producers for table in tables_of(kernel, rows, backend))
+    return tuple(table for kernel, rows in producers for table in tables_of(kernel, rows, backend, heads))
 
 
-def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
+def tables_of(kernel: Tensor, rows: Ints, backend: str, heads: bool = False) -> list[Any]:
     """Return [I, A, d] for each of an atom's w channels: I clustering problems of A kernels.
+
+    Of atoms that are `heads` there is one table [I, A, w d]: the channels of a head are the coordinates of
+    one vector, and of two heads the first coordinates have nothing in common.
 
     `kernel` [O, I, ...], `rows` [A, w] the output channels of each atom (-1: it has none here).
 
@@ -165,7 +170,7 @@ def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
         kernel = kernel.cpu()
     points = kernel.transpose(0, 1)  # [I, O, d]
     tables = []
-    for row in rows.T:
+    for row in [rows.ravel()] if heads else rows.T:
         if np.array_equal(row, np.arange(points.shape[1])):
             tables.append(points)
         else:
@@ -173,4 +178,6 @@ def tables_of(kernel: Tensor, rows: Ints, backend: str) -> list[Any]:
             if (row < 0).any():  # an atom without a channel here
                 table.masked_fill_(placed(row < 0, points.device)[None, :, None], 0)
             tables.append(table)
+    if heads:
+        tables = [table.reshape(len(points), len(rows), rows.shape[1] * points.shape[2]) for table in tables]
     return tables if backend == "triton" else [table.numpy() for table in tables]

@@ -40,6 +40,22 @@ def values(request, monkeypatch):
     return request.param
 
 
+def test_the_kernel_of_a_head_is_a_vector():
+    """Of queries, keys and values, and on each input; by other criteria than the clusters too."""
+    torch.manual_seed(0)
+    model, seen = Separate().double().eval(), {}
+
+    def last(problem):
+        seen[problem.name] = problem.tables
+        return np.arange(problem.keep) + problem.tables[0].shape[1] - problem.keep
+
+    reprune.make_plan(model, TOKENS, sparsity=0.5, rule="uniform", layers="linear", select=last)
+    (tables,) = seen.values()
+    for table, layer in zip(tables, (model.q_proj, model.k_proj, model.v_proj), strict=True):
+        heads = layer.weight.detach().view(4, 4, 16)
+        assert np.array_equal(table, heads.permute(2, 0, 1))
+
+
 def flops(model, x):
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(x)

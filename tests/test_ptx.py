@@ -105,6 +105,14 @@ def test_numbers_of_every_size(d):
         assert_clusters(device(race=True), [points], [10])
 
 
+@pytest.mark.slow
+def test_vectors_as_long_as_a_head():
+    for d in (64, 192, 512):
+        points = np.random.default_rng(d).normal(size=(2, 12, d)).astype(np.float32)
+        assert_tree(device(race=True), points)
+        assert_clusters(device(race=True), [points], [6])
+
+
 @pytest.mark.parametrize("name", ["label_kernel", pytest.param("line_kernel", marks=pytest.mark.slow)])
 def test_every_barrier_is_needed(name):
     """Taken out of the PTX, it leaves a race, or results that are wrong.

@@ -77,16 +77,12 @@ class ChannelGraph:
         for group in self.groups:
             if group.name in guilty:
                 reason = guilty[group.name]
-                graph = graph.without([group], f"{HEADS}: {reason}" if self._has_heads(group) else reason)
+                graph = graph.without([group], f"{HEADS}: {reason}" if group.heads else reason)
         return graph
-
-    def _has_heads(self, group: ChannelGroup) -> bool:
-        """Return whether the atoms of `group` are heads of an attention."""
-        return not self.traced.heads.isdisjoint(group.atoms.tolist())
 
     def _run_alike(self, group: ChannelGroup) -> list[ChannelGroup]:
         """Return `group`, and with it all others of attention heads in modules of the same classes."""
-        if not self._has_heads(group):
+        if not group.heads:
             return [group]
         modules = named_modules(self.model)
 
@@ -96,7 +92,7 @@ class ChannelGraph:
             ]
             return {type(modules[name]) for name in around}
 
-        return [one for one in self.groups if self._has_heads(one) and kinds(one) == kinds(group)]
+        return [one for one in self.groups if one.heads and kinds(one) == kinds(group)]
 
     def probe(self) -> AtomMask:
         """Return a mask that drops a different random fraction of each group."""

@@ -50,6 +50,8 @@ class ChannelGroup:
     """The weights of the BatchNorms behind it: (parameter, positions, atom of the group at each position)."""
     added: bool
     """Whether channels of two layers meet in an addition in it."""
+    heads: bool = False
+    """Whether its atoms are heads of an attention."""
 
 
 LAYERS = ("conv", "linear", "all")
@@ -62,12 +64,13 @@ def find_groups(
     labels: Mapping[Key, Ints],
     atoms: Atoms,
     layers: str = "conv",
+    heads: frozenset[int] = frozenset(),
 ) -> tuple[list[ChannelGroup], dict[str, str], dict[str, Ints]]:
     """Return groups in run order, {layer: why it cannot be pruned} and {layer: each channel's atom [O]}.
 
     `convolutions` are those that ran, by the first label of their kernels. `layers`: one of `LAYERS`. With
     "conv" a group is one that a convolution produces, and Linear layers that share it follow; with "linear"
-    it is one that only Linear layers produce.
+    it is one that only Linear layers produce. `heads` are the atoms that are heads of an attention.
     """
     called, weights = _called(convolutions, labels)
     wanted = {
@@ -111,8 +114,8 @@ def find_groups(
         producers = tuple(
             _producer(name, weights[name], found[name], atoms, place, group_atoms.size) for name in members
         )
-        added = not atoms.added.isdisjoint(group_atoms.tolist())
-        groups.append(ChannelGroup(members[0], producers, group_atoms, gammas, added))
+        added, attends = (not some.isdisjoint(group_atoms.tolist()) for some in (atoms.added, heads))
+        groups.append(ChannelGroup(members[0], producers, group_atoms, gammas, added, attends))
     return groups, skipped, {name: atoms.atom_of[convolution.channels] for name, convolution in found.items()}
 
 

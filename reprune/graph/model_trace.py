@@ -45,7 +45,7 @@ class ModelTrace:
     def graph(self, layers: str = "conv") -> ChannelGraph:
         """Return the groups of channels that can be pruned, not certified yet; `layers`: see `make_plan`."""
         traced = self.traced
-        found = find_groups(self.model, self.convolutions, traced.labels, traced.atoms, layers)
+        found = find_groups(self.model, self.convolutions, traced.labels, traced.atoms, layers, traced.heads)
         groups, skipped, channels = found
         return ChannelGraph(self.model, self.example, traced, tuple(groups), skipped, channels)
 

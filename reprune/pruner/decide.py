@@ -69,7 +69,7 @@ def _own_part(
     problems = []
     for group in mine:
         rows = [(kernels[p.name], p.rows[alive[group.atoms]]) for p in group.producers]
-        tables = problem_tables(rows, settings)
+        tables = problem_tables(rows, settings, group.heads)
         problems.append(LayerProblem(group.name, tables, counts[group.name]))
     chosen = choose(problems, settings, settings.seed + event)
     found: dict[str, GroupDecision] = {}
@@ -104,8 +104,9 @@ def cost(group: ChannelGroup, source: FullWeights, alive: AtomMask, keep: int) -
     total = 0.0
     for producer in group.producers:
         atoms = source.inputs[producer.name]
-        channels = int((alive[atoms] | (atoms < 0)).sum()) * producer.rows.shape[1]
-        d = producer.kernel[0, 0].numel()
+        channels = int((alive[atoms] | (atoms < 0)).sum())
+        d, width = producer.kernel[0, 0].numel(), producer.rows.shape[1]
+        channels, d = (channels, d * width) if group.heads else (channels * width, d)
         total += channels * n * (90.0 if d == 1 else d * (26 + 0.044 * n))
     return total
 
