@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
@@ -51,45 +52,64 @@ _OF_QUERIES = frozenset("q query queries wq qkv wqkv to_qkv in_proj c_attn attn 
 _OF_KEYS = frozenset("k v key value keys values wk wv kv qkv wkv wqkv to_qkv in_proj c_attn attn".split())
 """Words in the names of the Linear layers that make queries, and keys or values: `q_proj`, `to_q`, `qkv`."""
 
-_KINDS = (nn.MultiheadAttention, AttentionOfFewerHeads)
+
+def _twins() -> dict[type[nn.Module], type[nn.Module]]:
+    """Return {class that runs with all heads only: class that runs with fewer}.
+
+    Those of torchvision are there once someone has imported its models.
+    """
+    if "torchvision.models" not in sys.modules:
+        return {nn.MultiheadAttention: AttentionOfFewerHeads}
+    from .windows import TWINS
+
+    return {nn.MultiheadAttention: AttentionOfFewerHeads, **TWINS}
 
 
 def sync_heads(model: nn.Module) -> None:
     """Update the attributes of all attention modules, before those of their Linear layers are updated."""
+    twins = _twins()
+    whole = {fewer: kind for kind, fewer in twins.items()}
     for module in model.modules():
-        if type(module) in _KINDS:
+        kind = whole.get(type(module), type(module))
+        if kind is nn.MultiheadAttention:
             _resize(module)
         elif module._modules:
             _scale(module)
+            if kind in twins:
+                module.__class__ = kind if _has_all_heads(module) else twins[kind]
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder):
             _keep_from_fast_path(module)
 
 
 def for_any_heads(model: nn.Module) -> nn.Module:
-    """Return `model`, a disposable copy, with :class:`torch.nn.MultiheadAttention` that run with any heads.
+    """Return `model`, a disposable copy, with attentions that run with any heads.
 
     A trace and that of a slice are to see the same operations. Subclasses have forward passes of their own.
     """
+    twins = _twins()
     for module in model.modules():
-        if type(module) is nn.MultiheadAttention:
-            module.__class__ = AttentionOfFewerHeads
+        if type(module) in twins:
+            module.__class__ = twins[type(module)]
     return model
 
 
 @contextlib.contextmanager
 def running_alike(dense: nn.Module, small: nn.Module) -> Iterator[None]:
     """Inside the block, run those attentions of `dense` by parts that have lost heads in `small`."""
-    there = named_modules(dense)
-    lost = [name for name, module in named_modules(small).items() if type(module) is AttentionOfFewerHeads]
-    changed = [there[name] for name in lost if type(there.get(name)) is nn.MultiheadAttention]
-    for module in changed:
-        module.__class__ = AttentionOfFewerHeads
+    twins, there = _twins(), named_modules(dense)
+    changed = [
+        (there[name], type(there[name]))
+        for name, module in named_modules(small).items()
+        if name in there and twins.get(type(there[name])) is type(module)
+    ]
+    for module, kind in changed:
+        module.__class__ = twins[kind]
     try:
         yield
     finally:
-        for module in changed:
-            module.__class__ = nn.MultiheadAttention
+        for module, kind in changed:
+            module.__class__ = kind
 
 
 def is_attention(module: nn.Module) -> bool:
@@ -115,6 +135,13 @@ def _resize(module: nn.Module) -> None:
         weight = parameters.get(name)
         setattr(module, size, width if weight is None else weight.shape[1])
     module.__class__ = nn.MultiheadAttention if out.shape == (width, width) else AttentionOfFewerHeads
+
+
+def _has_all_heads(module: nn.Module) -> bool:
+    """Return whether the heads of an attention of torchvision are together as wide as its input."""
+    layer = module._modules.get("qkv", module._modules.get("to_qkv"))
+    weight = current_weight(layer) if isinstance(layer, nn.Linear) else None
+    return weight is None or weight.shape[0] == 3 * weight.shape[1]
 
 
 def _keep_from_fast_path(encoder: nn.TransformerEncoder) -> None:
