@@ -34,7 +34,7 @@ def swin(second=False):
     return models.SwinTransformer(
         [4, 4],
         12,
-        [2, 2],
+        [2, 1],
         [3, 6],
         [3, 3],
         num_classes=5,
@@ -75,7 +75,7 @@ def attentions(model):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_whole_heads_leave_and_the_rest_is_exact(name, values):
     model, x = drawn(name)
-    graph = exact(model, x, seeds=range(3), layers="linear")
+    graph = exact(model, x, seeds=range(2), layers="linear")
     heads = [group.atoms.size for group in graph.groups if group.heads]
     assert heads == [getattr(m, "n_heads", None) or m.num_heads for m in attentions(model)]
 
@@ -96,11 +96,11 @@ def test_a_smaller_network_is_like_any_other(name, tmp_path):
     assert torch.equal(again(x), small(x))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["swin", "maxvit"])
 def test_it_is_fitted_to_the_whole_one(name):
     model, x = drawn(name)
     kinds = [type(module) for module in attentions(model)]
-    images = torch.randn(16, *x.shape[1:], dtype=torch.float64)
+    images = torch.randn(8, *x.shape[1:], dtype=torch.float64)
     small, _ = reprune.prune(model, x, sparsity=0.5, rule="uniform", layers="linear", calibrate=images)
     assert [type(module) for module in attentions(model)] == kinds
     assert {type(module) for module in attentions(small)} <= {*windows.TWINS.values()}
