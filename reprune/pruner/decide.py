@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..aliases import Ints
 from ..clustering.problem import LayerProblem
+from ..distributed import owners, rank_and_size, shared
 from ..graph import AtomMask, ChannelGraph, ChannelGroup, Producer
 from ..layer_problems import choose, problem_tables, require_finite
 from ..targets import Settings, counts_of
-from .distributed import owners, rank_and_size, shared
 from .regrowth import draw, residual_norms
 
 

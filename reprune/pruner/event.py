@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..distributed import agreed, check_alike, digest, rank_and_size, shared
 from ..graph import AtomMask
 from ..modules.wrappers import named_parameters
 from .decide import GroupDecision, decide
-from .distributed import agreed, check_alike, digest, rank_and_size, shared
 from .finite import check_finite
 from .history import Event
 from .live import Live
