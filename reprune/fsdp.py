@@ -126,6 +126,8 @@ def sharded_by(shard: Shard, plain: nn.Module) -> nn.Module:
         raise TypeError(f"shard: expected it to return the model that it was given; got {shown(made)}")
     inner = unwrap(made)[0]
     settle(inner)
+    if not is_sharded(inner):
+        raise ValueError("shard: expected a function that calls fully_shard; nothing of the model is sharded")
     after = _described(inner)
     for name in before | after:
         if before.get(name) != after.get(name):

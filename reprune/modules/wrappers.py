@@ -65,8 +65,8 @@ def changeable(model: nn.Module) -> nn.Module:
         )
     refuse_sharded(
         inner,
-        "it would keep the parameters that it was made for. reprune.fsdp.apply(plan, model, shard, optimizer) "
-        "makes a smaller one of it, and reprune.load takes the model before it is sharded",
+        "it would keep the parameters that it was made for. reprune.fsdp.apply makes a smaller model of it, "
+        "and reprune.load takes a model before it is sharded",
     )
     return inner
 

@@ -72,4 +72,6 @@ class Shards:
         return chosen
 
     def _kernel(self, producer: Producer) -> Tensor:
-        return output_first(self.whole(producer.weight), producer.transposed, producer.groups)
+        kernel = output_first(self.whole(producer.weight), producer.transposed, producer.groups)
+        assert kernel.shape == producer.kernel.shape, producer.weight
+        return kernel
