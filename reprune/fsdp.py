@@ -25,6 +25,8 @@ from .optimizers import Entry, Keeper, check_parameters
 from .plan import PruningPlan, plan_of, remember_plan
 from .surgery import check_kinds, checked_keeper
 
+__all__ = ["apply"]
+
 Shard = Callable[[nn.Module], Any]
 """The user's function that shards a plain model, in place or by returning it."""
 

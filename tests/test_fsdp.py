@@ -27,7 +27,7 @@ def everyone(found, size, case):
     said = found[str(size)][case]
     assert sorted(said) == [str(rank) for rank in range(size)]
     assert not any(isinstance(one, str) for one in said.values()), "\n".join(map(str, said.values()))
-    return list(said.values())
+    return [said[rank] for rank in sorted(said)]
 
 
 @pytest.mark.parametrize("size", [2, 4])
@@ -40,6 +40,12 @@ def test_the_plan_is_that_of_the_plain_model(found, size):
 def test_weights_states_and_gradients_are_those_of_the_plain_model(found, size, kind):
     """Before and after it is pruned twice, and trained on: to the bit."""
     assert [one[kind] for one in everyone(found, size, "applied")] == [[]] * size
+
+
+@pytest.mark.parametrize("layout", ["replicated", "columns"])
+def test_parts_may_lie_otherwise(found, layout):
+    """In two groups that hold the same (HSDP), or along the second dimension."""
+    assert [one[layout] for one in everyone(found, 4, "layouts")] == [[]] * 4
 
 
 def test_one_layer_is_whole_at_a_time(found):
@@ -94,3 +100,16 @@ def test_if_one_process_fails_all_hear_of_it_and_nothing_is_changed(found, case)
     for one, expected in zip(everyone(found, 2, "alone"), ALONE[case], strict=True):
         assert re.match(expected, one[case]), one[case]
         assert one[case].endswith("| as before")
+
+
+def test_files_are_those_of_the_plain_model(found):
+    """Also by a plan; and a PyTorch checkpoint of the pruned model fills one that was built of the plan."""
+    for one in everyone(found, 2, "saved"):
+        assert one["wrong"] == []
+        assert re.match("ValueError: model: expected a model that fully_shard has not sharded", one["into"])
+
+
+def test_all_hear_that_a_file_cannot_be_written(found):
+    first, second = (one["nowhere"] for one in everyone(found, 2, "saved"))
+    assert first.startswith("FileNotFoundError")
+    assert second.startswith("RuntimeError: save: process 0 failed")

@@ -16,9 +16,11 @@ import torch._dynamo  # an optimizer imports it, here once for all processes
 import torch.distributed as dist
 import torch.distributed.fsdp
 
-from tests.programs import sharded_cases
+from tests.programs.sharded_cases import applied, layouts, memory, plans, saved, twins
+from tests.programs.sharded_errors import alone, refusals
 
-WORLDS = (2, 4)
+CASES = {2: (plans, applied, saved, memory, twins, refusals, alone), 4: (plans, applied, layouts)}
+"""{number of processes: what they do}."""
 
 
 def process(rank, size, folder):
@@ -29,7 +31,7 @@ def process(rank, size, folder):
         world_size=size,
         timeout=timedelta(seconds=30),
     )
-    for case in sharded_cases.ALL if size > 2 else sharded_cases.ALL + sharded_cases.TWO:
+    for case in CASES[size]:
         torch.manual_seed(0)
         try:
             found = case()
@@ -42,7 +44,7 @@ def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for size in WORLDS:
+        for size in CASES:
             children = []
             for rank in range(size):
                 child = os.fork()
@@ -55,7 +57,7 @@ def main():
                 children.append(child)
             for child in children:
                 os.waitpid(child, 0)
-        found = {str(size): {} for size in WORLDS}
+        found = {str(size): {} for size in CASES}
         for path in folder.glob("* * *"):
             size, case, rank = path.name.split()
             found[size].setdefault(case, {})[rank] = json.loads(path.read_text())

@@ -1,120 +1,36 @@
 """What each process of :mod:`tests.programs.sharded` does, and what it finds: it should be nothing odd."""
 
-import copy
 import functools
+import shutil
+import tempfile
 import weakref
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as checkpoint
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_module, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard
+from torch.utils._pytree import tree_map_only
 
 import reprune
 from reprune.modules import sharded
 from reprune.modules.twin import twin_of
 from tests.helpers.networks import images, small_resnet
-
-
-class Block(nn.Module):
-    """Attention with its own projections, and a gated MLP."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, 4, batch_first=True)
-        self.up, self.gate, self.down = nn.Linear(width, 24), nn.Linear(width, 24), nn.Linear(24, width)
-
-    def forward(self, x):
-        y = self.norm1(x)
-        x = x + self.attention(y, y, y, need_weights=False)[0]
-        y = self.norm2(x)
-        return x + self.down(torch.sigmoid(self.gate(y)) * self.up(y))
-
-
-class Tokens(nn.Module):
-    """A transformer whose embedding and head are one tensor."""
-
-    def __init__(self):
-        super().__init__()
-        self.embed, self.head = nn.Embedding(11, 16), nn.Linear(16, 11, bias=False)
-        self.head.weight = self.embed.weight
-        self.blocks = nn.ModuleList([Block(16)])
-
-    def forward(self, x):
-        x = self.embed(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(x.mean(1))
-
-
-def tokens():
-    torch.manual_seed(0)
-    return Tokens()
-
-
-def words(seed=0):
-    return torch.randint(0, 11, (8, 6), generator=torch.Generator().manual_seed(seed))
-
-
-def convolutions():
-    return small_resnet(blocks=1)
-
-
-NETWORKS = {  # (model, input, settings of a plan)
-    "convolutions": (convolutions, lambda seed: images(8, seed=seed), {"scope": "all", "layers": "all"}),
-    "tokens": (tokens, words, {"layers": "linear", "rule": "uniform"}),
-}
-OPTIMIZERS = {
-    "SGD": functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9, foreach=True),
-    "AdamW": functools.partial(torch.optim.AdamW, lr=0.01, foreach=True),
-}
-
-
-def shard(model):
-    for block in model.blocks:
-        fully_shard(block)
-    fully_shard(model)
-
-
-def sharded_model(build=convolutions):
-    model = build()
-    shard(model)
-    return model
-
-
-def train(model, optimizer, x):
-    """One step; all processes see the same, so that averages over two or four are exact."""
-    model.train()
-    optimizer.zero_grad()
-    y = model(x)
-    nn.functional.cross_entropy(y, torch.arange(len(y)) % 5).backward()
-    optimizer.step()
-
-
-def whole(tensor):
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def differences(model, optimizer, plain, its):
-    """Where a sharded model and its optimizer differ from plain ones, bit for bit."""
-    sharded.settle(model)
-    found = []
-    for (name, mine), (other, theirs) in zip(model.named_parameters(), plain.named_parameters(), strict=True):
-        pairs = {"": (mine, theirs)}
-        if theirs.grad is not None:
-            pairs["gradient"] = (mine.grad, theirs.grad)
-        states, others = optimizer.state.get(mine, {}), its.state.get(theirs, {})
-        found += [] if name == other and states.keys() == others.keys() else [f"{name} is not {other}"]
-        pairs |= {kind: (states[kind], others[kind]) for kind in others}
-        found += [f"{name} {kind}" for kind, (a, b) in pairs.items() if not torch.equal(whole(a), b)]
-    for (name, mine), (_, theirs) in zip(model.named_buffers(), plain.named_buffers(), strict=True):
-        found += [] if torch.equal(mine, theirs) else [name]
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    found += [] if held == {id(p) for p in model.parameters()} else ["optimizer"]
-    return found
-
+from tests.helpers.sharded import (
+    NETWORKS,
+    OPTIMIZERS,
+    differences,
+    met,
+    shard,
+    sharded_model,
+    tokens,
+    train,
+    whole,
+)
 
 PLANS = {
     "convolutions": [
@@ -171,6 +87,38 @@ def applied():
         wrong += differences(model, optimizer, plain, its)
         sizes = [sum(p.numel() for p in one.parameters()) for one in (model, build())]
         found[f"{name} {kind}"] = wrong if sizes[0] < sizes[1] else [f"parameters {sizes}"]
+    return found
+
+
+def layouts():
+    """Where a model of two linear layers differs from a plain one that is pruned alike, by how it lies."""
+    found = {}
+    four, twos = (
+        init_device_mesh("cpu", (4,)),
+        init_device_mesh("cpu", (2, 2), mesh_dim_names=("copies", "parts")),
+    )
+    for name, how in {
+        "replicated": {"mesh": twos},
+        "columns": {"mesh": four, "shard_placement_fn": lambda p: Shard(p.dim() - 1)},
+    }.items():
+
+        def build():
+            torch.manual_seed(0)
+            return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+
+        x, settings = torch.randn(2, 8), {"keep": {"0": 8}, "layers": "linear"}
+        plain, model = build(), build()
+        fully_shard(model, **how)
+        its, optimizer = (OPTIMIZERS["SGD"](one.parameters()) for one in (plain, model))
+        train(plain, its, x)
+        train(model, optimizer, x)
+        plan, same = (reprune.make_plan(one, x, **settings) for one in (model, plain))
+        model = reprune.fsdp.apply(plan, model, functools.partial(fully_shard, **how), optimizer)
+        reprune.apply(plan, plain, its)
+        train(plain, its, x)
+        train(model, optimizer, x)
+        found[name] = differences(model, optimizer, plain, its)
+        found[name] += [] if plan.to_json() == same.to_json() else ["plan"]
     return found
 
 
@@ -281,103 +229,62 @@ def twins():
     return wrong if torch.equal(small.eval()(x), plain.eval()(x)) else [*wrong, "outputs"]
 
 
-def met(work):
-    """The error that `work` meets."""
-    try:
-        work()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return "no error"
+def shared_folder():
+    """A folder that all processes see, made and removed by the first one."""
+    made = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(made)
+    return Path(made[0])
 
 
-def refusals():
-    """What is refused, by what was asked for."""
-    x = images(2)
-    model = sharded_model()
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+def saved():
+    """Where files of sharded models, small or with a plan, are not those of plain ones."""
+    folder, wrong = shared_folder(), []
+    for name, (build, inputs, settings) in NETWORKS.items():
+        plain, model = build(), sharded_model(build)
+        plan = reprune.make_plan(plain, inputs(0), sparsity=0.4, **settings)
+        reprune.save(model, folder / "by plan", plan)
+        small = reprune.fsdp.apply(plan, model, shard)
+        reprune.apply(plan, plain)
+        reprune.save(small, folder / "mine")
+        reprune.save(plain, expected := folder / f"plain {dist.get_rank()}")
+        for path in ("mine", "by plan"):
+            wrong += [] if (folder / path).read_bytes() == expected.read_bytes() else [f"{name}: {path}"]
+        restored = reprune.load(folder / "mine", build()).eval()
+        x = inputs(0)
+        with torch.no_grad():
+            wrong += [] if torch.equal(restored(x), small.eval()(x)) else [f"{name}: restored"]
 
-    def rows(name, module, mesh):
-        for key, p in module.named_parameters(recurse=False):
-            module.register_parameter(key, nn.Parameter(distribute_tensor(p, mesh, [Shard(0)])))
+        # through PyTorch's own checkpoints: the pruned structure without values, sharded, and then filled
+        sharded.settle(small)  # after a pass without a backward one, some parameters are whole
+        optimizer = OPTIMIZERS["AdamW"](small.parameters())
+        train(small, optimizer, x)
+        model_state, state = get_state_dict(small, optimizer)
+        checkpoint.save({"model": model_state, "optimizer": state}, checkpoint_id=folder / name)
+        with torch.device("meta"):
+            again = build()
+        reprune.apply(reprune.read_plan(folder / "mine"), again)
+        shard(again)
+        again.to_empty(device="cpu")
+        later = OPTIMIZERS["AdamW"](again.parameters())
+        model_state, state = get_state_dict(again, later)
+        checkpoint.load({"model": model_state, "optimizer": state}, checkpoint_id=folder / name)
+        set_state_dict(again, later, model_state_dict=model_state, optim_state_dict=state)
+        optimizer.zero_grad()
+        plain.load_state_dict({key: whole(t) for key, t in small.state_dict().items()})
+        its = OPTIMIZERS["AdamW"](plain.parameters())
+        its.load_state_dict(whole_states(optimizer))
+        wrong += [f"{name}: checkpoint {one}" for one in differences(again, later, plain, its)]
 
-    parallel = distribute_module(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)), mesh, rows)
-    computed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 4, 3))
-    fully_shard(computed)
-    plan = reprune.make_plan(model, x, sparsity=0.5)
-    apply = reprune.fsdp.apply
-    broken = sharded_model()
-    with torch.no_grad():
-        sharded.local(broken.expand.weight).fill_(torch.nan)
-
-    def changes(model):
-        shard(model)
-        model.expand = nn.Conv2d(12, 4, 1)
-
-    sgd = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1.0)
-    return {
-        "tensor parallel": met(lambda: reprune.make_plan(parallel, x, sparsity=0.5, rule="uniform")),
-        "a part": met(lambda: reprune.make_plan(model.stem, x, sparsity=0.5)),
-        "computed": met(lambda: reprune.make_plan(computed, x, sparsity=0.5, rule="uniform")),
-        "latency": met(lambda: reprune.make_plan(model, x, latency=0.5)),
-        "error": met(lambda: reprune.make_plan(model, x, sparsity=0.5, rule="error", calibrate=x)),
-        "nan": met(lambda: reprune.make_plan(broken, x, sparsity=0.5)),
-        "prune": met(lambda: reprune.prune(model, x, sparsity=0.5)),
-        "compensate": met(lambda: reprune.compensate(model, small_resnet(), plan, x)),
-        "in place": met(lambda: reprune.apply(plan, model)),
-        "plain": met(lambda: apply(plan, small_resnet(), shard)),
-        "no function": met(lambda: apply(plan, model, None)),
-        "changes": met(
-            lambda: apply(plan, model, lambda m: (shard(m), setattr(m, "expand", nn.Conv2d(12, 4, 1)))[0])
-        ),
-        "not sharded": met(lambda: apply(plan, model, lambda m: None)),
-        "another optimizer": met(lambda: apply(plan, model, shard, sgd)),
-        "another model": met(lambda: apply(plan, sharded_model(tokens), shard)),
-    }
-
-
-def alone():
-    """What each process meets where one of them fails, and whether all is as before."""
-    rank = dist.get_rank()
-
-    def fails(*told):
-        if rank == 1 and told[0] in ("select", "shard"):
-            raise MemoryError("of process 1")
-
-    def selects(problem):
-        if rank == 1:
-            raise MemoryError("of process 1")
-        return range(problem.keep)
-
-    def fails_to_shard(model):
-        shard(model)
-        fails("shard")
-
-    model, x = sharded_model(), images(2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    plan, *plans = (reprune.make_plan(model, x, sparsity=s) for s in (0.5, 0.4, 0.6))
-    found = {}
-    for name, work in {
-        "plan": lambda: reprune.make_plan(model, x, sparsity=0.5, progress=fails),
-        "select": lambda: reprune.make_plan(model, x, sparsity=0.5, select=selects),
-        "apply": lambda: reprune.fsdp.apply(plan, model, fails_to_shard, optimizer),
-        "plans": lambda: reprune.fsdp.apply(plans[rank], model, shard, optimizer),
-        "states": lambda: reprune.fsdp.apply(plan, model, shard, optimizer if rank else None),
-    }.items():
-        train(model, optimizer, images(8))
-        sharded.settle(model)
-        was = [(id(p), sharded.local(p).clone()) for p in model.parameters()]
-        states = copy.deepcopy([sharded.local(s["momentum_buffer"]) for s in optimizer.state.values()])
-        said = met(work)
-        same = all(
-            id(p) == where and torch.equal(sharded.local(p), value)
-            for p, (where, value) in zip(model.parameters(), was, strict=True)
-        )
-        now = [sharded.local(s["momentum_buffer"]) for s in optimizer.state.values()]
-        same = same and all(map(torch.equal, now, states))
-        found[name] = f"{said} | {'as before' if same else 'CHANGED'}"
-    train(model, optimizer, images(8))
-    return found
+    if dist.get_rank() == 0:
+        (folder / "mine").unlink()
+    nowhere = met(lambda: reprune.save(sharded_model(), folder / "nowhere" / "file"))
+    into = met(lambda: reprune.load(expected, sharded_model(tokens)))
+    dist.barrier()
+    if dist.get_rank() == 0:
+        shutil.rmtree(folder)
+    return {"wrong": wrong, "nowhere": nowhere, "into": into}
 
 
-ALL = [plans, applied]
-TWO = [memory, twins, refusals, alone]
+def whole_states(optimizer):
+    """Its state, each tensor in one piece."""
+    return tree_map_only(DTensor, whole, optimizer.state_dict())
