@@ -7,11 +7,12 @@ call: all processes make it, in the same order.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..aliases import Ints
 from ..distributed import meet
 
 
@@ -99,6 +100,31 @@ def refuse_sharded(model: nn.Module, what: str, name: str = "model") -> None:
     """Raise `ValueError` with the advice `what` if `model`, the argument `name`, is sharded."""
     if is_sharded(model):
         raise ValueError(f"{name}: expected a model that fully_shard has not sharded; {what}")
+
+
+def part_of(tensor: Tensor, where: Mapping[int, Ints]) -> tuple[Tensor, dict[int, Ints]]:
+    """Return what this process holds of `tensor`, as :func:`local`, and which positions `where` are there."""
+    here = dict(where)
+    part: Any = tensor
+    for axis, placement in enumerate(part.placements if is_part(tensor) else ()):
+        if placement.is_shard() and placement.dim in here:
+            size, several = part.shape[placement.dim], part.device_mesh.size(axis)
+            begin = min(size, part.device_mesh.get_coordinate()[axis] * -(-size // several))
+            end = begin + local(tensor).shape[placement.dim]
+            kept = here[placement.dim]
+            here[placement.dim] = kept[(begin <= kept) & (kept < end)] - begin
+    return local(tensor), here
+
+
+def with_part(values: Tensor, like: Tensor) -> Tensor:
+    """Return the tensor of which every process holds `values`, in parts as `like`."""
+    if not is_part(like):
+        return values
+    part: Any = like
+    joined: Tensor = type(part).from_local(
+        values, part.device_mesh, part.placements, run_check=False, shape=part.shape, stride=part.stride()
+    )
+    return joined
 
 
 def plain_class(kind: Any) -> Any:

@@ -11,8 +11,10 @@ import numpy as np
 from torch import nn
 
 from ..graph import AtomMask, ChannelGraph
+from ..modules.sharded import is_sharded
 from ..modules.sizes import set_widths
 from ..modules.slicing import copy_with, named_tensors, replacement
+from ..modules.twin import twin_of
 from ..modules.wrappers import unwrap
 from ..optimizers import Keeper
 from ..plan import PruningPlan, remember_plan
@@ -102,6 +104,7 @@ class Live:
     def check(self) -> None:
         """Raise `ValueError` if model or optimizer differ from what they should be now."""
         layout, sizes = self.layout(), self.tracked.sizes
+        self.tracked.settle()
         self.tracked.check(
             {name: self.mode.shape(size, layout.get(name, {})) for name, size in sizes.items()}
         )
@@ -127,20 +130,22 @@ class Live:
         With `every`, it takes all state of the optimizer, whatever the mode.
         """
         layout, sizes = self.layout(), self.tracked.sizes
-        take, there = self.store.absorb, self.mode.live
+        take, present = self.store.absorb, self.mode.present
         states = self.tracked.states(layout, self.mode.every if every is None else every)
         for prefix, model in self.tracked.models():
             tensors = named_tensors(model)
             for name, where in layout.items():
                 if (key := f"{prefix}/{name}") not in known:
-                    take(key, there(tensors[name], where), sizes[name], where)
+                    take(key, *present(tensors[name], sizes[name], where))
         for entry in states:
             where = layout[entry.name]
             if entry.key not in known:
-                take(entry.key, there(entry.value, where), sizes[entry.name], where)
+                take(entry.key, *present(entry.value, sizes[entry.name], where))
 
     def full_copy(self) -> nn.Module:
-        """Return a copy of the model at full size, with the most recent values."""
+        """Return a copy of the model at full size, with the most recent values; a sharded one has none."""
+        if is_sharded(self.model):
+            return twin_of(self.model)
         tensors = named_tensors(self.model)
         full = {}
         for name in self.layout():
@@ -178,6 +183,12 @@ class Live:
         absorb = partial(self.absorb, known=known)
         self.mode = self.mode.shrunk(self.tracked, self.layout(alive), absorb, self.store)
         self.set_alive(alive)
+
+    def finish(self) -> None:
+        """Make the structure final, and the tensors of a model that is not sharded small."""
+        if not is_sharded(self.model):
+            self.shrink_for_good(self.alive)
+        self.end()
 
     def end(self) -> None:
         """Record that no event follows."""

@@ -42,7 +42,7 @@ class Pruner:
 
     Args:
         model: Any eager model, at full size; inside torch.compile, and in mask mode in
-            DistributedDataParallel, as well.
+            DistributedDataParallel, as well. In mask mode `fully_shard` may have sharded it.
         optimizer: The optimizer that trains it, with any parameter groups; those that wrap another are
             followed inside. In shrink mode its state must be tensors of the shape of the parameter, or
             single numbers; in mask mode a state that is neither starts anew at :meth:`finalize`.
@@ -231,6 +231,8 @@ class Pruner:
         In mask mode the tensors are sliced now, in place; use the model inside wrappers from now on. If the
         last event has not happened yet, it happens now, with a warning. Raises `ValueError` if there was no
         event at all.
+
+        A sharded model keeps its size and its zeros: give the plan to :func:`reprune.fsdp.apply`.
         """
         live = self.live
         if live.finished:
@@ -249,8 +251,7 @@ class Pruner:
                 stacklevel=2,
             )
             run_event(live, max(live.epoch, 1), final=True)
-        live.shrink_for_good(live.alive)
-        live.end()
+        live.finish()
         return self.plan
 
     def state_dict(self) -> dict[str, Any]:

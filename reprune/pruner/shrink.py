@@ -8,9 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..modules.sharded import refuse_sharded
 from ..modules.slicing import named_tensors, replace_tensors, replacement, slice_tensor, sliced_shape
 from ..optimizers import Keeper
 from .compiled import CompiledCode
+from .mode import Present
 from .store import Layout, Positions, Store, write
 from .structure import Structure
 from .tracked import Tracked
@@ -30,6 +32,11 @@ class ShrinkMode:
 
     @classmethod
     def of(cls, structure: Structure, model: nn.Module) -> ShrinkMode:
+        refuse_sharded(
+            model,
+            "in mode='shrink' an event would put other parameters into it; use mode='mask', and "
+            "reprune.fsdp.apply after finalize()",
+        )
         return cls()
 
     @staticmethod
@@ -50,8 +57,8 @@ class ShrinkMode:
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
         return sliced_shape(full, where)
 
-    def live(self, tensor: Tensor, where: Positions) -> Tensor:
-        return tensor
+    def present(self, tensor: Tensor, full: tuple[int, ...], where: Positions) -> Present:
+        return Present(tensor, full, where)
 
     def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         news: list[dict[Tensor, Tensor]] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from ..aliases import Ints
 from ..graph import AtomMask, ChannelGraph, Producer, build_graph, output_first
+from ..modules.sharded import is_sharded, local, whole, with_part
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_modules
 from ..targets import Settings, in_scope, rankable, without_ignored
@@ -98,7 +99,12 @@ class Structure:
 
     def source(self, model: nn.Module, full: Mapping[str, Tensor]) -> FullWeights:
         """Return the values to decide on: `full` ("model/..."), and the unsliced tensors of `model`."""
-        values = {name: full.get(f"model/{name}", tensor) for name, tensor in named_tensors(model).items()}
+        values: Mapping[str, Tensor] = {
+            name: full.get(f"model/{name}", tensor) for name, tensor in named_tensors(model).items()
+        }
+        in_parts = is_sharded(model)
+        if in_parts:
+            values = _Joined(values, named_tensors(model))
         device = next(model.parameters()).device
 
         def kernel(producer: Producer) -> Tensor:
@@ -111,7 +117,23 @@ class Structure:
                 weight = functional_call(module, inside, ())
             return output_first(weight.detach().to(device), producer.transposed, producer.groups)
 
-        return FullWeights(values, kernel, self._inputs)
+        return FullWeights(values, kernel, self._inputs, in_parts)
+
+
+class _Joined(Mapping[str, Tensor]):
+    """Tensors of which every process has a part, each joined when it is read: a collective call."""
+
+    def __init__(self, parts: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+        self._parts, self._like = parts, like
+
+    def __getitem__(self, name: str) -> Tensor:
+        return whole(with_part(local(self._parts[name]), self._like[name]))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
 
 
 def _light(graph: ChannelGraph) -> ChannelGraph:
