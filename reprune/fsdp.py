@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .aliases import Ints
 from .arguments import shown
 from .distributed import check_alike, gathered, meet, together
 from .modules.sharded import is_part, is_sharded, parted, settle, whole
@@ -29,6 +29,8 @@ __all__ = ["apply"]
 
 Shard = Callable[[nn.Module], Any]
 """The user's function that shards a plain model, in place or by returning it."""
+Move = Callable[[str, str, Tensor, Tensor], Tensor]
+"""See :func:`resharded`."""
 
 
 @torch.inference_mode(False)
@@ -97,26 +99,52 @@ def apply(
         _check_alike(plan, parameters, keeper)
         first = plan_of(model)
         replace_tensors(twin, slice_model(twin, plan.slices), plan.widths)
-        made = sharded_by(shard, twin)
-        small = unwrap(made)[0]
-        new: dict[Tensor, Tensor] = {}
-        filled: dict[Tensor, Tensor] = {}
-        for name, like in named_parameters(small).items():
-            old, kept = parameters[name], plan.slices.get(name, {})
-            new[old] = like
-            if like.is_meta:
-                new[old] = filled[like] = _moved_parameter(old, like, kept)
 
-        def carried_to(entry: Entry) -> Tensor:
-            old = parameters[entry.name]
-            return _moved(entry.value, new[old], plan.slices.get(entry.name, {}))
+        def move(name: str, kind: str, value: Tensor, like: Tensor) -> Tensor:
+            kept = plan.slices.get(name, {})
+            return parted(slice_tensor(whole(value), kept), like) if kept else laid(value, like)
 
-        carried = keeper.carried(parameters, carried_to) if keeper else []
-    replace_tensors(small, filled)
-    if keeper:
-        keeper.replace(new, carried)
-    remember_plan(small, plan, first)
+        made, change = resharded(model, twin, shard, keeper, move)
+    change()
+    remember_plan(unwrap(made)[0], plan, first)
     return made
+
+
+def resharded(
+    model: nn.Module, twin: nn.Module, shard: Shard, keeper: Keeper | None, move: Move
+) -> tuple[nn.Module, Callable[[], None]]:
+    """Return what `shard` makes of `twin`, and a function that gives it and `keeper` their values.
+
+    `move(name, kind, value, like)` returns what becomes of a value of the parameter `name` of `model`, laid
+    out as `like`, the new parameter: of its own (kind ""), its gradient ("gradient") or a state (its key).
+    """
+    parameters = named_parameters(model)
+    made = sharded_by(shard, twin)
+    small = unwrap(made)[0]
+    new: dict[Tensor, Tensor] = {}
+    filled: dict[Tensor, Tensor] = {}
+    for name, like in named_parameters(small).items():
+        old = parameters[name]
+        new[old] = like
+        if like.is_meta:
+            value, gradient = move(name, "", old, like), partial(_gradient, move, name, like)
+            new[old] = filled[like] = replacement(old, value, gradient)
+
+    def carried_to(entry: Entry) -> Tensor:
+        return move(entry.name, entry.key, entry.value, new[parameters[entry.name]])
+
+    carried = keeper.carried(parameters, carried_to) if keeper else []
+
+    def change() -> None:
+        replace_tensors(small, filled)
+        if keeper:
+            keeper.replace(new, carried)
+
+    return made, change
+
+
+def _gradient(move: Move, name: str, like: Tensor, value: Tensor) -> Tensor:
+    return move(name, "gradient", value, like)
 
 
 def sharded_by(shard: Shard, plain: nn.Module) -> nn.Module:
@@ -144,15 +172,11 @@ def _described(model: nn.Module) -> dict[str, str]:
     return {name: f"{t.dtype} of shape {tuple(t.shape)}" for name, t in named_tensors(model).items()}
 
 
-def _moved_parameter(old: Tensor, like: Tensor, kept: Mapping[int, Ints]) -> Tensor:
-    return replacement(old, _moved(old, like, kept), lambda value: _moved(value, like, kept))
-
-
-def _moved(value: Tensor, like: Tensor, kept: Mapping[int, Ints]) -> Tensor:
-    """Return the `kept` positions of `value`, in parts as `like` is; collective if one of both is."""
-    if not kept and is_part(value) and is_part(like) and _spec(value) == _spec(like):
+def laid(value: Tensor, like: Tensor) -> Tensor:
+    """Return all of `value`, in parts as `like` is; collective if `value` lies otherwise."""
+    if is_part(value) and is_part(like) and _spec(value) == _spec(like):
         return value.detach()
-    return parted(slice_tensor(whole(value), kept), like)
+    return parted(whole(value), like)
 
 
 def _spec(part: Any) -> tuple[Any, Any]:

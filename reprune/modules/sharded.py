@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..aliases import Ints
@@ -102,29 +104,66 @@ def refuse_sharded(model: nn.Module, what: str, name: str = "model") -> None:
         raise ValueError(f"{name}: expected a model that fully_shard has not sharded; {what}")
 
 
+@dataclass(frozen=True)
+class Piece:
+    """What this process holds of a tensor of this shape: its part, or all of a plain one."""
+
+    shape: tuple[int, ...]
+    mesh: Any = None
+    placements: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Piece:
+        """Return the piece that this process has of `tensor`."""
+        part: Any = tensor
+        own = (part.device_mesh, part.placements) if is_part(tensor) else ()
+        return cls(tuple(tensor.shape), *own)
+
+    def ranges(self) -> dict[int, tuple[int, int]]:
+        """Return {dimension: where the piece begins and ends} for the dimensions that were cut in parts."""
+        found = {}
+        for axis, placement in enumerate(self.placements):
+            if placement.is_shard():
+                size = self.shape[placement.dim]
+                step = -(-size // self.mesh.size(axis))
+                begin = min(size, step * self.mesh.get_coordinate()[axis])
+                found[placement.dim] = begin, min(size, begin + step)
+        return found
+
+    def size(self) -> tuple[int, ...]:
+        """Return the shape of the piece."""
+        ends = self.ranges()
+        return tuple(ends[k][1] - ends[k][0] if k in ends else n for k, n in enumerate(self.shape))
+
+    def positions(self, where: Mapping[int, Ints]) -> dict[int, Ints]:
+        """Return which of the positions `where` in the whole tensor are in the piece, as its own."""
+        here = dict(where)
+        for dim, (begin, end) in self.ranges().items():
+            if dim in here:
+                here[dim] = here[dim][(begin <= here[dim]) & (here[dim] < end)] - begin
+        return here
+
+    def joined(self, values: Tensor) -> Tensor:
+        """Return the whole tensor of which every process has `values`; collective for one in parts."""
+        if self.mesh is None:
+            return values
+        from torch.distributed.tensor import DTensor
+
+        stride = torch.empty(self.shape, device="meta").stride()
+        part = DTensor.from_local(
+            values.to(self.mesh.device_type),
+            self.mesh,
+            self.placements,
+            run_check=False,
+            shape=torch.Size(self.shape),
+            stride=stride,
+        )
+        return whole(part).to(values.device)
+
+
 def part_of(tensor: Tensor, where: Mapping[int, Ints]) -> tuple[Tensor, dict[int, Ints]]:
     """Return what this process holds of `tensor`, as :func:`local`, and which positions `where` are there."""
-    here = dict(where)
-    part: Any = tensor
-    for axis, placement in enumerate(part.placements if is_part(tensor) else ()):
-        if placement.is_shard() and placement.dim in here:
-            size, several = part.shape[placement.dim], part.device_mesh.size(axis)
-            begin = min(size, part.device_mesh.get_coordinate()[axis] * -(-size // several))
-            end = begin + local(tensor).shape[placement.dim]
-            kept = here[placement.dim]
-            here[placement.dim] = kept[(begin <= kept) & (kept < end)] - begin
-    return local(tensor), here
-
-
-def with_part(values: Tensor, like: Tensor) -> Tensor:
-    """Return the tensor of which every process holds `values`, in parts as `like`."""
-    if not is_part(like):
-        return values
-    part: Any = like
-    joined: Tensor = type(part).from_local(
-        values, part.device_mesh, part.placements, run_check=False, shape=part.shape, stride=part.stride()
-    )
-    return joined
+    return local(tensor), Piece.of(tensor).positions(where)
 
 
 def plain_class(kind: Any) -> Any:

@@ -38,7 +38,7 @@ def _run_event(live: Live, epoch: int, final: bool) -> None:
     check_alike(shared(lambda: _ready(live, epoch, final)))
     graph = live.graph
     share = 0.0 if final else live.schedule.share(epoch)
-    source = live.structure.source(live.model, live.store.full)
+    source = live.structure.source(live.model, live.store.full, live.tracked.pieces)
     found = decide(graph, source, live.alive, live.settings, len(live.history), share)
     kept = graph.everything()
     for group in graph.groups:

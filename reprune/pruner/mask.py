@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..aliases import Ints
-from ..modules.sharded import is_sharded, local, part_of
+from ..modules.sharded import Piece, is_sharded, local, part_of
 from ..modules.slicing import named_tensors, slice_tensor
 from ..modules.wrappers import named_parameters
 from .compiled import CompiledCode
@@ -64,9 +64,9 @@ class MaskMode:
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
         return full
 
-    def present(self, tensor: Tensor, full: tuple[int, ...], where: Positions) -> Present:
-        mine, there = part_of(tensor, where)
-        return Present(slice_tensor(mine, there), tuple(mine.shape), there)
+    def present(self, tensor: Tensor, piece: Piece, where: Positions) -> Present:
+        there = piece.positions(where)
+        return Present(slice_tensor(local(tensor), there), piece.size(), there)
 
     def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         zeros = self.zeros(after)

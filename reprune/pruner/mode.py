@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from ..modules.sharded import Piece
 from .compiled import CompiledCode
 from .store import Layout, Positions, Store
 from .structure import Structure
@@ -51,8 +52,8 @@ class Mode(Protocol):
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
         """Return the shape in the model of a tensor of shape `full`."""
 
-    def present(self, tensor: Tensor, full: tuple[int, ...], where: Positions) -> Present:
-        """Return what this process stores of a tensor of shape `full`."""
+    def present(self, tensor: Tensor, piece: Piece, where: Positions) -> Present:
+        """Return what this process stores of `tensor`, of which it has the `piece` at full size."""
 
     def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         """Prepare to change the tensors in `after` from one layout to the other; return what does it.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..modules.sharded import local, settle
+from ..modules.sharded import Piece, settle
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_parameters
 from ..optimizers import Entry, Keeper, check_parameters, check_references, check_states, state_obstacle
@@ -23,8 +23,8 @@ class Tracked:
         settle(model)
         self.sizes = {name: tuple(t.shape) for name, t in named_tensors(model).items()}
         """{tensor: its full shape}."""
-        self.held = {name: tuple(local(t).shape) for name, t in named_tensors(model).items()}
-        """{tensor: the full shape of what this process holds of it}."""
+        self.pieces = {name: Piece.of(t) for name, t in named_tensors(model).items()}
+        """{tensor: what this process holds of it at full size}."""
         self._dtypes = {name: t.dtype for name, t in named_tensors(model).items()}
         self.replace(optimizer, copies)
 
