@@ -38,8 +38,7 @@ PLANS = {
         {"flops": 0.5, "scope": "all", "min_keep": 3},
         {"params": 0.6, "rule": "uniform", "layers": "all", "scope": "all"},
         {"size_mb": 0.012, "ties": "norm"},
-        {"keep": {"expand": 8}},
-        {"sparsity": 0.3, "select": lambda p: p.tables[0].sum((0, 2)).argsort()[: p.keep]},
+        {"keep": {"expand": 8}, "select": lambda p: p.tables[0].sum((0, 2)).argsort()[: p.keep]},
     ],
     "tokens": [{"sparsity": 0.5, "rule": "uniform", "layers": "linear"}],
 }
@@ -67,27 +66,24 @@ def plans():
     return wrong
 
 
-def applied():
+def applied(name, kind):
     """Where a model that is pruned twice in a training differs from a plain one."""
-    found = {}
-    for name, kind in (("convolutions", "SGD"), ("tokens", "AdamW")):
-        build, inputs, settings = NETWORKS[name]
-        plain = build()
-        model = sharded_model(build)
-        its, optimizer = (OPTIMIZERS[kind](one.parameters()) for one in (plain, model))
-        for event in range(2):
-            train(plain, its, inputs(event))
-            train(model, optimizer, inputs(event))
-            plan = reprune.make_plan(plain, inputs(0), sparsity=0.4, seed=event, **settings)
-            model = reprune.fsdp.apply(plan, model, shard, optimizer)
-            reprune.apply(plan, plain, its)
-        wrong = differences(model, optimizer, plain, its)
-        train(plain, its, inputs(5))
-        train(model, optimizer, inputs(5))
-        wrong += differences(model, optimizer, plain, its)
-        sizes = [sum(p.numel() for p in one.parameters()) for one in (model, build())]
-        found[f"{name} {kind}"] = wrong if sizes[0] < sizes[1] else [f"parameters {sizes}"]
-    return found
+    build, inputs, settings = NETWORKS[name]
+    plain = build()
+    model = sharded_model(build)
+    its, optimizer = (OPTIMIZERS[kind](one.parameters()) for one in (plain, model))
+    for event in range(2):
+        train(plain, its, inputs(event))
+        train(model, optimizer, inputs(event))
+        plan = reprune.make_plan(plain, inputs(0), sparsity=0.4, seed=event, **settings)
+        model = reprune.fsdp.apply(plan, model, shard, optimizer)
+        reprune.apply(plan, plain, its)
+    wrong = differences(model, optimizer, plain, its)
+    train(plain, its, inputs(5))
+    train(model, optimizer, inputs(5))
+    wrong += differences(model, optimizer, plain, its)
+    sizes = [sum(p.numel() for p in one.parameters()) for one in (model, build())]
+    return wrong if sizes[0] < sizes[1] else [f"parameters {sizes}"]
 
 
 def layouts():
@@ -236,55 +232,48 @@ def shared_folder():
     return Path(made[0])
 
 
-def saved():
-    """Where files of sharded models, small or with a plan, are not those of plain ones."""
-    folder, wrong = shared_folder(), []
-    for name, (build, inputs, settings) in NETWORKS.items():
-        plain, model = build(), sharded_model(build)
-        plan = reprune.make_plan(plain, inputs(0), sparsity=0.4, **settings)
-        reprune.save(model, folder / "by plan", plan)
-        small = reprune.fsdp.apply(plan, model, shard)
-        reprune.apply(plan, plain)
-        reprune.save(small, folder / "mine")
-        reprune.save(plain, expected := folder / f"plain {dist.get_rank()}")
-        for path in ("mine", "by plan"):
-            wrong += [] if (folder / path).read_bytes() == expected.read_bytes() else [f"{name}: {path}"]
-        restored = reprune.load(folder / "mine", build()).eval()
-        x = inputs(0)
-        with torch.no_grad():
-            wrong += [] if torch.equal(restored(x), small.eval()(x)) else [f"{name}: restored"]
+def saved(name):
+    """Where files of a sharded model, small or with a plan, are not those of a plain one."""
+    folder = shared_folder()
+    build, inputs, settings = NETWORKS[name]
+    plain, model = build(), sharded_model(build)
+    plan = reprune.make_plan(plain, inputs(0), sparsity=0.4, **settings)
+    reprune.save(model, folder / "by plan", plan)
+    small = reprune.fsdp.apply(plan, model, shard)
+    reprune.apply(plan, plain)
+    reprune.save(small, folder / "mine")
+    reprune.save(plain, expected := folder / f"plain {dist.get_rank()}")
+    files = [(folder / path).read_bytes() for path in ("mine", "by plan")]
+    wrong = [] if files == [expected.read_bytes()] * 2 else ["files"]
+    restored = reprune.load(folder / "mine", build()).eval()
+    x = inputs(0)
+    with torch.no_grad():
+        wrong += [] if torch.equal(restored(x), small.eval()(x)) else ["restored"]
 
-        # through PyTorch's own checkpoints: the pruned structure without values, sharded, and then filled
-        sharded.settle(small)  # after a pass without a backward one, some parameters are whole
-        optimizer = OPTIMIZERS["AdamW"](small.parameters())
-        train(small, optimizer, x)
-        model_state, state = get_state_dict(small, optimizer)
-        checkpoint.save({"model": model_state, "optimizer": state}, checkpoint_id=folder / name)
-        with torch.device("meta"):
-            again = build()
-        reprune.apply(reprune.read_plan(folder / "mine"), again)
-        shard(again)
-        again.to_empty(device="cpu")
-        later = OPTIMIZERS["AdamW"](again.parameters())
-        model_state, state = get_state_dict(again, later)
-        checkpoint.load({"model": model_state, "optimizer": state}, checkpoint_id=folder / name)
-        set_state_dict(again, later, model_state_dict=model_state, optim_state_dict=state)
-        optimizer.zero_grad()
-        plain.load_state_dict({key: whole(t) for key, t in small.state_dict().items()})
-        its = OPTIMIZERS["AdamW"](plain.parameters())
-        its.load_state_dict(whole_states(optimizer))
-        wrong += [f"{name}: checkpoint {one}" for one in differences(again, later, plain, its)]
+    # through PyTorch's own checkpoints: the pruned structure without values, sharded, and then filled
+    sharded.settle(small)  # after a pass without a backward one, some parameters are whole
+    optimizer = OPTIMIZERS["AdamW"](small.parameters())
+    train(small, optimizer, x)
+    model_state, state = get_state_dict(small, optimizer)
+    checkpoint.save({"model": model_state, "optimizer": state}, checkpoint_id=folder / "checkpoint")
+    with torch.device("meta"):
+        again = build()
+    reprune.apply(reprune.read_plan(folder / "mine"), again)
+    shard(again)
+    again.to_empty(device="cpu")
+    later = OPTIMIZERS["AdamW"](again.parameters())
+    model_state, state = get_state_dict(again, later)
+    checkpoint.load({"model": model_state, "optimizer": state}, checkpoint_id=folder / "checkpoint")
+    set_state_dict(again, later, model_state_dict=model_state, optim_state_dict=state)
+    optimizer.zero_grad()
+    plain.load_state_dict({key: whole(t) for key, t in small.state_dict().items()})
+    its = OPTIMIZERS["AdamW"](plain.parameters())
+    its.load_state_dict(tree_map_only(DTensor, whole, optimizer.state_dict()))
+    wrong += differences(again, later, plain, its)
 
-    if dist.get_rank() == 0:
-        (folder / "mine").unlink()
     nowhere = met(lambda: reprune.save(sharded_model(), folder / "nowhere" / "file"))
-    into = met(lambda: reprune.load(expected, sharded_model(tokens)))
+    into = met(lambda: reprune.load(expected, sharded_model()))
     dist.barrier()
     if dist.get_rank() == 0:
         shutil.rmtree(folder)
     return {"wrong": wrong, "nowhere": nowhere, "into": into}
-
-
-def whole_states(optimizer):
-    """Its state, each tensor in one piece."""
-    return tree_map_only(DTensor, whole, optimizer.state_dict())

@@ -44,6 +44,10 @@ def refusals():
         shard(model)
         model.expand = nn.Conv2d(12, 4, 1)
 
+    def pruner(model, x, **settings):
+        return reprune.Pruner(model, torch.optim.SGD(model.parameters(), lr=0.1), x, sparsity=0.5, **settings)
+
+    masked = pruner(sharded_model(), x, mode="mask")
     sgd = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1.0)
     return {
         "tensor parallel": met(lambda: reprune.make_plan(parallel, x, sparsity=0.5, rule="uniform")),
@@ -52,6 +56,11 @@ def refusals():
         "latency": met(lambda: reprune.make_plan(model, x, latency=0.5)),
         "error": met(lambda: reprune.make_plan(model, x, sparsity=0.5, rule="error", calibrate=x)),
         "nan": met(lambda: reprune.make_plan(broken, x, sparsity=0.5)),
+        "save_training": met(lambda: reprune.save_training("none", masked.model, masked.optimizer, masked)),
+        "no shard": met(lambda: pruner(model, x)),
+        "shard of a plain model": met(lambda: pruner(small_resnet(), x, shard=shard)),
+        "copies": met(lambda: pruner(model, x, shard=shard, copies=[sharded_model()])),
+        "parallel in training": met(lambda: pruner(parallel, x, mode="mask", rule="uniform")),
         "prune": met(lambda: reprune.prune(model, x, sparsity=0.5)),
         "compensate": met(lambda: reprune.compensate(model, small_resnet(), plan, x)),
         "in place": met(lambda: reprune.apply(plan, model)),
