@@ -31,14 +31,11 @@ CASES = {
             "twins": twins,
             "refusals": refusals,
             "alone": alone,
-            "mask": lambda: pruned("convolutions", "SGD", "mask", events=6),
+            "mask": lambda: pruned("convolutions", "SGD", "mask", events=3),
             "shrink": lambda: pruned("convolutions", "SGD", "shrink", events=6),
             "interrupted": interrupted,
         },
-        4: {
-            "layouts": layouts,
-            "shrink": lambda: pruned("convolutions", "SGD", "shrink", events=2),
-        },
+        4: {"layouts": layouts},
     },
     "more": {
         2: {
@@ -53,6 +50,7 @@ CASES = {
             "convolutions": lambda: applied("convolutions", "AdamW"),
             "tokens": lambda: applied("tokens", "SGD"),
             "mask": lambda: pruned("convolutions", "SGD", "mask", events=6),
+            "shrink": lambda: pruned("convolutions", "SGD", "shrink", events=6),
         },
     },
 }

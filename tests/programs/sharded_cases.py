@@ -94,13 +94,14 @@ def layouts():
         init_device_mesh("cpu", (2, 2), mesh_dim_names=("copies", "parts")),
     )
     for name, how in {
+        "rows": {"mesh": four},
         "replicated": {"mesh": twos},
         "columns": {"mesh": four, "shard_placement_fn": lambda p: Shard(p.dim() - 1)},
     }.items():
 
         def build():
             torch.manual_seed(0)
-            return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+            return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 5))
 
         x, settings = torch.randn(2, 8), {"keep": {"0": 8}, "layers": "linear"}
         plain, model = build(), build()
