@@ -15,6 +15,7 @@ RECIPES = {  # smoke -> the file it leaves, the network that fits it
     "fashion_mnist": None,
     "cifar10_resnet56": ("resnet56-small", lambda module: module.resnet(blocks=1, width=8)),
     "imagenet_resnet": ("resnet18-small", lambda module: module.models.resnet18(num_classes=10)),
+    "fsdp_vit": ("vit-small", lambda module: module.network(smoke=True)),
     "ssd300_coco": ("ssd300-small", lambda module: module.network("resnet18", None, classes=3)),
 }
 
