@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.processes import run_module
+from tests.helpers.versions import SHARDED_ON_CPU
 
-pytestmark = pytest.mark.xdist_group("fsdp")
+pytestmark = [
+    pytest.mark.xdist_group("fsdp"),
+    pytest.mark.skipif(not SHARDED_ON_CPU, reason="this torch does not run sharded models on the CPU"),
+]
 
 
 def worlds(which):
