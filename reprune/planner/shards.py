@@ -61,7 +61,7 @@ class Shards:
             for owner, group in enumerate(graph.groups[begin : begin + size]):
                 kernels = [(self._kernel(producer), producer.rows) for producer in group.producers]
                 if owner == rank:
-                    tables = problem_tables(kernels, settings)
+                    tables = problem_tables(kernels, settings, group.heads)
                     mine = [LayerProblem(group.name, tables, counts[group.name])]
                 del kernels
             found = choose(mine, settings, settings.seed)
