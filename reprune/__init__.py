@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .clustering.backends import BackendUnavailable, installed_version
 
 if TYPE_CHECKING:  # what _HOME says, for type checkers and the site
+    from . import fsdp as fsdp
     from . import graph as graph
     from .clustering.coverage import max_coverage
     from .clustering.cut import cut
@@ -50,7 +51,13 @@ _HOME = {
     "select_filters": ".clustering.selection",
     "trace": ".graph",
 }
-_MODULES = {"files", "graph", "plan", "pruner"}  # reached without an import of their own, as reprune.graph
+_MODULES = {
+    "files",
+    "fsdp",
+    "graph",
+    "plan",
+    "pruner",
+}  # reached without an import of their own
 
 __all__ = [
     "BackendUnavailable",

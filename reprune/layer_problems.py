@@ -31,10 +31,13 @@ def require_finite(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) 
     found = together([*finite, *given])
     for name, flag in zip(kernels, found, strict=False):
         if not flag:
-            raise ValueError(
-                f"model: the weight of {name} has NaN or infinite values; it cannot be clustered"
-            )
+            raise not_finite(name)
     return {name: torch.from_numpy(x) for name, x in zip(scales, found[len(finite) :], strict=True)}
+
+
+def not_finite(name: str) -> ValueError:
+    """Return the error for a layer that cannot be clustered."""
+    return ValueError(f"model: the weight of {name} has NaN or infinite values; it cannot be clustered")
 
 
 class Chosen(NamedTuple):

@@ -30,8 +30,8 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
     Raises:
         ValueError: The plan was made for another model; the optimizer holds none of the model's parameters,
             keeps a state that cannot be sliced, or refers to parameters otherwise than by its groups; a
-            parameter has hooks; the model is in DistributedDataParallel. Then model and optimizer are as
-            they were.
+            parameter has hooks; the model is in DistributedDataParallel, or sharded (for which there is
+            :func:`reprune.fsdp.apply`). Then model and optimizer are as they were.
         TypeError: An argument has a wrong type.
 
     Examples:
@@ -44,17 +44,14 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
         >>> [tuple(p.shape) for p in optimizer.param_groups[0]["params"]][:2]
         [(4, 3, 3, 3), (4,)]
     """
-    if not isinstance(plan, PruningPlan):
-        raise TypeError(f"plan: expected a PruningPlan, such as make_plan returns; got {shown(plan)}")
-    if optimizer is not None and not hasattr(optimizer, "param_groups"):
-        raise TypeError(f"optimizer: expected a torch.optim.Optimizer or None; got {shown(optimizer)}")
+    check_kinds(plan, optimizer)
     model = changeable(model)
     plan.check(model)
     tensors = named_tensors(model)
     check_apart(tensors, plan.slices, "surgery")
     parameters = {name: t for name in plan.slices if isinstance(t := tensors[name], nn.Parameter)}
     check_parameters(parameters)
-    keeper = None if optimizer is None else _checked(optimizer, tensors, parameters)
+    keeper = None if optimizer is None else checked_keeper(optimizer, tensors, parameters)
     first = plan_of(model)
     new = slice_model(model, plan.slices)
 
@@ -68,9 +65,21 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
     remember_plan(model, plan, first)
 
 
-def _checked(
+def check_kinds(plan: object, optimizer: object) -> None:
+    """Raise `TypeError` unless `plan` is a plan and `optimizer` an optimizer or None."""
+    if not isinstance(plan, PruningPlan):
+        raise TypeError(f"plan: expected a PruningPlan, such as make_plan returns; got {shown(plan)}")
+    if optimizer is not None and not hasattr(optimizer, "param_groups"):
+        raise TypeError(f"optimizer: expected a torch.optim.Optimizer or None; got {shown(optimizer)}")
+
+
+def checked_keeper(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
 ) -> Keeper:
+    """Return what `optimizer` keeps; raise `ValueError` unless it can keep other ones for `parameters`.
+
+    It must hold some of `tensors`, all of the model's.
+    """
     keeper = Keeper(optimizer)
     if not any(id(t) in keeper.held() for t in tensors.values()):
         raise ValueError(

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvision.models import resnet50
 
+from reprune.distributed import gathered, owners, rank_and_size
 from reprune.pruner.decide import cost
-from reprune.pruner.distributed import gathered, owners, rank_and_size
 from reprune.pruner.structure import Structure
 from reprune.targets import checked
 from tests.helpers.processes import run_module

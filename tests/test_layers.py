@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 
 # A row imports only from the rows above it; the members of a row do not know each other.
 ROWS = (
-    {"aliases", "arguments", "strict_json", "timings", "kernels", "_core"},
+    {"aliases", "arguments", "distributed", "strict_json", "timings", "kernels", "_core"},
     {"clustering", "modules"},
     {"graph", "optimizers", "plan", "hierarchy"},
     {"targets", "surgery", "compensation", "sklearn"},
-    {"layer_problems", "reconstruction"},
+    {"layer_problems", "reconstruction", "fsdp"},
     {"planner"},
     {"pruner", "torch_pruning"},
     {"files"},

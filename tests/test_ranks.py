@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import reprune.pruner.distributed
+import reprune.distributed
 from tests.helpers.processes import run_module
 
 OUT_OF_STEP = "ValueError: step: the processes are out of step, .*{}.*nothing was changed"
@@ -74,7 +74,7 @@ def test_a_killed_process_is_an_error_for_the_other(met):
 
 def test_one_process_runs_without_a_group():
     agreed, check_alike, shared = (
-        getattr(reprune.pruner.distributed, n) for n in ("agreed", "check_alike", "shared")
+        getattr(reprune.distributed, n) for n in ("agreed", "check_alike", "shared")
     )
     assert shared(lambda: 3) == [3]
     assert agreed(lambda: 3) == 3

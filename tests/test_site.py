@@ -18,7 +18,7 @@ pytestmark = [
         reason="mkdocstrings and pymdown-extensions for 3.10 do not agree",
     ),
 ]
-MODULES = ("hierarchy", "sklearn", "lightning", "torch_pruning")
+MODULES = ("fsdp", "hierarchy", "sklearn", "lightning", "torch_pruning")
 
 
 def public_names(module_name: str) -> list[str]:

@@ -15,6 +15,7 @@ from ..aliases import Progress
 from ..arguments import number, one_of, shown
 from ..modules.heads import running_alike
 from ..modules.rng import generators, restore
+from ..modules.sharded import refuse_sharded
 from ..modules.slicing import named_tensors, sliced_shape
 from ..modules.wrappers import eagerly, named_modules, unwrap
 from ..plan import PruningPlan
@@ -127,6 +128,7 @@ def check_ridge(ridge: object) -> float | None:
 def _network(model: object, name: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name}: expected a torch.nn.Module; got {shown(model)}")
+    refuse_sharded(model, "each process alone cannot run it on images", name)
     return unwrap(model)[0]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ..modules.sharded import is_part
 from ..modules.sharing import check_apart
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import plain_names, unwrap
@@ -46,7 +47,7 @@ def _check_kinds(tensors: Mapping[str, Tensor], with_values: bool) -> None:
     for name, tensor in tensors.items():
         if is_lazy(tensor):
             raise ValueError(f"model: {name} is not initialised yet; run the model once")
-        if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__ and not is_part(tensor):
             raise ValueError(
                 f"model: {name} is a {type(tensor).__name__}; only plain tensors can be in a file"
             )

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ..aliases import Ints
 from ..arguments import shown
+from ..distributed import together
+from ..modules.sharded import is_sharded, settle
 from ..modules.slicing import (
     format_of,
     named_tensors,
@@ -42,7 +44,8 @@ def save(model: nn.Module, path: str | os.PathLike[str], plan: PruningPlan | Non
     Args:
         model: A pruned network, or one that was never pruned. Of a model in torch.compile,
             DistributedDataParallel or AveragedModel the network inside is written, and so for its parts; of
-            a part of a pruned network, that part.
+            a part of a pruned network, that part. One that `fully_shard` has sharded is given by all
+            processes, and the first one writes the file, which is that of the same model in one piece.
         path: Name of the file.
         plan: A plan for `model` that was not applied. The file is then that of the network which
             :func:`apply` would make, to the last byte; it is made a tensor at a time, so that it need not fit
@@ -64,6 +67,15 @@ def save(model: nn.Module, path: str | os.PathLike[str], plan: PruningPlan | Non
         ...     reprune.load(f"{folder}/small.safetensors", build())[0]
         Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
     """
+    if is_sharded(model):
+        with together("save"):
+            settle(unwrap(model)[0])
+            _save(model, path, plan)
+    else:
+        _save(model, path, plan)
+
+
+def _save(model: nn.Module, path: str | os.PathLike[str], plan: PruningPlan | None) -> None:
     inner, own = unwrap(model)[0], contents(model)
     slices: dict[str, Mapping[int, Ints]] = {}
     if plan is not None:

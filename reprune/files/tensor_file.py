@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..distributed import rank_and_size
+from ..modules.sharded import is_part, whole
 from ..modules.slicing import Slices, slice_tensor, sliced_shape
 from ..strict_json import Pieces, is_int, loads, parsed_size
 from .atomic import atomic_write, name_of
@@ -54,7 +56,8 @@ def write(
 ) -> None:
     """Write `tensors` and, under `key` of the metadata, `head` as JSON; see :func:`atomic_write`.
 
-    Of those in `slices` only these positions are written; the slice of one is in memory at a time.
+    Of those in `slices` only these positions are written; the slice of one is in memory at a time. Where some
+    are in parts on several processes, all call this, and the first one writes.
 
     Raises `ValueError` for a tensor that such a file cannot hold.
     """
@@ -72,11 +75,15 @@ def write(
     header += b" " * (-len(header) % 8)
     if len(header) > LONGEST_HEADER:
         raise ValueError(f"{name_of(path)}: {len(header):,} bytes of plain values are too many for a file")
+    if any(map(is_part, tensors.values())) and rank_and_size()[0] > 0:
+        for name in entries:
+            whole(tensors[name])
+        return
     with atomic_write(path) as file:
         file.write(len(header).to_bytes(8, "little") + header)
         sums = {}
         for name in entries:
-            data = _bytes_of(slice_tensor(tensors[name], slices.get(name, {})))
+            data = _bytes_of(slice_tensor(whole(tensors[name]), slices.get(name, {})))
             sums[name] = zlib.crc32(data)
             file.write(data)
         file.seek(8 + len(START))
@@ -294,7 +301,7 @@ def check_tensor(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name}: expected a tensor with values; got one on the device 'meta'")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
         raise ValueError(f"{name}: expected a dense tensor; got a sparse, quantized or nested one")
-    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:
+    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__ and not is_part(tensor):
         raise ValueError(f"{name}: expected a plain tensor; got a {type(tensor).__name__}")
     if tensor.dtype not in NAMES:
         raise ValueError(f"{name}: tensors of {tensor.dtype} cannot be saved")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..modules import rng
+from ..modules.sharded import refuse_sharded
 from ..modules.wrappers import plain_state
 from ..pruner import Pruner
 from ..pruner import snapshot as state
@@ -25,6 +26,11 @@ KEY = "reprune_training"
 """Key of the head in the metadata."""
 FORMAT = 1
 """Version of the file format."""
+SHARDED = (
+    "each process keeps its own pruner.state_dict(), beside a checkpoint of torch.distributed.checkpoint for "
+    "model and optimizer"
+)
+"""What to do instead."""
 
 
 def save_training(
@@ -50,7 +56,8 @@ def save_training(
             whatever has `state_dict()`, or a `torch.Generator`.
 
     Raises:
-        ValueError: A state is not made of dictionaries, lists, plain values and tensors.
+        ValueError: A state is not made of dictionaries, lists, plain values and tensors; or the model is
+            sharded.
         TypeError: One of `others` has no state.
         OSError: The file cannot be written.
 
@@ -59,6 +66,7 @@ def save_training(
     """
     given = _checked(others)
     check_belong(model, optimizer, pruner)
+    refuse_sharded(model, SHARDED)
     content = {
         "built": built_of(model, optimizer, given),
         "model": plain_state(model),
@@ -119,6 +127,7 @@ def load_training(
         content, stored = _read(path, file)
         given = _checked(others)
         check_belong(model, optimizer, pruner)
+        refuse_sharded(model, SHARDED)
         with _as_value_error(path, "it does not fit what is given"):
             check_alike(content, model, optimizer, given)
             saved = content["pruner"]

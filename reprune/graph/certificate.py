@@ -99,7 +99,7 @@ def _check_slice(
         with preserving(model, example) as preserved:
             slices, widths = traced.slices(kept), traced.widths(kept)
             small = for_any_heads(sliced_copy(model, slices, widths, traced.shapes))
-            device = device_of(model) if traced.shapes else None
+            device = device_of(model, example) if traced.shapes else None
             trace = Tracer(named_tensors(small), labels, preserved, traced.guesses, device)
             how = run(small, without_values(example) if traced.shapes else example, trace, traced.twice)
             if _kind(how.problem) != _kind(traced.training_problem):

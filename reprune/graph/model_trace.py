@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from ..aliases import Progress
 from ..arguments import number, shown
+from ..modules.sharded import is_sharded
 from ..modules.slicing import named_tensors
+from ..modules.twin import twin_of
 from ..modules.wrappers import unwrap
 from .blame import NotRepeatableError
 from .certificate import AtomMask
@@ -35,12 +37,15 @@ class ModelTrace:
     """
 
     model: nn.Module
+    """The model; of a sharded one its plain twin, without values."""
     example: Example
     traced: TracedModel = field(repr=False)
     convolutions: Mapping[int, Convolution] = field(repr=False)
     """Those that ran, by the first label of their kernels."""
     tensors: Mapping[str, tuple[Tensor, int | None, int]] = field(repr=False)
     """{parameter or buffer: (itself, its memory, the version of its values)} when the model ran."""
+    sharded: nn.Module | None = None
+    """The sharded model that was given, or None."""
 
     def graph(self, layers: str = "conv") -> ChannelGraph:
         """Return the groups of channels that can be pruned, not certified yet; `layers`: see `make_plan`."""
@@ -54,7 +59,7 @@ class ModelTrace:
 
         Their values may be others, but where a weight is computed from them: that was computed in the trace.
         """
-        if unwrap(model)[0] is not self.model:
+        if unwrap(model)[0] is not (self.model if self.sharded is None else self.sharded):
             raise ValueError(
                 "example_inputs: expected inputs of the model, or its own trace; got the trace of another "
                 "model; call reprune.trace(model, inputs)"
@@ -77,7 +82,7 @@ class ModelTrace:
 
     def again(self) -> ModelTrace:
         """Return a new trace of the same model on the same inputs."""
-        return _trace(self.model, self.example)
+        return _trace(self.model if self.sharded is None else self.sharded, self.example)
 
 
 def trace(
@@ -90,7 +95,8 @@ def trace(
     """Run `model` once and follow its channels; any number of plans can be made of the result.
 
     The model is left as it was. :func:`make_plan` and :func:`prune` trace by themselves where they are given
-    inputs; this saves time where several targets, rules or seeds are tried.
+    inputs; this saves time where several targets, rules or seeds are tried. A model that `fully_shard` has
+    sharded is not run itself, but a plain twin without values.
 
     Args:
         model: Any eager model. It is run, in evaluation and training mode, and left as it was.
@@ -192,9 +198,12 @@ def _limited(seconds: float | None) -> contextlib.AbstractContextManager[None]:
 
 
 def _trace(model: nn.Module, example: Example) -> ModelTrace:
+    sharded = model if is_sharded(model) else None
+    if sharded is not None:
+        model = twin_of(sharded)
     traced, run = trace_model(model, example)
     tensors = {name: (t, storage_of(t), _version(t)) for name, t in named_tensors(model).items()}
-    return ModelTrace(model, example, traced, run.known.convolutions, tensors)
+    return ModelTrace(model, example, traced, run.known.convolutions, tensors, sharded)
 
 
 def _version(x: Tensor) -> int:

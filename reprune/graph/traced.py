@@ -121,9 +121,18 @@ def trace_model(model: nn.Module, example: Example) -> tuple[TracedModel, Tracer
 
     The model is unchanged.
 
-    A large model is run without values, if it can be.
+    A large model is run without values, if it can be, and one that has some tensors on the device "meta" in
+    any case.
     """
     held = [*named_tensors(model).values(), *(x for x in tree_iter(example) if isinstance(x, Tensor))]
+    if 0 < sum(t.is_meta for t in held) < len(held):
+        try:
+            return _best_traced(model, example, shapes=True)
+        except NeedsValuesError as error:
+            raise ValueError(
+                f"model: it can be followed with its values alone ({error}), and its parameters have none: "
+                "they are on the device 'meta', or sharded over processes; make the plan before it is sharded"
+            ) from error
     if sum(t.nbytes for t in held) >= LARGE_BYTES and not any(t.is_meta for t in held):
         try:
             return _best_traced(model, example, shapes=True)
@@ -174,13 +183,13 @@ def _traced(
     ran = for_any_heads(sliced_copy(model, {}, {}, shapes))
     own = named_tensors(ran)
     with preserving(model, example) as preserved:
-        device = device_of(model) if shapes else None
+        device = device_of(model, example) if shapes else None
         trace = Tracer(own, labels, preserved, device=device, turned=turned)
         with norms_seen(ran, trace.known) as norms:
             how = run(ran, without_values(example) if shapes else example, trace)
     if shapes:
         if trace.data_dependent or how.problem is not None:
-            raise NeedsValuesError
+            raise NeedsValuesError(how.problem or "what it computes depends on the data")
         _with_values(trace, labels, own, tensors)
     atoms = solve(trace.known.constraints, count)
     heads = [ids[ids != FIXED] for ids in trace.known.heads]
@@ -217,7 +226,7 @@ def _with_values(
             continue  # a part of a tensor, which is no layer's
         seen, shape, value = convolution.kernel, shapes[name], tensors[name]
         if seen.untyped_storage()._cdata != shape.untyped_storage()._cdata:
-            raise NeedsValuesError
+            raise NeedsValuesError(f"the weight of {name} is computed")
         if shape.stride() == value.stride():
             begin = seen.storage_offset() - shape.storage_offset() + value.storage_offset()
             real = value.as_strided(seen.shape, seen.stride(), begin)
@@ -228,12 +237,14 @@ def _with_values(
                 trace.known.convolutions[first] = replace(convolution, kernel=real)
                 break
         else:
-            raise NeedsValuesError
+            raise NeedsValuesError(f"the strides of {name} are others")
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Return the device of the values of `model`."""
-    return next((t.device for t in chain(model.parameters(), model.buffers())), torch.device("cpu"))
+def device_of(model: nn.Module, example: Example) -> torch.device:
+    """Return the device of the values of `model`, or of its `example`."""
+    inputs = (x for x in tree_iter(example) if isinstance(x, Tensor))
+    held = chain(model.parameters(), model.buffers(), inputs)
+    return next((t.device for t in held if not t.is_meta), torch.device("cpu"))
 
 
 def without_values(example: Example) -> Example:

@@ -15,12 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from .held import ATOMS
+from .sharded import plain_attributes, plain_class
 
 _AS_THEY_ARE = (type, FunctionType, BuiltinFunctionType, ModuleType)
 
 
 def shared_copy(model: nn.Module, new: Mapping[Tensor, Tensor]) -> nn.Module:
-    """Copy `model` with its tensors replaced by `new` {old: new}; all others are shared."""
+    """Copy `model` with its tensors replaced by `new` {old: new}; all others are shared.
+
+    The copy of a sharded module is a plain one of the class that it was.
+    """
     return _Copies({id(old): tensor for old, tensor in new.items()}, share=True).copied_model(model)
 
 
@@ -53,11 +57,12 @@ class _Copies:
         """Copy `model` so that its modules refer to each other as before, weak references too."""
         modules = [module for module in model.modules() if not self._as_it_says(module)]
         for module in modules:
-            self._put(module, type(module).__new__(type(module)))
+            kind = plain_class(type(module))
+            self._put(module, kind.__new__(kind))
         memo, alive = self._memo, self._alive
         for module in modules:
             state: dict[str, Any] = {}
-            for name, value in _state_of(module).items():
+            for name, value in plain_attributes(_state_of(module)).items():
                 kind = type(value)
                 if kind not in ATOMS:
                     new = memo.get(id(value))

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .sharded import refuse_sharded
+
 WRAPPERS = {
     "OptimizedModule": "_orig_mod",  # torch.compile
     "DataParallel": "module",
@@ -61,6 +63,11 @@ def changeable(model: nn.Module) -> nn.Module:
             "model: expected one that is not yet in DistributedDataParallel, which would keep the "
             "parameters that it was made for; change the module inside (model.module) and wrap it again"
         )
+    refuse_sharded(
+        inner,
+        "it would keep the parameters that it was made for. reprune.fsdp.apply makes a smaller model of it, "
+        "and reprune.load takes a model before it is sharded",
+    )
     return inner
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from ..modules.sharded import local
 from .keeper import Keeper, Parameters, fits, odd_kinds
 from .walk import walk
 
@@ -88,7 +89,7 @@ def state_obstacle(keeper: Keeper, parameters: Parameters) -> str:
     for entry in keeper.entries(parameters):
         mine = f"state {entry.kind!r} of {entry.name}"
         memory = _memory(entry.value)
-        other = starts.setdefault(entry.value.data_ptr() or id(entry.value), mine)
+        other = starts.setdefault(local(entry.value).data_ptr() or id(entry.value), mine)
         if other != mine or memory in outside:
             return f"{mine} shares its memory with {outside.get(memory, other)}"
     return ""
@@ -125,6 +126,6 @@ def _is_flat(tensor: Tensor, count: int) -> bool:
 def _memory(tensor: Tensor) -> int:
     """Return where the memory of a plain tensor begins, or 0 if it has none of its own."""
     try:
-        return tensor.untyped_storage().data_ptr()
+        return local(tensor).untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):  # of a subclass, or fake
         return 0

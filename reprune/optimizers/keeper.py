@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..modules.sharded import is_part
 from .walk import Found, is_optimizer, walk
 
 Parameters = Mapping[str, Tensor]
@@ -142,8 +143,9 @@ class Keeper:
 
 
 def fits(value: Any, parameter: Tensor) -> bool:
-    """Return whether `value` is a plain tensor of the parameter's shape."""
-    return type(value) in (Tensor, nn.Parameter) and value.shape == parameter.shape
+    """Return whether `value` is a plain tensor of the parameter's shape, or sharded if the parameter is."""
+    alike = is_part(value) if is_part(parameter) else type(value) in (Tensor, nn.Parameter)
+    return alike and bool(value.shape == parameter.shape)
 
 
 def odd_kinds(states: States) -> set[str]:

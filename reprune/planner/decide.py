@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
+from torch import nn
 
 from ..aliases import Progress
 from ..compensation.images import Images
+from ..distributed import together
 from ..graph import ChannelGraph, ModelTrace, certifying, trace
 from ..graph.model_trace import Certified, check_watch
 from ..layer_problems import Chosen, require_finite, select_groups
+from ..modules.sharded import is_sharded
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_parameters, unwrap
 from ..plan import PruningPlan
@@ -29,6 +31,7 @@ from ..targets import (
     rankable,
     without_ignored,
 )
+from .shards import Shards
 
 _LAYER_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "conv": ("convolutions", (nn.modules.conv._ConvNd,)),
@@ -47,6 +50,21 @@ def decided_plan(
 ) -> PruningPlan:
     """Return the plan that `make_plan` makes with `settings`; `images` may be there without a use."""
     model = unwrap(model)[0]
+    if is_sharded(model):
+        with together("make_plan"):
+            return _decided_plan(model, example_inputs, settings, images, time_limit, progress)
+    return _decided_plan(model, example_inputs, settings, images, time_limit, progress)
+
+
+def _decided_plan(
+    model: nn.Module,
+    example_inputs: Any,
+    settings: Settings,
+    images: Images | None,
+    time_limit: float | None,
+    progress: Progress | None,
+) -> PruningPlan:
+    shards = Shards(model, settings) if is_sharded(model) else None
     if not settings.by_images:
         images = None
     elif images is None:
@@ -74,7 +92,7 @@ def decided_plan(
         traced,
         settings.layers,
         lambda graph, certified: _decide(
-            graph, settings.on(device, graph.widest()), certified, images, progress
+            graph, settings.on(device, graph.widest()), certified, images, progress, shards
         ),
         time_limit,
     )
@@ -86,13 +104,22 @@ def _decide(
     certified: Certified,
     images: Images | None,
     progress: Progress | None,
+    shards: Shards | None,
 ) -> PruningPlan:
-    """Return the plan that `settings` make of `graph`; groups that fail the certificate are left out."""
+    """Return the plan that `settings` make of `graph`; groups that fail the certificate are left out.
+
+    The values are those of `graph`, or in `shards`.
+    """
     graph = in_scope(without_ignored(graph, settings.ignore), settings.scope)
-    scales = require_finite(
-        {producer.name: producer.kernel for group in graph.groups for producer in group.producers},
-        _scales(graph) if settings.rule == "bn" else {},
-    )
+    producers = [producer for group in graph.groups for producer in group.producers]
+    names = _scales(graph) if settings.rule == "bn" else []
+    if shards is None:
+        tensors = named_tensors(graph.model)
+        kernels = {producer.name: producer.kernel for producer in producers}
+        scales = require_finite(kernels, {name: tensors[name] for name in names})
+    else:
+        shards.require_finite(producers)
+        scales = require_finite({}, {name: shards.whole(name) for name in names})
     seen = None if images is None else Reconstruction(graph, images, progress)
     if settings.target[0] == "latency":  # which times networks, so they have to be right before
         graph = certified(graph, graph.probe())
@@ -109,7 +136,10 @@ def _decide(
             gains = {name: one.gains for name, one in picks.items() if settings.rule == "error"}
             counts, notes = counts_of(graph, settings, scales, progress=progress, gains=gains)
         orders = {name: one.order for name, one in picks.items() if settings.criterion == "covariance"}
-        selections = select_groups(graph, counts, settings, progress, orders)
+        if shards is None:
+            selections = select_groups(graph, counts, settings, progress, orders)
+        else:
+            selections = shards.select_groups(graph, counts, settings, progress)
         kept = _kept(graph, selections)
         if progress is not None:
             progress("certify", 0, 1)
@@ -128,9 +158,9 @@ def _decide(
     return replace(plan, notes=(*plan.notes, *notes, *landing_notes(graph, settings, kept)))
 
 
-def _scales(graph: ChannelGraph) -> dict[str, Tensor]:
-    tensors = named_tensors(graph.model)
-    return {name: tensors[name] for group in graph.groups for name, *_ in group.gammas}
+def _scales(graph: ChannelGraph) -> list[str]:
+    """Return the names of the BatchNorm scales behind the groups of `graph`."""
+    return list(dict.fromkeys(name for group in graph.groups for name, *_ in group.gammas))
 
 
 def _kept(graph: ChannelGraph, selections: list[Chosen]) -> npt.NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from ..aliases import Progress
 from ..compensation.compensate import compensate
 from ..compensation.images import collected
 from ..modules.copying import whole_copy
+from ..modules.sharded import refuse_sharded
 from ..modules.wrappers import unwrap
 from ..plan import PruningPlan
 from ..surgery import apply
@@ -50,7 +51,8 @@ def make_plan(
 
     Args:
         model: Any eager model. It is run, in evaluation and training mode, and left as it was. Of a model in
-            torch.compile, DistributedDataParallel and the like it is the module inside, by its own names.
+            torch.compile, DistributedDataParallel and the like it is the module inside, by its own names. One
+            that `fully_shard` has sharded is planned by all processes together.
         example_inputs: What the model takes, on its device: a tensor, a tuple of positional or a dictionary
             of keyword arguments. Or what :func:`trace` returned for it.
         sparsity: Fraction of the channels to remove, over all layers together (Eq. 8), in (0, 1).
@@ -145,6 +147,8 @@ def make_plan(
         select=select,
         criterion=criterion,
     )
+    if calibrate is not None:
+        refuse_sharded(model, "each process alone cannot run it on images (calibrate)")
     if calibrate is not None and not settings.by_images:
         raise ValueError(
             "calibrate: expected no images, as neither rule='error' nor criterion='covariance' looks at them "
@@ -225,6 +229,7 @@ def prune(
         select=select,
         criterion=criterion,
     )
+    refuse_sharded(model, "make_plan takes it, and reprune.fsdp.apply makes a smaller one")
     found = None if calibrate is None else collected(calibrate, unwrap(model)[0], "calibrate")
     plan = decided_plan(model, example_inputs, settings, found, time_limit, progress)
     small = whole_copy(unwrap(model)[0])

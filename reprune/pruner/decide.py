@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..aliases import Ints
 from ..clustering.problem import LayerProblem
+from ..distributed import owners, rank_and_size, shared
 from ..graph import AtomMask, ChannelGraph, ChannelGroup, Producer
 from ..layer_problems import choose, problem_tables, require_finite
 from ..targets import Settings, counts_of
-from .distributed import owners, rank_and_size, shared
 from .regrowth import draw, residual_norms
 
 
@@ -41,6 +41,8 @@ class FullWeights:
     """[O, I, ...] full-size kernels of a convolution."""
     inputs: Mapping[str, Ints]
     """{convolution: [I] the atom of each input channel; -1: always present}."""
+    in_parts: bool = False
+    """Whether each process has a part of the tensors, so that to read one is a collective call."""
 
 
 def decide(
@@ -62,9 +64,34 @@ def _own_part(
     """Return what this process decides."""
     counts = _counts(graph, source.tensors, alive, settings)
     rank, size = rank_and_size()
-    owner = owners([cost(group, source, alive, counts[group.name]) for group in graph.groups], size)
-    mine = [group for k, group in enumerate(graph.groups) if owner[k] == rank]
-    kernels = {p.name: _live_kernel(p, source, alive) for group in mine for p in group.producers}
+    costs = [cost(group, source, alive, counts[group.name]) for group in graph.groups]
+    found: dict[str, GroupDecision] = {}
+    if not source.in_parts:
+        owner = owners(costs, size)
+        mine = [group for k, group in enumerate(graph.groups) if owner[k] == rank]
+        kernels = {p.name: _live_kernel(p, source, alive) for group in mine for p in group.producers}
+        return _decided(mine, kernels, alive, counts, settings, event, share)
+    order = sorted(range(len(costs)), key=lambda k: (-costs[k], k))
+    for begin in range(0, len(order), size):  # one group for each process, of about the same cost
+        mine, kernels = [], {}
+        for place, k in enumerate(order[begin : begin + size]):
+            whole = {p.name: _live_kernel(p, source, alive) for p in graph.groups[k].producers}
+            if place == rank:
+                mine, kernels = [graph.groups[k]], whole
+        found |= _decided(mine, kernels, alive, counts, settings, event, share)
+    return found
+
+
+def _decided(
+    mine: Sequence[ChannelGroup],
+    kernels: Mapping[str, Tensor],
+    alive: AtomMask,
+    counts: Mapping[str, int],
+    settings: Settings,
+    event: int,
+    share: float,
+) -> dict[str, GroupDecision]:
+    """Return what is decided about the groups `mine`, whose layers have `kernels` [O, I', ...]."""
     require_finite(kernels, {})
     problems = []
     for group in mine:

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ..distributed import agreed, check_alike, digest, rank_and_size, shared, together
 from ..graph import AtomMask
+from ..modules.sharded import is_part, is_sharded
 from ..modules.wrappers import named_parameters
 from .decide import GroupDecision, decide
-from .distributed import agreed, check_alike, digest, rank_and_size, shared
 from .finite import check_finite
 from .history import Event
 from .live import Live
@@ -24,11 +26,19 @@ def run_event(live: Live, epoch: int, final: bool) -> None:
     Raises `ValueError` on all processes if one of them finds NaN, an outside change, or another state than
     the others have; nothing is changed then.
     """
+    if is_sharded(live.model):
+        with together("step"):
+            _run_event(live, epoch, final)
+    else:
+        _run_event(live, epoch, final)
+
+
+def _run_event(live: Live, epoch: int, final: bool) -> None:
     start = time.perf_counter()
     check_alike(shared(lambda: _ready(live, epoch, final)))
     graph = live.graph
     share = 0.0 if final else live.schedule.share(epoch)
-    source = live.structure.source(live.model, live.store.full)
+    source = live.structure.source(live.model, live.store.full, live.tracked.pieces)
     found = decide(graph, source, live.alive, live.settings, len(live.history), share)
     kept = graph.everything()
     for group in graph.groups:
@@ -58,8 +68,13 @@ def _ready(live: Live, epoch: int, final: bool) -> dict[str, str]:
     return {
         **{name: repr(value) for name, value in alike.items()},
         "set of channels": digest(torch.from_numpy(live.alive)),
-        **{f"parameter {name}": f"{tuple(p.shape)} of digest {digest(p)}" for name, p in parameters},
+        **{f"parameter {name}": f"{tuple(p.shape)} of digest {_digest(p)}" for name, p in parameters},
     }
+
+
+def _digest(parameter: Tensor) -> str:
+    """Return what is the same on all processes; of a sharded parameter they have different parts."""
+    return "its parts" if is_part(parameter) else digest(parameter)
 
 
 def _prepared(live: Live, alive: AtomMask, final: bool) -> Callable[[], None]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..clustering.backends.tensors import together
+from ..modules.sharded import local
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_parameters
 from ..optimizers import Keeper
@@ -29,7 +30,8 @@ def not_finite(tracked: Tracked) -> dict[tuple[str, str], str]:
             looked[prefix, name] = (f"model: {of}{where}", tensor)
     for entry in Keeper(tracked.optimizer).entries(named_parameters(tracked.model)):
         looked["state", entry.key] = (f"optimizer: state {entry.kind!r} of {entry.name}", entry.value)
-    tensors = {key: (said, t.detach()) for key, (said, t) in looked.items() if _can_be_looked_at(t)}
+    held = {key: (said, local(t)) for key, (said, t) in looked.items()}  # of a sharded one, a part
+    tensors = {key: (said, t) for key, (said, t) in held.items() if _can_be_looked_at(t)}
     # NaN passes through minima and maxima, which take no memory
     flags = [torch.isfinite(torch.stack(torch.aminmax(t))).all() for _, t in tensors.values()]
     found = zip(tensors.items(), together(flags), strict=True)

@@ -11,8 +11,10 @@ import numpy as np
 from torch import nn
 
 from ..graph import AtomMask, ChannelGraph
+from ..modules.sharded import is_sharded
 from ..modules.sizes import set_widths
 from ..modules.slicing import copy_with, named_tensors, replacement
+from ..modules.twin import twin_of
 from ..modules.wrappers import unwrap
 from ..optimizers import Keeper
 from ..plan import PruningPlan, remember_plan
@@ -102,6 +104,7 @@ class Live:
     def check(self) -> None:
         """Raise `ValueError` if model or optimizer differ from what they should be now."""
         layout, sizes = self.layout(), self.tracked.sizes
+        self.tracked.settle()
         self.tracked.check(
             {name: self.mode.shape(size, layout.get(name, {})) for name, size in sizes.items()}
         )
@@ -126,27 +129,32 @@ class Live:
 
         With `every`, it takes all state of the optimizer, whatever the mode.
         """
-        layout, sizes = self.layout(), self.tracked.sizes
-        take, there = self.store.absorb, self.mode.live
+        layout, pieces = self.layout(), self.tracked.pieces
+        take, present = self.store.absorb, self.mode.present
         states = self.tracked.states(layout, self.mode.every if every is None else every)
         for prefix, model in self.tracked.models():
             tensors = named_tensors(model)
             for name, where in layout.items():
                 if (key := f"{prefix}/{name}") not in known:
-                    take(key, there(tensors[name], where), sizes[name], where)
+                    take(key, *present(tensors[name], pieces[name], where))
         for entry in states:
             where = layout[entry.name]
             if entry.key not in known:
-                take(entry.key, there(entry.value, where), sizes[entry.name], where)
+                take(entry.key, *present(entry.value, pieces[entry.name], where))
 
     def full_copy(self) -> nn.Module:
-        """Return a copy of the model at full size, with the most recent values."""
-        tensors = named_tensors(self.model)
+        """Return a copy of the model at full size, with the most recent values; a sharded one has none."""
+        model = twin_of(self.model) if is_sharded(self.model) else self.model
+        tensors = named_tensors(model)
         full = {}
         for name in self.layout():
-            value = self.store.take(f"model/{name}", {}, tensors[name].device)
-            full[name] = replacement(tensors[name], value)
-        return copy_with(self.model, full, self.graph.traced.widths(self.graph.everything()))
+            old = tensors[name]
+            if old.is_meta:
+                value = old.new_empty(self.tracked.sizes[name])
+            else:
+                value = self.store.take(f"model/{name}", {}, old.device)
+            full[name] = replacement(old, value)
+        return copy_with(model, full, self.graph.traced.widths(self.graph.everything()))
 
     def moving(self, alive: AtomMask) -> Callable[[], None]:
         """Prepare to change to the atoms `alive`, with stored values; return a function that does it."""
@@ -178,6 +186,12 @@ class Live:
         absorb = partial(self.absorb, known=known)
         self.mode = self.mode.shrunk(self.tracked, self.layout(alive), absorb, self.store)
         self.set_alive(alive)
+
+    def finish(self) -> None:
+        """Make the structure final, and the tensors small where that can be done in place."""
+        if not is_sharded(self.model):
+            self.shrink_for_good(self.alive)
+        self.end()
 
     def end(self) -> None:
         """Record that no event follows."""

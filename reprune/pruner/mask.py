@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..aliases import Ints
+from ..modules.sharded import Piece, is_sharded, local, part_of
 from ..modules.slicing import named_tensors, slice_tensor
 from ..modules.wrappers import named_parameters
 from .compiled import CompiledCode
+from .mode import Present
 from .shrink import ShrinkMode
 from .store import Layout, Positions, Store, write
 from .structure import Structure
@@ -34,7 +36,13 @@ class MaskMode:
 
     @classmethod
     def of(cls, structure: Structure, model: nn.Module) -> MaskMode:
-        """Return the mode; raise `ValueError` if zeros do not take channels out of `model`."""
+        """Return the mode; raise `ValueError` if zeros do not take channels out of `model`.
+
+        A sharded model cannot be run on the example by one process to look. Its weights are not computed, so
+        that zeros in them are zeros in what it uses.
+        """
+        if is_sharded(model):
+            return cls({})
         mode = cls(structure.spared(model))
         structure.check_zeros(model, mode.zeros)
         return mode
@@ -56,16 +64,18 @@ class MaskMode:
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
         return full
 
-    def live(self, tensor: Tensor, where: Positions) -> Tensor:
-        return slice_tensor(tensor, where)
+    def present(self, tensor: Tensor, piece: Piece, where: Positions) -> Present:
+        there = piece.positions(where)
+        return Present(slice_tensor(local(tensor), there), piece.size(), there)
 
     def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         zeros = self.zeros(after)
 
         def fill(tensor: Tensor, key: str, where: Positions, zeros: Positions) -> None:
-            write(tensor.detach(), where, store.take(key, where, tensor.device))
-            for dim, gone in missing(tensor.shape, zeros):
-                tensor.detach().index_fill_(dim, torch.from_numpy(gone).to(tensor.device), 0)
+            mine, there = part_of(tensor, where)
+            write(mine, there, store.take(key, there, mine.device))
+            for dim, gone in missing(mine.shape, part_of(tensor, zeros)[1]):
+                mine.index_fill_(dim, torch.from_numpy(gone).to(mine.device), 0)
 
         @torch.no_grad()
         def change() -> None:
@@ -75,7 +85,8 @@ class MaskMode:
                     tensor = tensors[name]
                     fill(tensor, f"{prefix}/{name}", where, zeros[name])
                     if tensor.grad is not None:
-                        tensor.grad.copy_(zeroed(zeroed(tensor.grad, before[name]), where))
+                        grad, there = part_of(tensor.grad, where)
+                        grad.copy_(zeroed(zeroed(grad, part_of(tensor.grad, before[name])[1]), there))
             for entry in tracked.states(after, every=False):
                 fill(entry.value, entry.key, after[entry.name], after[entry.name])
 
@@ -88,13 +99,14 @@ class MaskMode:
             (parameters[name], dim, torch.from_numpy(gone).to(parameters[name].device))
             for name, where in self.zeros(layout).items()
             if name in parameters
-            for dim, gone in missing(parameters[name].shape, where)
+            for mine, there in [part_of(parameters[name], where)]
+            for dim, gone in missing(mine.shape, there)
         ]
 
         @torch.no_grad()
         def hold() -> None:
             for parameter, dim, index in work:
-                parameter.index_fill_(dim, index, 0)
+                local(parameter).index_fill_(dim, index, 0)
 
         return hold
 
@@ -106,9 +118,10 @@ class MaskMode:
         parameters = named_parameters(tracked.model)
         for name, where in self.zeros(layout).items():
             if name in parameters:
-                for dim, gone in missing(parameters[name].shape, where):
-                    index = torch.from_numpy(gone).to(parameters[name].device)
-                    if bool(parameters[name].detach().index_select(dim, index).any()):
+                mine, there = part_of(parameters[name], where)
+                for dim, gone in missing(mine.shape, there):
+                    index = torch.from_numpy(gone).to(mine.device)
+                    if bool(mine.index_select(dim, index).any()):
                         raise ValueError(
                             f"model: it was changed outside the pruner: dropped channels of {name} "
                             "are not zero any more; load_state_dict of the pruner goes before that of the "

@@ -6,14 +6,25 @@ Both get the store, which has every value; they differ only in what the model ho
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
+from ..modules.sharded import Piece
 from .compiled import CompiledCode
 from .store import Layout, Positions, Store
 from .structure import Structure
 from .tracked import Tracked
+
+
+class Present(NamedTuple):
+    """What a process stores of one tensor: all, or of a sharded one its part."""
+
+    values: Tensor
+    """At the positions that are present."""
+    size: tuple[int, ...]
+    """At full size."""
+    where: Positions
 
 
 class Mode(Protocol):
@@ -41,8 +52,8 @@ class Mode(Protocol):
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
         """Return the shape in the model of a tensor of shape `full`."""
 
-    def live(self, tensor: Tensor, where: Positions) -> Tensor:
-        """Return the values at the positions that are present."""
+    def present(self, tensor: Tensor, piece: Piece, where: Positions) -> Present:
+        """Return what this process stores of `tensor`, of which it has the `piece` at full size."""
 
     def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         """Prepare to change the tensors in `after` from one layout to the other; return what does it.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..arguments import shown
+from ..fsdp import Shard
+from ..modules.sharded import is_sharded
 from ..modules.wrappers import unwrap
 from ..plan import PruningPlan, plan_of
 from ..targets import MinKeep, Select, check_reach, checked, require_choice
@@ -20,6 +22,7 @@ from .history import History
 from .live import Live
 from .mask import MaskMode
 from .mode import Mode
+from .reshard import ReshardMode
 from .schedule import Schedule
 from .shrink import ShrinkMode
 from .structure import Structure
@@ -38,11 +41,12 @@ class Pruner:
     BatchNorm parameters and statistics, optimizer state.
 
     In shrink mode an event puts new parameters into the model and the optimizer: wrap the model anew in
-    DistributedDataParallel where `step()` returns True.
+    DistributedDataParallel where `step()` returns True. A sharded model is a new one then: take
+    `pruner.model`.
 
     Args:
         model: Any eager model, at full size; inside torch.compile, and in mask mode in
-            DistributedDataParallel, as well.
+            DistributedDataParallel, as well. `fully_shard` may have sharded it.
         optimizer: The optimizer that trains it, with any parameter groups; those that wrap another are
             followed inside. In shrink mode its state must be tensors of the shape of the parameter, or
             single numbers; in mask mode a state that is neither starts anew at :meth:`finalize`.
@@ -70,6 +74,8 @@ class Pruner:
         round_to: Layers keep a multiple of this many channels, or all.
         backend: Backend that runs the clustering.
         select: Another criterion.
+        shard: In shrink mode, for a model that `fully_shard` has sharded: the function that shards it, as
+            :func:`reprune.fsdp.apply` describes it.
 
     Raises:
         ValueError: An argument is out of range, or does not fit the others or the model.
@@ -122,6 +128,7 @@ class Pruner:
         round_to: int = 1,
         backend: str = "auto",
         select: Select | None = None,
+        shard: Shard | None = None,
     ) -> None:
         settings = checked(
             sparsity=sparsity,
@@ -152,20 +159,27 @@ class Pruner:
         MODES[mode].check_wrappers(around)
         tracked = Tracked(inner, optimizer, [unwrap(copy)[0] for copy in averaged])
         tracked.check(tracked.sizes)
+        way = _way(mode, tracked, shard)
         device = next(inner.parameters()).device.type
         settings.on(device)  # raises before the model runs
         structure = Structure(inner, example_inputs, settings)
         settings = settings.on(device, structure.graph.widest())
         check_reach(structure.graph, settings)
-        way = MODES[mode].of(structure, inner)
         self.live = Live(
-            tracked, structure, settings, schedule, mode, way, plan_of(inner), CompiledCode(model)
+            tracked,
+            structure,
+            settings,
+            schedule,
+            mode,
+            way(structure, inner),
+            plan_of(inner),
+            CompiledCode(model),
         )
         """The training that is being pruned; internal to reprune."""
 
     @property
     def model(self) -> nn.Module:
-        """The model that is pruned, without wrappers around it."""
+        """The model that is pruned, without wrappers around it; a new one after events with `shard`."""
         return self.live.model
 
     @property
@@ -231,6 +245,9 @@ class Pruner:
         In mask mode the tensors are sliced now, in place; use the model inside wrappers from now on. If the
         last event has not happened yet, it happens now, with a warning. Raises `ValueError` if there was no
         event at all.
+
+        A sharded model keeps its size and its zeros in mask mode: give the plan to
+        :func:`reprune.fsdp.apply`.
         """
         live = self.live
         if live.finished:
@@ -249,8 +266,7 @@ class Pruner:
                 stacklevel=2,
             )
             run_event(live, max(live.epoch, 1), final=True)
-        live.shrink_for_good(live.alive)
-        live.end()
+        live.finish()
         return self.plan
 
     def state_dict(self) -> dict[str, Any]:
@@ -266,6 +282,27 @@ class Pruner:
         nothing is changed then.
         """
         state.load(self.live, saved)
+
+
+def _way(mode: str, tracked: Tracked, shard: Shard | None) -> Callable[[Structure, nn.Module], Mode]:
+    """Return how the mode is made that the user named."""
+    if not is_sharded(tracked.model):
+        if shard is not None:
+            raise ValueError("shard: expected None for a model that fully_shard has not sharded")
+        return MODES[mode].of
+    if mode == "mask":
+        return MaskMode.of
+    if not callable(shard):
+        raise ValueError(
+            "shard: expected the function that shards the model, as in mode='shrink' an event makes a new "
+            f"one; got {shown(shard)}; or use mode='mask', and reprune.fsdp.apply after finalize()"
+        )
+    if tracked.copies:
+        raise ValueError(
+            "copies: expected none, as shard makes one model anew; use mode='mask' for a sharded model with "
+            "copies"
+        )
+    return lambda structure, model: ReshardMode(shard)
 
 
 def _modules(copies: Any) -> list[nn.Module]:

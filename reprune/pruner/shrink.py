@@ -8,9 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..modules.sharded import Piece
 from ..modules.slicing import named_tensors, replace_tensors, replacement, slice_tensor, sliced_shape
 from ..optimizers import Keeper
 from .compiled import CompiledCode
+from .mode import Present
 from .store import Layout, Positions, Store, write
 from .structure import Structure
 from .tracked import Tracked
@@ -50,8 +52,8 @@ class ShrinkMode:
     def shape(self, full: tuple[int, ...], where: Positions) -> tuple[int, ...]:
         return sliced_shape(full, where)
 
-    def live(self, tensor: Tensor, where: Positions) -> Tensor:
-        return tensor
+    def present(self, tensor: Tensor, piece: Piece, where: Positions) -> Present:
+        return Present(tensor, piece.shape, where)
 
     def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
         news: list[dict[Tensor, Tensor]] = []
@@ -61,7 +63,7 @@ class ShrinkMode:
             for name, where in after.items():
                 old = tensors[name]
                 value = store.take(f"{prefix}/{name}", where, old.device)
-                move = partial(_moved, full=tracked.sizes[name], before=before[name], after=where)
+                move = partial(moved_grad, full=tracked.sizes[name], before=before[name], after=where)
                 new[old] = replacement(old, value, move)
             news.append(new)
         keeper = Keeper(tracked.optimizer)
@@ -89,10 +91,10 @@ class ShrinkMode:
         return self
 
 
-def _moved(grad: Tensor, full: tuple[int, ...], before: Positions, after: Positions) -> Tensor:
+def moved_grad(grad: Tensor, full: tuple[int, ...], before: Positions, after: Positions) -> Tensor:
     """Return a gradient in another layout, zero for regrown channels."""
     if grad.is_sparse:
-        return _moved(grad.to_dense(), full, before, after).to_sparse(grad.sparse_dim())
+        return moved_grad(grad.to_dense(), full, before, after).to_sparse(grad.sparse_dim())
     whole = torch.zeros(full, dtype=grad.dtype, device=grad.device)
     write(whole, before, grad.detach())
     out = slice_tensor(whole, after)

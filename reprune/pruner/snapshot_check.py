@@ -91,16 +91,15 @@ def _check_coverage(live: Live, coverage: Any) -> None:
 
 def _check_store(live: Live, store: Any, may_lack: bool) -> None:
     """Check the full-size values: all of the model and its copies, some of the optimizer."""
-    names = live.layout()
-    sizes = {
-        f"{prefix}/{name}": live.tracked.sizes[name] for prefix, _ in live.tracked.models() for name in names
-    }
+    names, pieces = live.layout(), live.tracked.pieces
+    sizes = {f"{prefix}/{name}": pieces[name].size() for prefix, _ in live.tracked.models() for name in names}
     if not isinstance(store, Mapping) or not (may_lack or sizes.keys() <= store.keys()):
         raise _damaged("the values of dropped channels are missing")
     for key, value in store.items():
         kind, _, rest = key.partition("/") if isinstance(key, str) else ("", "", "")
         size = sizes.get(key)
         if kind == "state":
-            size = live.tracked.sizes.get(rest.partition("/")[2])
+            piece = pieces.get(rest.partition("/")[2])
+            size = None if piece is None else piece.size()
         if size is None or not isinstance(value, Tensor) or tuple(value.shape) != size:
             raise _damaged(f"the values of dropped channels {key!r} are not of this model")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.func import functional_call
 
 from ..aliases import Ints
 from ..graph import AtomMask, ChannelGraph, Producer, build_graph, output_first
+from ..modules.sharded import Piece, is_part, is_sharded, whole
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_modules
 from ..targets import Settings, in_scope, rankable, without_ignored
@@ -96,9 +98,19 @@ class Structure:
                 f"traced at the start: {reason}; nothing was changed, and the training can continue as it is"
             )
 
-    def source(self, model: nn.Module, full: Mapping[str, Tensor]) -> FullWeights:
-        """Return the values to decide on: `full` ("model/..."), and the unsliced tensors of `model`."""
-        values = {name: full.get(f"model/{name}", tensor) for name, tensor in named_tensors(model).items()}
+    def source(
+        self, model: nn.Module, full: Mapping[str, Tensor], pieces: Mapping[str, Piece] = MappingProxyType({})
+    ) -> FullWeights:
+        """Return the values to decide on: `full` ("model/..."), and the unsliced tensors of `model`.
+
+        Of a sharded model both are what this process holds, at full size the `pieces`.
+        """
+        values: Mapping[str, Tensor] = {
+            name: full.get(f"model/{name}", tensor) for name, tensor in named_tensors(model).items()
+        }
+        in_parts = is_sharded(model)
+        if in_parts:
+            values = _Joined(values, pieces)
         device = next(model.parameters()).device
 
         def kernel(producer: Producer) -> Tensor:
@@ -111,7 +123,24 @@ class Structure:
                 weight = functional_call(module, inside, ())
             return output_first(weight.detach().to(device), producer.transposed, producer.groups)
 
-        return FullWeights(values, kernel, self._inputs)
+        return FullWeights(values, kernel, self._inputs, in_parts)
+
+
+class _Joined(Mapping[str, Tensor]):
+    """Tensors of which every process has a part, each joined when it is read: a collective call."""
+
+    def __init__(self, parts: Mapping[str, Tensor], pieces: Mapping[str, Piece]) -> None:
+        self._parts, self._pieces = parts, pieces
+
+    def __getitem__(self, name: str) -> Tensor:
+        part = self._parts[name]
+        return whole(part) if is_part(part) else self._pieces[name].joined(part)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
 
 
 def _light(graph: ChannelGraph) -> ChannelGraph:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..modules.sharded import Piece, settle
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_parameters
 from ..optimizers import Entry, Keeper, check_parameters, check_references, check_states, state_obstacle
@@ -19,18 +20,18 @@ class Tracked:
         self, model: nn.Module, optimizer: torch.optim.Optimizer, copies: Sequence[nn.Module]
     ) -> None:
         self.model = model
+        settle(model)
         self.sizes = {name: tuple(t.shape) for name, t in named_tensors(model).items()}
         """{tensor: its full shape}."""
+        self.pieces = {name: Piece.of(t) for name, t in named_tensors(model).items()}
+        """{tensor: what this process holds of it at full size}."""
         self._dtypes = {name: t.dtype for name, t in named_tensors(model).items()}
-        for name, parameter in named_parameters(model).items():
-            if type(parameter.data).__name__ == "DTensor" or type(parameter).__name__ == "FlatParameter":
-                raise TypeError(
-                    f"model: {name} is sharded over processes (FSDP), which Pruner cannot cut or mask; "
-                    f"train with "
-                    "DistributedDataParallel, or make the pruner's plan with reprune.make_plan before "
-                    "sharding"
-                )
         self.replace(optimizer, copies)
+
+    def settle(self) -> None:
+        """See that the parameters of sharded models are what the optimizer holds: their parts."""
+        for _, model in self.models():
+            settle(model)
 
     def replace(self, optimizer: torch.optim.Optimizer, copies: Sequence[nn.Module]) -> None:
         """Continue with another optimizer and other copies of the model as it is now.

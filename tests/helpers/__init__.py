@@ -18,6 +18,7 @@ oracles             independent judges of a clustering: scipy, definitions, a re
 processes           Python in a process of its own that imports what this one does
 ptx                 the PTX simulator, where there is one, and what is compiled for it
 random_networks     random networks for fuzzing the graph
+sharded             small networks in parts, and where they differ from plain ones
 strategies          what hypothesis draws points from
 told_time           a clock that is told what time it is
 trainings           small trainings and their files

@@ -7,6 +7,10 @@ out_of_memory       calls of the core with less memory than they take           
 patch_scipy         plugin: scipy's own tests call our functions                test_hierarchy.py
 patch_sklearn       plugin: scikit-learn's own tests use our class              test_sklearn.py
 imports             imports reprune, and says what comes with it                test_layers.py and others
+sharded             processes that hold one model in parts                      test_fsdp.py
+sharded_cases       what they do with it, and find                              test_fsdp.py
+sharded_pruning     how they train and prune it                                test_fsdp.py
+sharded_errors      what they meet                                              test_fsdp.py
 ranks               two processes that train, or differ at an event             test_ranks.py
 workers             what each process of a distributed training does            test_ranks.py and another
 """

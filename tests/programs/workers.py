@@ -10,7 +10,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import reprune
@@ -83,19 +82,10 @@ def ranks_that_differ():
     assert pruner.epoch == 0
 
 
-def sharded():
-    model = small_resnet()
-    fully_shard(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    with pytest.raises(TypeError, match=r"is sharded over processes \(FSDP\)"):
-        reprune.Pruner(model, optimizer, images(2), sparsity=0.5, mode="mask")
-
-
 def everything(modes):
     """A line for each mode."""
     lines = [train(mode) for mode in modes]
     ranks_that_differ()
-    sharded()
     return lines
 
 

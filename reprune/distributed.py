@@ -1,15 +1,20 @@
-"""Share the layers of one network among torch.distributed processes, which agree or all raise.
+"""Work on one network in several torch.distributed processes, which agree or all raise.
 
 An event makes a few collective calls, in which every process reports its results and whether it failed. A
 process that fails still takes part, so that no process waits for it and all learn the reason. A process that
 was killed or never takes part is noticed by the backend: gloo sees a closed connection at once, and otherwise
 the `timeout` given to `torch.distributed.init_process_group` ends the wait.
+
+Work on a sharded model gathers one parameter after another. It stands in a block :func:`together`, in which
+the processes :func:`meet` before they gather, and hear there which of them has failed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -64,8 +69,12 @@ def shared(work: Callable[[], T]) -> list[T]:
     """Return what `work` returned on every process, in the order of their ranks.
 
     If it raises on one process, it raises on all: there the error itself, elsewhere a `RuntimeError` that
-    names that process and its error.
+    names that process and its error. In a block :func:`together`, `work` may gather and meet.
     """
+    if _block.get() is not None:
+        mine = work()
+        meet()
+        return gathered(mine)
     done: list[T] = []
     error: Exception | None = None
     try:
@@ -80,11 +89,7 @@ def shared(work: Callable[[], T]) -> list[T]:
             raise
     if error is not None:
         raise error
-    for rank, (_, reason) in enumerate(everyone):
-        if reason is not None:
-            raise RuntimeError(
-                f"step: process {rank} failed, so nothing was changed on this one; its error was {reason}"
-            )
+    _hear("step", [reason for _, reason in everyone])
     return [result for results, _ in everyone for result in results]
 
 
@@ -95,17 +100,73 @@ def agreed(work: Callable[[], T]) -> T:
     return own[0]
 
 
-def check_alike(everyone: Sequence[Mapping[str, str]]) -> None:
+@contextlib.contextmanager
+def together(what: str) -> Iterator[None]:
+    """Let all processes do what is in the block: if it raises on one of them, it raises on all.
+
+    There it is the error itself, elsewhere a `RuntimeError` that begins with `what`, at the next
+    :func:`meet` or at the end of the block. A block inside another belongs to it.
+    """
+    if _block.get() is not None:
+        yield
+        return
+    block = _Block(what)
+    token = _block.set(block)
+    try:
+        yield
+        meet()
+    except Exception as error:
+        if not block.over:
+            with contextlib.suppress(RuntimeError):  # another one has ended; this error says more
+                gathered(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        _block.reset(token)
+
+
+def meet() -> None:
+    """Wait for all processes in a block :func:`together`, and raise if one of them has failed.
+
+    It comes before every collective call there. Outside of a block it does nothing.
+    """
+    block = _block.get()
+    if block is None:
+        return
+    block.over = True
+    _hear(block.what, gathered(None))
+    block.over = False
+
+
+class _Block:
+    """A block :func:`together`; it is `over` once another process is known to have failed."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.over = what, False
+
+
+_block: ContextVar[_Block | None] = ContextVar("together", default=None)
+
+
+def _hear(what: str, reasons: Sequence[str | None]) -> None:
+    """Raise `RuntimeError` with the first of the `reasons` for which processes have failed."""
+    for rank, reason in enumerate(reasons):
+        if reason is not None:
+            raise RuntimeError(
+                f"{what}: process {rank} failed, so nothing was changed on this one; its error was {reason}"
+            )
+
+
+def check_alike(everyone: Sequence[Mapping[str, str]], what: str = "step") -> None:
     """Raise `ValueError` with the first thing in which a process differs from the first one."""
     first = everyone[0]
     for rank, other in enumerate(everyone):
         for name in (*first, *other):
             if first.get(name) != other.get(name):
                 raise ValueError(
-                    f"step: the processes are out of step, so they are not training one network: {name} is "
+                    f"{what}: the processes are out of step, so they are not training one network: {name} is "
                     f"{first.get(name)} on process 0 and {other.get(name)} on process {rank}.  Give all the "
-                    "same arguments, weights and files, wrap the model in DistributedDataParallel, and call "
-                    "step() equally often; nothing was changed"
+                    "same arguments, weights and files, wrap the model in DistributedDataParallel or shard "
+                    f"it, and call {what}() equally often; nothing was changed"
                 )
 
 
