@@ -146,7 +146,8 @@ def page(records: Records, photographs: int) -> str:
         f"where the images decide, on crops of {photographs} photographs, every other of which the fit never "
         f"sees. Of {TESTED} crops of those: how often the pruned network names the dense network's class. "
         "One thread of a machine with other work on it. So few photographs are a hard case: crops of each "
-        "lie in all parts of the cross-validation, which is too hopeful then. How much an error of a layer "
+        "lie in all parts of the cross-validation, which is too hopeful then, and more crops of the same "
+        "photographs do not help. How much an error of a layer "
         "counts was settled while one half of the photographs measured here was looked at.",
         "",
         *table(("FLOPs", "images", "way", *COLUMNS)),
