@@ -17,7 +17,7 @@ HOW = ["--layers", "linear", "--rule", "uniform", "--flops", "0.6"]
 
 @pytest.fixture
 def folder(tmp_path):
-    torch.manual_seed(0)
+    torch.manual_seed(7)  # the command draws from 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         bert().save_pretrained(tmp_path / "bert")

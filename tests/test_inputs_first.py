@@ -61,6 +61,29 @@ def test_they_are_pruned_and_grow_back_in_training(mode):
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
+def test_they_lose_in_training_what_linear_layers_would():
+    def trained(turned):
+        torch.manual_seed(0)
+        first, second, last = (
+            Conv1D(o, i) if turned else nn.Linear(i, o) for i, o in ((16, 48), (48, 40), (40, 3))
+        )
+        model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+        for k, layer in enumerate((first, second, last)):
+            weight = torch.randn(layer.weight.T.shape if turned else layer.weight.shape,
+                                 generator=torch.Generator().manual_seed(k))  # fmt: skip
+            layer.weight.data = weight.T.contiguous() if turned else weight
+            layer.bias.data.zero_()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        how = {"sparsity": 0.5, "interval": 1, "until": 5, "regrow": 0.3, **UNIFORM}
+        pruner = reprune.Pruner(model, optimizer, TOKENS.float(), **how)
+        for _ in range(6):
+            pruner.step()
+        pruner.finalize()
+        return {name: list(kept) for name, kept in pruner.plan.keep.items()}
+
+    assert trained(turned=True) == trained(turned=False)
+
+
 def test_a_layer_that_has_the_weight_of_another_says_so():
     class Tied(nn.Module):
         def __init__(self):

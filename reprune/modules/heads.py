@@ -92,11 +92,13 @@ def for_any_heads(model: nn.Module) -> nn.Module:
     """Return `model`, a disposable copy, with attentions that run with any heads.
 
     A trace and that of a slice are to see the same operations. Subclasses have forward passes of their own.
+    What modules have computed for all heads is computed anew.
     """
     twins = _twins()
     for module in model.modules():
         if type(module) in twins:
             module.__class__ = twins[type(module)]
+        _forget(module)
     return model
 
 
@@ -165,13 +167,18 @@ def _scale(module: nn.Module) -> None:
     queries, keys = _share(module, _OF_QUERIES), _share(module, _OF_KEYS)
     if queries is not None and queries != 1:
         _multiply(module, (*HEADS, *WIDTHS), queries)
-        for name in CACHES:
-            if name in module.__dict__:
-                module.__dict__[name] = {}
+        _forget(module)
         if keys is not None:
             _multiply(module, SERVED, queries / keys)
     if keys is not None and keys != 1:
         _multiply(module, KEY_HEADS, keys)
+
+
+def _forget(module: nn.Module) -> None:
+    """Let `module` compute anew what it keeps for all heads."""
+    for name in CACHES:
+        if module.__dict__.get(name):
+            module.__dict__[name] = {}
 
 
 def _share(module: nn.Module, words: frozenset[str]) -> Fraction | None:
