@@ -81,6 +81,16 @@ def test_whole_heads_leave_and_the_rest_is_exact(name, values):
     assert plan.flops[1] < 0.7 * plan.flops[0]
 
 
+def test_what_was_computed_for_all_heads_is_computed_again():
+    model = ATTENTIONS["inside of modules with norms"]().double().eval()
+    model(TOKENS)
+    assert model.attention_bias_cache
+    small, _ = halved(model)
+    assert small(TOKENS).shape == TOKENS.shape
+    assert small.attention_bias_cache["biases"].shape[0] == 2
+    assert model.attention_bias_cache["biases"].shape[0] == 4
+
+
 def test_a_key_that_serves_several_queries_leaves_with_them():
     model = Separate(heads=8, key_heads=4)
     small, plan = halved(model, TOKENS.float())

@@ -23,13 +23,13 @@ ROWS = (
     {"planner"},
     {"pruner", "torch_pruning"},
     {"files"},
-    {"lightning", "demo", "bench"},
+    {"lightning", "transformers", "demo", "bench"},
     {"cli"},
 )
 ALONE = {"kernels", "_core"}  # import nothing of reprune at all
 USERS = {"demo", "bench", "cli"}  # written as our users write: they may say `import reprune`
 HEAVY = {"triton", "torchvision", "scipy", "matplotlib", "mlxtend", "rich", "sklearn", "pandas", "lightning"}
-HEAVY |= {"torch_pruning", "onnx", "onnxscript", "onnxruntime", "torchao"}
+HEAVY |= {"torch_pruning", "transformers", "onnx", "onnxscript", "onnxruntime", "torchao"}
 
 
 def row_of(module: str) -> int:

@@ -21,7 +21,8 @@ from torch.utils import flop_counter  # noqa: F401, as it imports Triton: its me
 from torch.utils._pytree import tree_leaves
 
 import reprune
-from benchmarks.zoo.networks import Network
+from benchmarks.zoo.networks import OTHERS, Network
+from benchmarks.zoo.peer import beside
 from reprune.graph import ChannelGraph, certifying
 from reprune.graph.model_trace import Certified
 from reprune.modules.slicing import replace_tensors, slice_model
@@ -37,6 +38,10 @@ def measure(network: Network, columns: Collection[str], target: float = 0.5) -> 
     """The `columns` of a row of the table. What failed is told under "problems", {column: error}."""
     row: dict[str, Any] = {"name": network.name, "kind": network.kind, "problems": {}}
     row["columns"] = sorted(columns)
+    if row["columns"] == ["peer"]:
+        with _problem(row, "peer"):
+            beside(network, lambda: randomize(network.build()).eval(), _run, row)
+        return row
     _warm_up()
     model = randomize(network.build()).eval()
     row["parameters"] = sum(p.numel() for p in model.parameters())
@@ -46,16 +51,13 @@ def measure(network: Network, columns: Collection[str], target: float = 0.5) -> 
         before = _memory("VmRSS")
         _forget_peak()
         start = perf_counter(), process_time()
-        try:
-            plan = reprune.make_plan(model, example, flops=target, **SETTINGS)
-        except ValueError as error:
-            if (least := OUT_OF_REACH.search(str(error))) is None:
-                raise
-            row["out_of_reach"] = str(error)
-            plan = reprune.make_plan(model, example, flops=float(least[1]) + 1e-3, **SETTINGS)
+        plan, row_of_reach = _planned(model, example, target)
+        row |= row_of_reach
         row["plan_s"], row["plan_cpu_s"] = perf_counter() - start[0], process_time() - start[1]
         row["peak"] = 1 + (_memory("VmHWM") - before) / _size(model)
         row["reached"] = plan.flops[1] / plan.flops[0]
+        if network.kind in OTHERS:
+            row["reached_internal"] = _reached(model, example, target, scope="internal")
     if plan is not None:
         with _problem(row, "exact"):
             graph = certifying(reprune.trace(model, example), SETTINGS["layers"], _right)
@@ -74,6 +76,29 @@ def measure(network: Network, columns: Collection[str], target: float = 0.5) -> 
         with _problem(row, "latency"):
             row["latency"] = {n: _latency(model, small, network, n) for n in (1, 16)}
     return row
+
+
+def _planned(
+    model: nn.Module, example: Any, target: float, **changed: Any
+) -> tuple[reprune.PruningPlan, dict[str, str]]:
+    """Return the plan with `target` FLOPs, or the least that can be reached and why."""
+    settings = {**SETTINGS, **changed}
+    try:
+        return reprune.make_plan(model, example, flops=target, **settings), {}
+    except ValueError as error:
+        if (least := OUT_OF_REACH.search(str(error))) is None:
+            raise
+        plan = reprune.make_plan(model, example, flops=float(least[1]) + 1e-3, **settings)
+        return plan, {"out_of_reach": str(error)}
+
+
+def _reached(model: nn.Module, example: Any, target: float, scope: str) -> float:
+    """Return the FLOPs left by the plan for another scope; 1 where nothing in it may leave."""
+    try:
+        plan = _planned(model, example, target, scope=scope)[0]
+    except ValueError:
+        return 1.0
+    return plan.flops[1] / plan.flops[0]
 
 
 def _warm_up() -> None:
@@ -130,6 +155,11 @@ def _shares(row: dict[str, Any], graph: ChannelGraph) -> None:
     shrinks = sum(amount for amount, dims in flops.terms if any(free[dim].any() for dim in dims))
     row["flops"] = shrinks / max(1, flops.full)
     row["groups"] = len(graph.groups)
+    for group in graph.groups:
+        if not graph.traced.heads.isdisjoint(group.atoms.tolist()):
+            free[group.atoms] = 0
+    shrinks = sum(amount for amount, dims in flops.terms if any(free[dim].any() for dim in dims))
+    row["flops_without_heads"] = shrinks / max(1, flops.full)
 
 
 def _drop(graph: ChannelGraph) -> np.ndarray:
@@ -146,17 +176,25 @@ def _mode(model: nn.Module, training: bool) -> None:
     dropped by chance."""
     model.train(training)
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) or "drop" in type(module).__name__.lower():
+        drops = "drop" in type(module).__name__.lower()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) or drops:
             module.eval()
-        if isinstance(getattr(module, "drop_rate", None), float):
-            module.drop_rate = 0.0
+        for name, value in vars(module).items():  # transformers drops by functions, too
+            if isinstance(value, float) and ("drop" in name or (drops and name == "p")):
+                setattr(module, name, 0.0)
+
+
+def _called(model: nn.Module, example: Any) -> Any:
+    """What `model` returns for its arguments, given in order or by name."""
+    example = copy.deepcopy(example)
+    return model(**example) if isinstance(example, dict) else model(*example)
 
 
 def _run(model: nn.Module, example: Any) -> list[torch.Tensor]:
     _mode(model, False)
     torch.manual_seed(0)
     with torch.no_grad(), _dense(model) as dense:
-        outputs = tensors_of(model(*copy.deepcopy(example)))
+        outputs = tensors_of(_called(model, example))
     return dense if dense else outputs
 
 
@@ -195,7 +233,7 @@ def _train(model: nn.Module, example: Any, backward: bool = True) -> list[torch.
     _mode(model, True)
     torch.manual_seed(0)
     with torch.set_grad_enabled(backward), _dense(model):
-        outputs = tensors_of(model(*copy.deepcopy(example)))
+        outputs = tensors_of(_called(model, example))
     if backward:
         sum(x.sum() for x in outputs if x.requires_grad).backward()
         assert all(p.grad is None or p.grad.shape == p.shape for p in model.parameters())
@@ -206,6 +244,7 @@ def _train(model: nn.Module, example: Any, backward: bool = True) -> list[torch.
 def tensors_of(output: Any) -> list[torch.Tensor]:
     """All tensors of whatever a model returns."""
     plain = output if isinstance(output, (torch.Tensor, tuple, list, dict)) else vars(output)
+    plain = dict(plain) if isinstance(plain, dict) else plain  # a subclass need not be a tree to PyTorch
     return [x for x in tree_leaves(plain) if isinstance(x, torch.Tensor)]
 
 
@@ -215,18 +254,22 @@ def _onnx(model: nn.Module, example: Any) -> float:
     import onnxruntime
 
     model.eval()
-    arguments = example[:1] if isinstance(example[0], list) else example  # detectors: without targets
+    named = example if isinstance(example, dict) else {}
+    arguments = () if named else example
+    if arguments and isinstance(arguments[0], list):
+        arguments = arguments[:1]  # detectors: without targets
     with torch.no_grad():
-        expected = tensors_of(model(*copy.deepcopy(arguments)))
+        expected = tensors_of(_called(model, named or arguments))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = str(Path(folder) / "model.onnx")
-        torch.onnx.export(model, arguments, path, dynamo=True, verbose=False)
+        torch.onnx.export(model, arguments, path, kwargs=named, dynamo=True, verbose=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         inputs = {
-            i.name: x.numpy() for i, x in zip(session.get_inputs(), tree_leaves(arguments), strict=True)
+            i.name: x.numpy()
+            for i, x in zip(session.get_inputs(), tree_leaves((arguments, named)), strict=True)
         }
         got = [torch.from_numpy(x) for x in session.run(None, inputs)]
     return difference(got, expected)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
+
+from benchmarks.zoo import of_smp, of_transformers, of_yolo
+
+OTHERS: dict[str, ModuleType] = {"transformers": of_transformers, "smp": of_smp, "yolo": of_yolo}
+"""Kinds that are measured beside Torch-Pruning, and the modules that build them."""
+NEEDS = {"smp": "segmentation_models_pytorch", "transformers": "transformers"}
 
 TIMM = (
     "botnet26t_256 convmixer_768_32 convnext_atto convnextv2_atto cs3darknet_m cspdarknet53 "
@@ -24,7 +32,8 @@ TIMM = (
 
 @dataclass(frozen=True)
 class Network:
-    """A network by name; `kind` is "classifier", "detector", "segmenter", "video" or "timm"."""
+    """A network by name; `kind` is "classifier", "detector", "segmenter", "video", "timm" or one of
+    `OTHERS`."""
 
     name: str
     kind: str
@@ -32,6 +41,9 @@ class Network:
     def build(self) -> nn.Module:
         """The network in float32, as its library initialises it."""
         torch.manual_seed(0)
+        if self.kind in OTHERS:
+            model: nn.Module = OTHERS[self.kind].build(self.name)
+            return model
         if self.kind == "timm":
             import timm
 
@@ -49,9 +61,12 @@ class Network:
 
     def example(
         self, model: nn.Module, dtype: torch.dtype = torch.float32, small: bool = False
-    ) -> tuple[Any, ...]:
+    ) -> tuple[Any, ...] | dict[str, Any]:
         """The arguments of a forward pass: an image, smaller where the network allows; for a detector with
-        targets."""
+        targets; those of transformers by name."""
+        if self.kind in OTHERS:
+            given: tuple[Any, ...] | dict[str, Any] = OTHERS[self.kind].example(self.name, dtype)
+            return given
         pick = torch.Generator().manual_seed(1)
 
         def images(*shape: int) -> torch.Tensor:
@@ -83,7 +98,8 @@ def _target(dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 
 def networks(suite: str) -> list[Network]:
-    """Those of torchvision, of timm, or of both ("all"), the small first in each kind of torchvision."""
+    """Those of torchvision (the small first in each kind), of timm, of one of `OTHERS`, or "all" of which
+    the libraries are there."""
     found = []
     if suite in ("torchvision", "all"):
         from torchvision import models
@@ -99,4 +115,8 @@ def networks(suite: str) -> list[Network]:
             found += [Network(name, kind) for name in names]
     if suite in ("timm", "all"):
         found += [Network(name, "timm") for name in TIMM]
+    for kind, module in OTHERS.items():
+        there = kind not in NEEDS or importlib.util.find_spec(NEEDS[kind]) is not None
+        if suite == kind or (suite == "all" and there):
+            found += [Network(name, kind) for name in module.CONFIGS]
     return found

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from ..arguments import similar
 from ..graph.traced import as_example
 from ..modules.slicing import named_tensors, sliced_copy
-from . import from_timm
+from . import from_timm, from_transformers
 from .errors import UserError
 
 CLIP = (3, 16, 112, 112)
@@ -34,9 +34,11 @@ INPUT_SIZES = (  # how the names of torchvision begin -> input without the batch
 
 
 def build(name: str, seed: int, empty: bool = False) -> nn.Module:
-    """Build the network `name`: torchvision's, timm's after `timm/`, or `package.module:function`.
+    """Build the network `name`, of torchvision, timm, transformers or a function.
 
-    The function is called without arguments. Networks by name come with random weights, drawn from `seed`.
+    `name` is torchvision's, timm's after `timm/`, the folder in which transformers saved a network with its
+    weights, or `package.module:function`. The function is called without arguments. Networks by name come
+    with random weights, drawn from `seed`.
     With `empty` the parameters are on the device "meta" instead, without values: a network larger than the
     memory can be built so, and faster.
     """
@@ -44,6 +46,8 @@ def build(name: str, seed: int, empty: bool = False) -> nn.Module:
     with _without_parameters() if empty else contextlib.nullcontext():
         if ":" in name:
             return _from_function(name)
+        if from_transformers.is_folder(name):
+            return from_transformers.build(name, empty)
         return from_timm.build(name) if name.startswith(from_timm.PREFIX) else _from_torchvision(name)
 
 
@@ -76,8 +80,12 @@ def source(name: str) -> Path | None:
     return None if file is None else Path(file)
 
 
-def example(name: str, size: tuple[int, ...] | None, batch: int = 1) -> torch.Tensor:
-    """Return a random batch of inputs for the network called `name`."""
+def example(
+    name: str, size: tuple[int, ...] | None, batch: int = 1, model: nn.Module | None = None
+) -> torch.Tensor | dict[str, Any]:
+    """Return a random batch of inputs for the network called `name`; one of transformers is asked itself."""
+    if model is not None and from_transformers.is_folder(name):
+        return from_transformers.inputs(name, model, size, batch)
     if size is None and name.startswith(from_timm.PREFIX):
         size = from_timm.input_size(name)
     if size is None:
@@ -118,6 +126,11 @@ def check_input(model: nn.Module, inputs: Any, function: str | None = None) -> N
         if function is not None:
             raise UserError(
                 f"the network does not take what {function} returned ({_described(error)})"
+            ) from error
+        if isinstance(inputs, dict):
+            raise UserError(
+                f"the network does not take {' and '.join(inputs)} ({_first_line(error)}); give its own "
+                "inputs with --inputs"
             ) from error
         size = ",".join(str(n) for n in inputs.shape[1:])
         raise UserError(

@@ -25,7 +25,7 @@ def ready(arguments: argparse.Namespace, output: Path, stages: Stages) -> tuple[
         stages("probe")
         inputs: Any = None
         if arguments.inputs is None:
-            inputs = models.example(arguments.model, arguments.input_size, arguments.batch)
+            inputs = models.example(arguments.model, arguments.input_size, arguments.batch, model)
         else:
             inputs = models.inputs_from(arguments.inputs)
         models.check_input(model, inputs, arguments.inputs)

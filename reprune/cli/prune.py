@@ -22,6 +22,7 @@ from ..plan import PruningPlan
 from . import calibration, network, several, values, weights
 from . import console as tables
 from .errors import UserError
+from .from_transformers import has_weights
 from .outputs import check_output
 from .progress import Stages
 from .show import plan_as_dict
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
   reprune prune resnet50 --weights resnet50.pth --flops 0.5 -o small.safetensors
   reprune prune timm/mobilenetv4_conv_small --params 0.7 -o small.safetensors
   reprune prune mypackage.networks:build --sparsity 0.3 --scope all -o small.safetensors
+  reprune prune path/to/bert --flops 0.5 --layers linear --rule uniform -o small.safetensors
   reprune prune vgg16_bn --latency 0.6 --batch 16 --channels-last --round-to 8 -o small.safetensors
   reprune prune resnet50 --weights resnet50.pth --flops 0.3,0.5,0.7 --measure
   reprune prune resnet50 --weights resnet50.pth --flops 0.7 --calibrate photographs/ -o small.safetensors
@@ -53,8 +55,8 @@ def add(
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a network of torchvision (resnet50), one of timm (timm/resnet50), or "
-        "package.module:function, a function that returns one",
+        help="a network of torchvision (resnet50), one of timm (timm/resnet50), one of transformers (the "
+        "folder that save_pretrained wrote), or package.module:function, a function that returns one",
     )
     parser.add_argument(
         "-o",
@@ -372,7 +374,7 @@ def _print_tables(arguments: argparse.Namespace, result: Result) -> None:
     tables.say(f"Channels per layer: rule {result.rule} ({result.reason}).")
     for note in plan.notes:
         tables.say(f"Note: {note}.")
-    if arguments.weights is None and ":" not in arguments.model:
+    if arguments.weights is None and ":" not in arguments.model and not has_weights(arguments.model):
         tables.say("The weights were random; trained ones are given with --weights FILE.")
     tables.say(
         f"Written: {arguments.output}. Load it: reprune.load({str(arguments.output)!r}, <the full network>)"

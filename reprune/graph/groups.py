@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..aliases import Ints
-from ..modules.wrappers import named_modules
+from ..modules.linear import is_linear
+from ..modules.wrappers import named_modules, named_parameters
 from .labels import FIXED, Atoms, components, fixed
 from .propagation import Key
 from .state import Convolution
@@ -77,7 +78,7 @@ def find_groups(
         name: module
         for name, module in named_modules(model).items()
         if (layers != "linear" and isinstance(module, nn.modules.conv._ConvNd))
-        or (layers != "conv" and isinstance(module, (nn.Linear, nn.MultiheadAttention)))
+        or (layers != "conv" and (is_linear(module) or isinstance(module, nn.MultiheadAttention)))
     }
     found = {name: convolution for name, convolution in called.items() if name in wanted}
     prunable = np.ones(atoms.count, dtype=bool)
@@ -87,10 +88,7 @@ def find_groups(
     others = _convolved(model, called, atoms) if layers == "linear" else np.zeros(atoms.count, dtype=bool)
     for name in wanted:
         if name not in found:
-            skipped[name] = (
-                "did not run on the example input, or its weight has no rows that could be followed (a "
-                "single one, or computed by operations without a rule)"
-            )
+            skipped[name] = _why_not_followed(model, wanted[name])
             continue
         channels = atoms.atom_of[found[name].channels]
         if others[channels].any():
@@ -147,6 +145,20 @@ def _convolved(model: nn.Module, called: Mapping[str, Convolution], atoms: Atoms
         if isinstance(module, nn.modules.conv._ConvNd) and name in called:
             mask[atoms.atom_of[called[name].channels]] = True
     return mask
+
+
+def _why_not_followed(model: nn.Module, module: nn.Module) -> str:
+    """Return why nothing is known of the rows of a layer."""
+    owner = next(
+        (name for name, one in named_parameters(model).items() if one is module._parameters.get("weight")), ""
+    )
+    layer = _module_of(owner) if owner else None
+    if layer is not None and named_modules(model).get(layer) is not module:
+        return f"has the weight of {layer}, and keeps its channels as that does"
+    return (
+        "did not run on the example input, or its weight has no rows that could be followed (a "
+        "single one, or computed by operations without a rule)"
+    )
 
 
 def _why(atoms: Atoms, channels: Ints) -> str:

@@ -16,6 +16,7 @@ from fractions import Fraction
 from torch import nn
 
 from .attention import AttentionOfFewerHeads
+from .linear import is_turned, only_linear, outputs_of
 from .sizes import current_weight
 from .wrappers import named_modules
 
@@ -45,8 +46,13 @@ WIDTHS = {
     "output_dim": "torchtune",
     "embed_dim": "transformers (BART, CLIP), fairseq",
     "hidden_size": "transformers (BLOOM, Falcon)",
+    "split_size": "transformers (GPT-2)",
+    "out_dim_projection": "transformers (LeViT)",
 }
 """{name of the width of all heads together: who uses it}."""
+
+CACHES = ("attention_bias_cache",)
+"""Names of what is computed once for all heads and kept: LeViT of transformers and timm."""
 
 _OF_QUERIES = frozenset("q query queries wq qkv wqkv to_qkv in_proj c_attn attn qk qv".split())
 _OF_KEYS = frozenset("k v key value keys values wk wv kv qkv wkv wqkv to_qkv in_proj c_attn attn".split())
@@ -86,11 +92,13 @@ def for_any_heads(model: nn.Module) -> nn.Module:
     """Return `model`, a disposable copy, with attentions that run with any heads.
 
     A trace and that of a slice are to see the same operations. Subclasses have forward passes of their own.
+    What modules have computed for all heads is computed anew.
     """
     twins = _twins()
     for module in model.modules():
         if type(module) in twins:
             module.__class__ = twins[type(module)]
+        _forget(module)
     return model
 
 
@@ -159,19 +167,30 @@ def _scale(module: nn.Module) -> None:
     queries, keys = _share(module, _OF_QUERIES), _share(module, _OF_KEYS)
     if queries is not None and queries != 1:
         _multiply(module, (*HEADS, *WIDTHS), queries)
+        _forget(module)
         if keys is not None:
             _multiply(module, SERVED, queries / keys)
     if keys is not None and keys != 1:
         _multiply(module, KEY_HEADS, keys)
 
 
+def _forget(module: nn.Module) -> None:
+    """Let `module` compute anew what it keeps for all heads."""
+    for name in CACHES:
+        if module.__dict__.get(name):
+            module.__dict__[name] = {}
+
+
 def _share(module: nn.Module, words: frozenset[str]) -> Fraction | None:
-    """Return which share of their rows all Linear layers have that are named so; None if they differ."""
+    """Return which share of their rows all Linear layers have that are named so; None if they differ.
+
+    The layer may be inside of the module that is named so, with a norm.
+    """
     shares = {
-        Fraction(weight.shape[0], layer.out_features)
-        for name, layer in module._modules.items()
-        if isinstance(layer, nn.Linear) and _words(name) & words
-        if (weight := current_weight(layer)) is not None
+        Fraction(weight.shape[int(is_turned(layer))], outputs_of(layer))
+        for name, child in module._modules.items()
+        if child is not None and _words(name) & words
+        if (layer := only_linear(child)) is not None and (weight := current_weight(layer)) is not None
     }
     return shares.pop() if len(shares) == 1 else None
 

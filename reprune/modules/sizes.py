@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .linear import is_turned
 from .wrappers import named_modules
 
 _Conv = nn.modules.conv._ConvNd
@@ -16,13 +17,16 @@ _WithWeight = (_Conv, nn.Linear, nn.Embedding, nn.PReLU, *NORMS)
 
 def sync_layer_sizes(module: nn.Module) -> None:
     """Update the size attributes of a layer to the shape of its weight."""
-    weight = current_weight(module) if isinstance(module, _WithWeight) else None
+    turned = is_turned(module)
+    weight = current_weight(module) if turned or isinstance(module, _WithWeight) else None
     if isinstance(module, nn.modules.batchnorm._NormBase):
         for tensor in (weight, module.running_mean):
             if tensor is not None:
                 module.num_features = tensor.shape[0]
     elif weight is None:
         return
+    elif turned:
+        module.nx, module.nf = weight.shape  # type: ignore[assignment]
     elif isinstance(module, _Conv):
         rows, columns = weight.shape[:2]
         first, second = (

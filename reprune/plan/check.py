@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from ..modules.linear import is_linear, is_turned
 from ..modules.slicing import Slices, named_tensors, sliced_shape
 from ..modules.wrappers import named_modules, named_parameters
 
@@ -101,8 +102,8 @@ def _check_layer(
     """Raise `ValueError` if `cuts` {id of a tensor: its slices} differ within a layer, or from `kept`."""
     _check_groups(name, module, cuts)
     norm = isinstance(module, (nn.modules.batchnorm._NormBase, nn.GroupNorm))
-    turned = isinstance(module, nn.modules.conv._ConvTransposeNd)
-    if not norm and not isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
+    turned = isinstance(module, nn.modules.conv._ConvTransposeNd) or is_turned(module)
+    if not norm and not (is_linear(module) or isinstance(module, nn.modules.conv._ConvNd)):
         return
     if (
         isinstance(module, nn.modules.conv._ConvTransposeNd) and module.groups > 1

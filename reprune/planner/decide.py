@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..distributed import together
 from ..graph import ChannelGraph, ModelTrace, certifying, trace
 from ..graph.model_trace import Certified, check_watch
 from ..layer_problems import Chosen, require_finite, select_groups
+from ..modules.linear import is_linear
 from ..modules.sharded import is_sharded
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_parameters, unwrap
@@ -33,10 +34,15 @@ from ..targets import (
 )
 from .shards import Shards
 
-_LAYER_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
-    "conv": ("convolutions", (nn.modules.conv._ConvNd,)),
-    "linear": ("Linear layers", (nn.Linear,)),
-    "all": ("convolutions or Linear layers", (nn.modules.conv._ConvNd, nn.Linear)),
+
+def _is_conv(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.conv._ConvNd)
+
+
+_LAYER_TYPES: dict[str, tuple[str, Callable[[nn.Module], bool]]] = {
+    "conv": ("convolutions", _is_conv),
+    "linear": ("Linear layers", is_linear),
+    "all": ("convolutions or Linear layers", lambda module: _is_conv(module) or is_linear(module)),
 }
 
 
@@ -80,8 +86,8 @@ def _decided_plan(
     settings.on(device)  # raises before the model runs
     if device == "meta":
         raise ValueError("model: its tensors are on the device 'meta'; there are no values to select by")
-    what, kinds = _LAYER_TYPES[settings.layers]
-    if not any(isinstance(module, kinds) for module in model.modules()):
+    what, is_one = _LAYER_TYPES[settings.layers]
+    if not any(is_one(module) for module in model.modules()):
         raise ValueError(f"model: expected a network with {what}, found none in it")
 
     traced = example_inputs

@@ -13,6 +13,7 @@ from torch.func import functional_call
 
 from ..aliases import Ints
 from ..graph import AtomMask, ChannelGraph, Producer, build_graph, output_first
+from ..modules.linear import is_linear, is_turned
 from ..modules.sharded import Piece, is_part, is_sharded, whole
 from ..modules.slicing import named_tensors
 from ..modules.wrappers import named_modules
@@ -112,11 +113,14 @@ class Structure:
         if in_parts:
             values = _Joined(values, pieces)
         device = next(model.parameters()).device
+        modules = named_modules(model)
 
         def kernel(producer: Producer) -> Tensor:
             computed = self._computed.get(producer.name)
             if computed is None:
                 weight = values[producer.weight]
+                if is_turned(modules[producer.name]):
+                    weight = weight.T
             else:
                 module = named_modules(model)[computed]
                 inside = {name: values[f"{computed}.{name}"] for name in named_tensors(module)}
@@ -175,8 +179,9 @@ def _inputs(graph: ChannelGraph, producer: Producer) -> Ints:
     channels = producer.kernel.shape[1]
     if producer.transposed and producer.groups > 1:  # every group has input channels of its own
         return np.full(channels, -1)
-    dim = 0 if producer.transposed else 1
-    linear = isinstance(named_modules(graph.model)[producer.name], (nn.Linear, nn.MultiheadAttention))
+    layer = named_modules(graph.model)[producer.name]
+    dim = 0 if producer.transposed or is_turned(layer) else 1
+    linear = is_linear(layer) or isinstance(layer, nn.MultiheadAttention)
     for name, tensor in named_tensors(graph.model).items():
         ids = graph.traced.labels.get((name, dim))
         if name.startswith(f"{producer.name}.") and tensor.dim() > (1 if linear else 2) and ids is not None:

@@ -5,6 +5,7 @@ digests             everything in models, optimizers, pruners and random generat
 drawn               points that are hard on a clustering, by kind
 exact               clustering in fractions: no rounding, and the rule for ties as it reads
 foreign             runs the tests of other libraries with ours in its place
+hugging_face        transformers, where it is installed, and a small network of it
 imports             what a process of its own met when it imported reprune
 interpreter         makes Triton's interpreter faster
 isas                the instruction sets whose loops this processor can run

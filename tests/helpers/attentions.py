@@ -96,6 +96,57 @@ class Packed(nn.Module):
         return self.proj(self.attend(q, k, v).transpose(1, 2).reshape(b, n, self.attn_dim))
 
 
+class Conv1D(nn.Module):
+    """The Linear layer of transformers' GPT-2: a weight with inputs first, sizes of other names."""
+
+    def __init__(self, nf, nx):
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight, self.bias = nn.Parameter(torch.randn(nx, nf) / 4), nn.Parameter(torch.randn(nf))
+
+    def forward(self, x):
+        return torch.addmm(self.bias, x.view(-1, x.shape[-1]), self.weight).view(*x.shape[:-1], self.nf)
+
+
+class Turned(nn.Module):
+    """Layers with inputs first, cut by a number of numbers, as in GPT-2."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.num_heads, self.head_dim, self.split_size = 4, 4, 16
+        self.c_attn, self.c_proj = Conv1D(48, 16), Conv1D(16, 16)
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        parts = self.c_attn(x).split(self.split_size, dim=2)
+        q, k, v = (y.view(b, n, -1, self.head_dim).transpose(1, 2) for y in parts)
+        return self.c_proj(fused(q, k, v).transpose(1, 2).reshape(b, n, -1))
+
+
+class Normed(nn.Module):
+    """Layers in modules with a norm, and a bias that is computed once, as in LeViT."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.num_attention_heads, self.out_dim_projection = 4, 16
+        self.queries_keys_values = nn.ModuleDict({"linear": nn.Linear(16, 48), "norm": nn.BatchNorm1d(48)})
+        self.proj, self.biases = nn.Linear(16, 16), nn.Parameter(torch.randn(4, 5))
+        self.attention_bias_cache = {}
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        y = self.queries_keys_values["linear"](x)
+        y = self.queries_keys_values["norm"](y.flatten(0, 1)).reshape_as(y)
+        q, k, v = y.view(b, n, self.num_attention_heads, -1).split([4, 4, 4], dim=3)
+        if "biases" not in self.attention_bias_cache:
+            self.attention_bias_cache["biases"] = self.biases[:, None]
+        scores = q.transpose(1, 2) @ k.permute(0, 2, 3, 1) + self.attention_bias_cache["biases"]
+        y = scores.softmax(-1) @ v.transpose(1, 2)
+        return self.proj(y.transpose(1, 2).reshape(b, n, self.out_dim_projection))
+
+
 class Windowed(Packed):
     """A learned bias for each head and each distance, as in windows of images."""
 
@@ -146,6 +197,8 @@ ATTENTIONS = {
     "packed, eager": lambda: Packed(eager),
     "packed in chunks": lambda: Packed(chunks=True),
     "windowed": Windowed,
+    "inputs first": Turned,
+    "inside of modules with norms": Normed,
     "torch": Torch,
     "torch, batch first": lambda: Torch(batch_first=True),
     "torch, no bias": lambda: Torch(bias=False),

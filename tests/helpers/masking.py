@@ -44,6 +44,8 @@ def consumers(model: nn.Module) -> dict[str, int]:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
             found[f"{name}.weight"] = 0 if getattr(module, "transposed", False) else 1
+        if type(module).__name__ == "Conv1D":  # GPT-2's Linear layers: inputs first
+            found[f"{name}.weight"] = 0
         if isinstance(module, nn.MultiheadAttention):
             found[f"{name}.in_proj_weight"] = 1
     return found
