@@ -1,4 +1,4 @@
-"""torchvision's attentions in windows lose heads too: Swin, Swin V2 and MaxViT."""
+"""torchvision's attentions in windows lose heads too: Swin, Swin V2, Swin of videos and MaxViT."""
 
 import copy
 import pickle
@@ -15,10 +15,12 @@ from tests.helpers.masking import difference, exact, masked
 
 models = pytest.importorskip("torchvision").models
 from torchvision.models import maxvit, swin_transformer  # noqa: E402
+from torchvision.models.video import swin_transformer as video  # noqa: E402
 
 from reprune.modules import windows  # noqa: E402
 
 SWIN, SWIN_V2 = swin_transformer.ShiftedWindowAttention, swin_transformer.ShiftedWindowAttentionV2
+SWIN_3D = video.ShiftedWindowAttention3d
 MAXVIT = maxvit.RelativePositionalMultiHeadAttention
 
 
@@ -54,22 +56,33 @@ def max_vit():
     )
 
 
-NETWORKS = {"swin": (swin, 44), "swin v2": (swin_v2, 44), "maxvit": (max_vit, 32)}
+def swin_3d():
+    return video.SwinTransformer3d(
+        [2, 4, 4], 12, [2, 1], [3, 6], [2, 3, 3], num_classes=5, stochastic_depth_prob=0.0
+    )
+
+
+NETWORKS = {
+    "swin": (swin, (44, 44)),
+    "swin v2": (swin_v2, (44, 44)),
+    "swin of videos": (swin_3d, (6, 28, 20)),
+    "maxvit": (max_vit, (32, 32)),
+}
 
 
 def drawn(name):
     """(network in evaluation mode, whose biases and norms are not those of the start; images), in float64."""
     torch.manual_seed(0)
-    make, side = NETWORKS[name]
+    make, sides = NETWORKS[name]
     model = make().double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    return model, torch.randn(2, 3, side, side, dtype=torch.float64)
+    return model, torch.randn(2, 3, *sides, dtype=torch.float64)
 
 
 def attentions(model):
-    return [module for module in model.modules() if isinstance(module, (SWIN, MAXVIT))]
+    return [module for module in model.modules() if isinstance(module, (SWIN, SWIN_3D, MAXVIT))]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -118,6 +131,15 @@ def test_with_all_heads_it_is_torchvisions_to_the_last_bit(kind, bias):
     ):
         torch.manual_seed(0)
         theirs = kind(12, [3, 4], list(shift), 3, bias, bias, attention_dropout=0.2, dropout=0.1)
+        for parameter in theirs.parameters():
+            nn.init.normal_(parameter)
+        same(theirs, torch.randn(2, *sides, 12))
+
+
+def test_so_is_that_of_videos():
+    for shift, sides in (((1, 1, 2), (4, 6, 9)), ((1, 1, 2), (2, 5, 3)), ((0, 1, 0), (3, 7, 8))):
+        torch.manual_seed(0)
+        theirs = SWIN_3D(12, [2, 3, 4], list(shift), 3, attention_dropout=0.2, dropout=0.1)
         for parameter in theirs.parameters():
             nn.init.normal_(parameter)
         same(theirs, torch.randn(2, *sides, 12))

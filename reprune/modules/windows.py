@@ -1,4 +1,4 @@
-"""Run torchvision's attentions in windows, those of Swin and MaxViT, with some of their heads.
+"""Run torchvision's attentions in windows, of Swin (for videos too) and MaxViT, with some of their heads.
 
 Their own forward passes take the width of all heads together to be that of the input. A module that loses
 heads changes its class in place, and back when it has all. It has the same parameters, and the same results,
@@ -7,6 +7,7 @@ equal to the last bit with all heads.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -15,53 +16,50 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.maxvit import RelativePositionalMultiHeadAttention
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
 
 OTHER_REGION = -100.0
 """Added to the product of a query and a key of parts of the image that are not neighbours."""
 LARGEST_SCALE = math.log(100.0)
 """Of the cosine attention of Swin V2, as a logarithm."""
 
+Sizes = Sequence[int]
+"""One number for each side of an image, or of a video: time, height, width."""
 
-class WindowAttentionOfFewerHeads(ShiftedWindowAttention):  # type: ignore[misc]
-    """A :class:`ShiftedWindowAttention` whose heads are as many as its weights have."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute attention within windows of the images `x` [B, H, W, C]; return [B, H, W, C]."""
-        bias = self.get_relative_position_bias()
-        sides = x.shape[1:3]
-        padded = [-side % window for side, window in zip(sides, self.window_size, strict=True)]
-        x = F.pad(x, (0, 0, 0, padded[1], 0, padded[0]))
-        shift = [
-            0 if window >= side else by
-            for by, window, side in zip(self.shift_size, self.window_size, x.shape[1:3], strict=True)
-        ]
+class _InWindows:
+    """What the attentions of Swin have in common; `x` is [B, *sides, C]."""
+
+    training: bool
+    num_heads: int
+    attention_dropout: float
+    dropout: float
+    qkv: nn.Linear
+    proj: nn.Linear
+
+    def _in_windows(self, x: Tensor, bias: Tensor, window: Sizes, shift: Sizes) -> Tensor:
+        """Return the attention of `x` within windows, which lie across the usual ones by `shift`."""
+        sides, along = x.shape[1:-1], tuple(range(1, x.dim() - 1))
+        missing = [-side % size for side, size in zip(sides, window, strict=True)]
+        x = F.pad(x, (0, 0, *(n for more in reversed(missing) for n in (0, more))))
+        padded = x.shape[1:-1]
         if any(shift):
-            x = torch.roll(x, [-by for by in shift], (1, 2))
-        x = self._joined(self._attended(self._windows(x), bias, shift, x.shape), x.shape)
+            x = torch.roll(x, [-by for by in shift], along)
+        x = _joined(self._attended(_windows(x, window), bias, window, shift, padded), window, padded)
         if any(shift):
-            x = torch.roll(x, shift, (1, 2))
-        return x[:, : sides[0], : sides[1], :].contiguous()
+            x = torch.roll(x, list(shift), along)
+        for dim, side in zip(along, sides, strict=True):
+            x = x.narrow(dim, 0, side)
+        return x.contiguous()
 
-    def _windows(self, x: Tensor) -> Tensor:
-        """Return the images as [B * windows, positions, C]."""
-        (b, height, width, channels), (h, w) = x.shape, self.window_size
-        x = x.view(b, height // h, h, width // w, w, channels)
-        return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, h * w, channels)
-
-    def _joined(self, x: Tensor, shape: Sequence[int]) -> Tensor:
-        """Return windows as the images that they are of, [B, H, W, C]."""
-        (b, height, width, _), (h, w) = shape, self.window_size
-        x = x.view(b, height // h, width // w, h, w, x.shape[-1])
-        return x.permute(0, 1, 3, 2, 4, 5).reshape(b, height, width, x.shape[-1])
-
-    def _attended(self, x: Tensor, bias: Tensor, shift: Sequence[int], shape: Sequence[int]) -> Tensor:
+    def _attended(self, x: Tensor, bias: Tensor, window: Sizes, shift: Sizes, padded: Sizes) -> Tensor:
         """Return the attention within each window, [B * windows, positions, C]."""
         windows, positions, _ = x.shape
         qkv = F.linear(x, self.qkv.weight, self._input_bias())
         q, k, v = qkv.reshape(windows, positions, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
         weights = self._products(q, k) + bias
         if any(shift):
-            regions = self._regions(x, shift, shape)
+            regions = _regions(x, window, shift, padded)
             by_image = weights.view(-1, len(regions), *weights.shape[1:])
             weights = (by_image + regions.unsqueeze(1).unsqueeze(0)).view(weights.shape)
         weights = F.dropout(F.softmax(weights, dim=-1), p=self.attention_dropout, training=self.training)
@@ -69,28 +67,55 @@ class WindowAttentionOfFewerHeads(ShiftedWindowAttention):  # type: ignore[misc]
         return F.dropout(self.proj(x), p=self.dropout, training=self.training)
 
     def _input_bias(self) -> Tensor | None:
-        bias: Tensor | None = self.qkv.bias
-        return bias
+        return self.qkv.bias
 
     def _products(self, q: Tensor, k: Tensor) -> Tensor:
         products: Tensor = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         return products
 
-    def _regions(self, x: Tensor, shift: Sequence[int], shape: Sequence[int]) -> Tensor:
-        """Return what is added to the products, [windows, positions, positions].
 
-        A roll puts parts of the image into one window that are not neighbours; they do not see each other.
-        """
-        numbers = x.new_zeros(shape[1:3])
-        cuts = [
-            ((0, -window), (-window, -by), (-by, None))
-            for window, by in zip(self.window_size, shift, strict=True)
+def _windows(x: Tensor, window: Sizes) -> Tensor:
+    """Return [B, *sides, C] as [B * windows, positions, C]."""
+    k = len(window)
+    counts = [n for side, size in zip(x.shape[1:-1], window, strict=True) for n in (side // size, size)]
+    x = x.view(len(x), *counts, x.shape[-1])
+    x = x.permute(0, *range(1, 2 * k, 2), *range(2, 2 * k + 1, 2), 2 * k + 1)
+    return x.reshape(-1, math.prod(window), x.shape[-1])
+
+
+def _joined(x: Tensor, window: Sizes, sides: Sizes) -> Tensor:
+    """Return windows as what they are of, [B, *sides, C]."""
+    k = len(window)
+    x = x.view(-1, *(side // size for side, size in zip(sides, window, strict=True)), *window, x.shape[-1])
+    x = x.permute(0, *(n for d in range(1, k + 1) for n in (d, d + k)), 2 * k + 1)
+    return x.reshape(len(x), *sides, x.shape[-1])
+
+
+def _regions(x: Tensor, window: Sizes, shift: Sizes, sides: Sizes) -> Tensor:
+    """Return what is added to the products, [windows, positions, positions].
+
+    A roll puts parts of the image into one window that are not neighbours; they do not see each other.
+    """
+    numbers = x.new_zeros(tuple(sides))
+    cuts = [
+        (slice(0, -size), slice(-size, -by), slice(-by, None)) for size, by in zip(window, shift, strict=True)
+    ]
+    for number, region in enumerate(itertools.product(*cuts)):
+        numbers[region] = number
+    numbers = _windows(numbers[None, ..., None], window).squeeze(2)
+    return torch.where(numbers.unsqueeze(1) == numbers.unsqueeze(2), 0.0, OTHER_REGION).to(x.dtype)
+
+
+class WindowAttentionOfFewerHeads(_InWindows, ShiftedWindowAttention):  # type: ignore[misc]
+    """A :class:`ShiftedWindowAttention` whose heads are as many as its weights have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute attention within windows of the images `x` [B, H, W, C]; return [B, H, W, C]."""
+        shift = [  # a side of one window is not rolled
+            0 if size >= side else by
+            for by, size, side in zip(self.shift_size, self.window_size, x.shape[1:-1], strict=True)
         ]
-        for i, (top, bottom) in enumerate(cuts[0]):
-            for j, (left, right) in enumerate(cuts[1]):
-                numbers[top:bottom, left:right] = 3 * i + j
-        numbers = self._windows(numbers[None, :, :, None]).squeeze(2)
-        return torch.where(numbers.unsqueeze(1) == numbers.unsqueeze(2), 0.0, OTHER_REGION).to(x.dtype)
+        return self._in_windows(x, self.get_relative_position_bias(), self.window_size, shift)
 
 
 class WindowAttentionV2OfFewerHeads(WindowAttentionOfFewerHeads, ShiftedWindowAttentionV2):  # type: ignore[misc]
@@ -107,6 +132,19 @@ class WindowAttentionV2OfFewerHeads(WindowAttentionOfFewerHeads, ShiftedWindowAt
         cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
         scaled: Tensor = cosines * torch.clamp(self.logit_scale, max=LARGEST_SCALE).exp()
         return scaled
+
+
+class WindowAttention3dOfFewerHeads(_InWindows, ShiftedWindowAttention3d):  # type: ignore[misc]
+    """A :class:`ShiftedWindowAttention3d` whose heads are as many as its weights have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute attention within windows of the videos `x` [B, T, H, W, C]; return [B, T, H, W, C]."""
+        window = [min(size, side) for size, side in zip(self.window_size, x.shape[1:-1], strict=True)]
+        shift = [
+            0 if size >= side else by
+            for by, size, side in zip(self.shift_size, self.window_size, x.shape[1:-1], strict=True)
+        ]
+        return self._in_windows(x, self.get_relative_position_bias(window), window, shift)
 
 
 class PartitionAttentionOfFewerHeads(RelativePositionalMultiHeadAttention):  # type: ignore[misc]
@@ -128,6 +166,7 @@ class PartitionAttentionOfFewerHeads(RelativePositionalMultiHeadAttention):  # t
 TWINS: dict[type[nn.Module], type[nn.Module]] = {
     ShiftedWindowAttention: WindowAttentionOfFewerHeads,
     ShiftedWindowAttentionV2: WindowAttentionV2OfFewerHeads,
+    ShiftedWindowAttention3d: WindowAttention3dOfFewerHeads,
     RelativePositionalMultiHeadAttention: PartitionAttentionOfFewerHeads,
 }
 """{class of torchvision: the one that runs with fewer heads}."""
