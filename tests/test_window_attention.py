@@ -109,6 +109,18 @@ def test_a_smaller_network_is_like_any_other(name, tmp_path):
     assert torch.equal(again(x), small(x))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("written_as", [torch.fx.symbolic_trace, torch.jit.script])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_smaller_network_can_be_written_as_code_like_a_whole_one(name, written_as):
+    model, x = drawn(name)
+    small, _ = reprune.prune(model, x, sparsity=0.5, rule="uniform", layers="linear")
+    for network in (model, small):
+        code = written_as(network)
+        for images in (x,) if name == "maxvit" else (x, x[..., :25, :18]):
+            assert difference(code(images).detach(), network(images).detach()) < 1e-9
+
+
 @pytest.mark.parametrize("name", ["swin", "maxvit"])
 def test_it_is_fitted_to_the_whole_one(name):
     model, x = drawn(name)
