@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .arguments import shown
 from .distributed import check_alike, gathered, meet, together
-from .modules.sharded import is_part, is_sharded, parted, settle, whole
+from .modules.sharded import check_reduced, is_part, is_sharded, parted, settle, whole
 from .modules.sharing import check_apart
 from .modules.slicing import named_tensors, replace_tensors, replacement, slice_model, slice_tensor
 from .modules.twin import twin_of
@@ -118,6 +118,7 @@ def resharded(
     `move(name, kind, value, like)` returns what becomes of a value of the parameter `name` of `model`, laid
     out as `like`, the new parameter: of its own (kind ""), its gradient ("gradient") or a state (its key).
     """
+    check_reduced(model)
     parameters = named_parameters(model)
     made = sharded_by(shard, twin)
     small = unwrap(made)[0]

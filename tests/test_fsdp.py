@@ -86,6 +86,7 @@ REFUSED = {
     "changes": "ValueError: shard: expected a function that calls fully_shard and .* nothing else; expand",
     "not sharded": "ValueError: shard: expected a function that calls fully_shard; nothing",
     "another optimizer": "ValueError: optimizer: expected one that holds parameters of the model",
+    "gradients": "ValueError: model: it holds gradients that were not reduced over the processes",
     "another model": "ValueError: plan: made for a model whose",
 }
 

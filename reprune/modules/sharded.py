@@ -52,6 +52,20 @@ def settle(model: nn.Module) -> None:
                     )
 
 
+def check_reduced(model: nn.Module) -> None:
+    """Raise `ValueError` if a sharded module holds gradients of this process alone, which would be lost."""
+    for one in (
+        one for module in filter(_is_sharded_module, model.modules()) for one in _parameters_of(module)
+    ):
+        gathered = getattr(one, "_unsharded_param", None)
+        own = getattr(one, "unsharded_accumulated_grad", None), getattr(gathered, "grad", None)
+        if any(gradient is not None for gradient in own):
+            raise ValueError(
+                "model: it holds gradients that were not reduced over the processes, as after a pass with "
+                "set_requires_gradient_sync(False); prune it after the last pass of a step"
+            )
+
+
 def whole(tensor: Tensor) -> Tensor:
     """Return all of `tensor`, on the device of its parts; a plain one itself.
 
@@ -216,14 +230,19 @@ def _is_sharded_module(module: nn.Module) -> bool:
 
 def _sharded_names(module: Any) -> Iterator[tuple[int, str]]:
     """Yield (id of a module, name of its parameter) for all that `fully_shard(module)` has sharded."""
+    for one in _parameters_of(module):
+        info = one._module_info
+        if not one.is_dtensor:  # else it was one before: of tensor parallelism
+            yield id(info.module), info.param_name
+            yield from zip(map(id, info.shared_modules), info.shared_param_names, strict=True)
+
+
+def _parameters_of(module: Any) -> Iterator[Any]:
+    """Yield what `fully_shard(module)` keeps of each parameter that it has sharded."""
     state = module._get_fsdp_state()
     groups = getattr(state, "_fsdp_param_groups", None)  # torch 2.6 has one
     for group in [state._fsdp_param_group] if groups is None else groups:
-        for one in () if group is None else group.fsdp_params:
-            info = one._module_info
-            if not one.is_dtensor:  # else it was one before: of tensor parallelism
-                yield id(info.module), info.param_name
-                yield from zip(map(id, info.shared_modules), info.shared_param_names, strict=True)
+        yield from () if group is None else group.fsdp_params
 
 
 def _is_fsdp(value: Any) -> bool:

@@ -47,6 +47,9 @@ def refusals():
     def pruner(model, x, **settings):
         return reprune.Pruner(model, torch.optim.SGD(model.parameters(), lr=0.1), x, sparsity=0.5, **settings)
 
+    waiting = sharded_model()
+    waiting.set_requires_gradient_sync(False)
+    waiting(x).sum().backward()
     masked = pruner(sharded_model(), x, mode="mask")
     sgd = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1.0)
     return {
@@ -69,6 +72,7 @@ def refusals():
         "changes": met(lambda: apply(plan, model, changes)),
         "not sharded": met(lambda: apply(plan, model, lambda m: None)),
         "another optimizer": met(lambda: apply(plan, model, shard, sgd)),
+        "gradients": met(lambda: apply(plan, waiting, shard)),
         "another model": met(lambda: apply(plan, sharded_model(tokens), shard)),
     }
 
