@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -56,52 +57,39 @@ def decided_plan(
 ) -> PruningPlan:
     """Return the plan that `make_plan` makes with `settings`; `images` may be there without a use."""
     model = unwrap(model)[0]
-    if is_sharded(model):
-        with together("make_plan"):
-            return _decided_plan(model, example_inputs, settings, images, time_limit, progress)
-    return _decided_plan(model, example_inputs, settings, images, time_limit, progress)
+    with together("make_plan") if is_sharded(model) else nullcontext():
+        shards = Shards(model, settings) if is_sharded(model) else None
+        if not settings.by_images:
+            images = None
+        elif images is None:
+            what = "criterion='covariance'" if settings.criterion == "covariance" else "rule='error'"
+            raise ValueError(
+                f"calibrate: {what} needs images, some 256 of those that the model was trained on; give "
+                "calibrate=images, a tensor or a DataLoader"
+            )
+        else:
+            settings = replace(settings, calibrated=images.count)
+        check_watch(progress, time_limit)
+        device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
+        settings.on(device)  # raises before the model runs
+        if device == "meta":
+            raise ValueError("model: its tensors are on the device 'meta'; there are no values to select by")
+        what, is_one = _LAYER_TYPES[settings.layers]
+        if not any(is_one(module) for module in model.modules()):
+            raise ValueError(f"model: expected a network with {what}, found none in it")
 
-
-def _decided_plan(
-    model: nn.Module,
-    example_inputs: Any,
-    settings: Settings,
-    images: Images | None,
-    time_limit: float | None,
-    progress: Progress | None,
-) -> PruningPlan:
-    shards = Shards(model, settings) if is_sharded(model) else None
-    if not settings.by_images:
-        images = None
-    elif images is None:
-        what = "criterion='covariance'" if settings.criterion == "covariance" else "rule='error'"
-        raise ValueError(
-            f"calibrate: {what} needs images, some 256 of those that the model was trained on; give "
-            "calibrate=images, a tensor or a DataLoader"
+        traced = example_inputs
+        if not isinstance(traced, ModelTrace):
+            traced = trace(model, example_inputs, progress=progress, time_limit=time_limit)
+        traced.check(model)
+        return certifying(
+            traced,
+            settings.layers,
+            lambda graph, certified: _decide(
+                graph, settings.on(device, graph.widest()), certified, images, progress, shards
+            ),
+            time_limit,
         )
-    else:
-        settings = replace(settings, calibrated=images.count)
-    check_watch(progress, time_limit)
-    device = next(model.parameters()).device.type if any(True for _ in model.parameters()) else "cpu"
-    settings.on(device)  # raises before the model runs
-    if device == "meta":
-        raise ValueError("model: its tensors are on the device 'meta'; there are no values to select by")
-    what, is_one = _LAYER_TYPES[settings.layers]
-    if not any(is_one(module) for module in model.modules()):
-        raise ValueError(f"model: expected a network with {what}, found none in it")
-
-    traced = example_inputs
-    if not isinstance(traced, ModelTrace):
-        traced = trace(model, example_inputs, progress=progress, time_limit=time_limit)
-    traced.check(model)
-    return certifying(
-        traced,
-        settings.layers,
-        lambda graph, certified: _decide(
-            graph, settings.on(device, graph.widest()), certified, images, progress, shards
-        ),
-        time_limit,
-    )
 
 
 def _decide(
