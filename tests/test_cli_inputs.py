@@ -88,3 +88,8 @@ def test_token_ids_of_a_network_without_values(monkeypatch):
     models.check_input(names["build"](), names["named"](), "wordcode:named")
     with pytest.raises(UserError, match="does not take what"):
         models.check_input(names["build"](), torch.zeros(1, 3, 8, 8), "wordcode:image")
+
+
+def test_a_folder_that_is_no_network(tmp_path, capsys):
+    assert main(["prune", str(tmp_path), "-o", str(tmp_path / "small.safetensors")]) == 2
+    assert "has no config.json; save_pretrained of transformers writes one" in capsys.readouterr().err

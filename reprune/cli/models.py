@@ -149,6 +149,8 @@ def _from_torchvision(name: str) -> nn.Module:
             f'{name!r} is looked up in torchvision, which is missing: pip install "reprune[vision]"'
         ) from error
     names = models.list_models()
+    if name not in names and Path(name).is_dir():
+        raise UserError(f"the folder {name!r} has no config.json; save_pretrained of transformers writes one")
     if name not in names:
         close = similar(name, names)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
