@@ -4,6 +4,7 @@ import functools
 import itertools
 import random
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from torch import nn
 
 import reprune
 from reprune.graph import build_graph
+from reprune.graph.blame import NotRepeatableError, find_guilty
+from reprune.graph.certificate import FAILS, Failure, Fault
 
 X = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 CACHE = {}
@@ -234,3 +237,27 @@ def test_what_is_written_by_number(both_ways):
     finally:
         torch.set_num_threads(threads)
     assert [len(plan.keep["one"]) for plan in plans] == [32] * 20
+
+
+def blamed(reason, *answers):
+    """(what is blamed, how often was certified) where a slice of the only group fails for `reason`."""
+    failure, said = Failure((Fault(reason, frozenset({1}), 0),)), []
+
+    def certify(kept):
+        said.append(kept.all())
+        return failure if answers[len(said) - 1] else None
+
+    group = SimpleNamespace(name="a", atoms=np.arange(3))
+    return find_guilty([group], np.array([True, False, True]), certify), said
+
+
+def test_a_model_that_runs_otherwise_each_time_is_not_blamed_on_a_group():
+    with pytest.raises(NotRepeatableError):
+        blamed("calls something else", True, True, False, False)
+
+
+def test_a_slice_that_cannot_run_needs_no_run_of_the_model_unsliced():
+    reason = f"{FAILS} RuntimeError: a shape"
+    assert blamed(reason, True, False) == ({"a": reason}, [False, True])
+    with pytest.raises(NotRepeatableError):
+        blamed(reason, True, True, True)

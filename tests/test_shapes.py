@@ -125,6 +125,7 @@ CALLS = {
     "clone transposed": (A.clone.default, x4.transpose(1, 2)),
     "clone of a part": (A.clone.default, x4[:, 1:3]),
     "clone expanded": (A.clone.default, on_meta(2, 8, 1, 1).expand(2, 8, 5, 6)),
+    "clone made contiguous": (A.clone.default, x4.transpose(1, 2)),
     "roll": (A.roll.default, x4, [1, 2], [2, 3]),
     "roll of all": (A.roll.default, x2, [1]),
     "roll transposed": (A.roll.default, x2.t(), [1], [0]),
@@ -143,10 +144,16 @@ CALLS = {
 }
 
 
+NAMED = {
+    "divide and round": {"rounding_mode": "floor"},
+    "clone made contiguous": {"memory_format": torch.contiguous_format},
+}
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_results_are_pytorchs(name):
     func, *args = CALLS[name]
-    kwargs = {"rounding_mode": "floor"} if name == "divide and round" else {}
+    kwargs = NAMED.get(name, {})
     out = result_of(Call(func, tuple(args), kwargs))
     if out is None:
         return  # PyTorch is asked
