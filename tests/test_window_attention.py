@@ -1,6 +1,7 @@
 """torchvision's attentions in windows lose heads too: Swin, Swin V2, Swin of videos and MaxViT."""
 
 import copy
+import functools
 import pickle
 
 import pytest
@@ -22,11 +23,7 @@ from reprune.modules import windows  # noqa: E402
 SWIN, SWIN_V2 = swin_transformer.ShiftedWindowAttention, swin_transformer.ShiftedWindowAttentionV2
 SWIN_3D = video.ShiftedWindowAttention3d
 MAXVIT = maxvit.RelativePositionalMultiHeadAttention
-
-
-@pytest.fixture(params=["with values", "without values"])
-def values(request, monkeypatch):
-    monkeypatch.setattr(traced, "LARGE_BYTES", 2**60 if request.param == "with values" else 0)
+pytestmark = pytest.mark.xdist_group("windows")  # which share what `pruned` makes
 
 
 def swin(second=False):
@@ -51,9 +48,8 @@ def swin_v2():
 
 
 def max_vit():
-    return models.MaxVit(
-        (32, 32), 8, 4, [12, 16], [1, 1], head_dim=4, stochastic_depth_prob=0.0, num_classes=5
-    )
+    """One block, whose attentions are in windows and on a grid."""
+    return models.MaxVit((32, 32), 8, 4, [16], [1], head_dim=4, stochastic_depth_prob=0.0, num_classes=5)
 
 
 def swin_3d():
@@ -81,22 +77,40 @@ def drawn(name):
     return model, torch.randn(2, 3, *sides, dtype=torch.float64)
 
 
+@functools.cache
+def pruned(name):
+    """(network, images, it with half the heads, the plan), which tests leave as they are."""
+    model, x = drawn(name)
+    return model, x, *reprune.prune(model, x, sparsity=0.5, rule="uniform", layers="linear")
+
+
 def attentions(model):
     return [module for module in model.modules() if isinstance(module, (SWIN, SWIN_3D, MAXVIT))]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_whole_heads_leave_and_the_rest_is_exact(name, values):
+@pytest.mark.parametrize(  # of the others with values, half of the heads leave in the next test
+    "name, how",
+    [
+        *((name, "without values") for name in NETWORKS),
+        ("swin", "with values"),
+        *(
+            pytest.param(name, "with values", marks=pytest.mark.slow)
+            for name in ("swin v2", "swin of videos", "maxvit")
+        ),
+    ],
+)
+def test_whole_heads_leave_and_the_rest_is_exact(name, how, monkeypatch):
+    monkeypatch.setattr(traced, "LARGE_BYTES", 0 if how == "without values" else 2**60)
     model, x = drawn(name)
-    graph = exact(model, x, seeds=range(2), layers="linear")
+    graph = exact(model, x, layers="linear")
     heads = [group.atoms.size for group in graph.groups if group.heads]
     assert heads == [getattr(m, "n_heads", None) or m.num_heads for m in attentions(model)]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_smaller_network_is_like_any_other(name, tmp_path):
-    model, x = drawn(name)
-    small, plan = reprune.prune(model, x, sparsity=0.5, rule="uniform", layers="linear")
+    model, x, small, plan = pruned(name)
+    small = copy.deepcopy(small)
     assert {type(m) for m in attentions(model)}.isdisjoint(windows.TWINS.values())
     assert {type(m) for m in attentions(small)} <= {*windows.TWINS.values()}
     dense = masked(model, plan.slices)
@@ -113,8 +127,7 @@ def test_a_smaller_network_is_like_any_other(name, tmp_path):
 @pytest.mark.parametrize("written_as", [torch.fx.symbolic_trace, torch.jit.script])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_smaller_network_can_be_written_as_code_like_a_whole_one(name, written_as):
-    model, x = drawn(name)
-    small, _ = reprune.prune(model, x, sparsity=0.5, rule="uniform", layers="linear")
+    model, x, small, _ = pruned(name)
     for network in (model, small):
         code = written_as(network)
         for images in (x,) if name == "maxvit" else (x, x[..., :25, :18]):
@@ -179,9 +192,9 @@ def same(theirs, x):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_with_all_heads_back_it_is_torchvisions_again(name):
-    model, x = drawn(name)
+    model, x, small, plan = pruned(name)
+    small = copy.deepcopy(small)
     kinds = [type(module) for module in attentions(model)]
-    small, plan = reprune.prune(model, x, sparsity=0.5, rule="uniform", layers="linear")
     assert [type(module) for module in attentions(small)] == [windows.TWINS[kind] for kind in kinds]
     full = {n: t.clone() for n, t in model.named_parameters() if n in plan.slices}
     replace_tensors(small, {t: full[n] for n, t in small.named_parameters() if n in full})
