@@ -4,9 +4,17 @@ import pytest
 import torch
 
 from reprune import _core
+from tests.helpers.forked import Forks
 
 # The networks of the tests are small: one thread of torch's is faster than two that wait for each other.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def run_forked():
+    """Runs programs that need torch in processes of their own, without importing it for each."""
+    with Forks() as run_module:
+        yield run_module
 
 
 @pytest.fixture(autouse=True)

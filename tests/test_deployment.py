@@ -13,13 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import reprune
+from tests.helpers.forked import one_process
 from tests.helpers.networks import images, small_resnet
-from tests.helpers.processes import run_module
 from tests.helpers.versions import TORCH
 
 PAGE = (Path(__file__).parents[1] / "docs" / "deployment.md").read_text()
 NEEDS = 'needs pip install "reprune[deploy]"'
-pytestmark = pytest.mark.xdist_group("deployment")
+pytestmark = one_process
 
 
 def follow(section, **names):
@@ -81,7 +81,7 @@ def in_onnxruntime(file, x):
     return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
 
 
-def test_round_trip_through_another_process(small, tmp_path):
+def test_round_trip_through_another_process(small, tmp_path, run_forked):
     """Save; load with the network's code alone, export; run that in onnxruntime: the same answers."""
     pytest.importorskip("onnxruntime", reason=NEEDS)
     pytest.importorskip("onnxscript", reason=NEEDS)
@@ -90,7 +90,7 @@ def test_round_trip_through_another_process(small, tmp_path):
     assert torch.equal(again(x), small(x))
     save_file({"images": x}, "images.safetensors")
     threads = str(torch.get_num_threads())  # sums depend on how many share them
-    run = run_module("tests.programs.deployed", threads)
+    run = run_forked("tests.programs.deployed", threads)
     assert run.returncode == 0, run.stderr
     answers = load_file("answers.safetensors")
     with torch.no_grad():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import reprune
+from tests.helpers.forked import one_process
 from tests.helpers.versions import SHARDED_ON_CPU
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -78,7 +79,7 @@ def test_fashion_mnist_goes_on_and_trains_dense(tmp_path, capsys):
 
 
 @pytest.mark.slow  # its steps are those of test_deployment.py
-@pytest.mark.xdist_group("deployment")  # the packages that it needs are imported there
+@one_process  # the packages that it needs are imported there
 def test_int8_keeps_the_classes(tmp_path, capsys):
     for package in ("torchao", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason='needs pip install "reprune[deploy]"')

@@ -6,28 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.processes import run_module
+from tests.helpers.forked import one_process
 from tests.helpers.versions import SHARDED_ON_CPU
 
 pytestmark = [
-    pytest.mark.xdist_group("fsdp"),
+    one_process,
     pytest.mark.skipif(not SHARDED_ON_CPU, reason="this torch does not run sharded models on the CPU"),
 ]
 
 
-def worlds(which):
+def worlds(run_forked, which):
     """What each process of worlds of two and of four found, in one program that is stopped after minutes."""
-    variables = {"OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}
-    if Path("/sys/class/net/lo").exists():
-        variables["GLOO_SOCKET_IFNAME"] = "lo"  # no look-up of names
-    run = run_module("tests.programs.sharded", which, variables=variables, timeout=240)
+    variables = (
+        {"GLOO_SOCKET_IFNAME": "lo"} if Path("/sys/class/net/lo").exists() else {}
+    )  # no look-up of names
+    run = run_forked("tests.programs.sharded", which, variables=variables)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 
 
 @pytest.fixture(scope="module")
-def found():
-    return worlds("usual")
+def found(run_forked):
+    return worlds(run_forked, "usual")
 
 
 def everyone(found, size, case):
@@ -133,8 +133,8 @@ def test_a_training_is_that_of_the_plain_model(found, mode):
 
 
 @pytest.mark.slow
-def test_other_networks_and_optimizers_and_resumed_trainings():
-    for size, processes in worlds("more").items():
+def test_other_networks_and_optimizers_and_resumed_trainings(run_forked):
+    for size, processes in worlds(run_forked, "more").items():
         for case in processes[0]:
             said = everyone({size: processes}, size, case)
             assert [one["wrong"] if case == "files" else one for one in said] == [[]] * int(size), case

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import reprune.distributed
-from tests.helpers.processes import run_module
+from tests.helpers.forked import one_process
 
 OUT_OF_STEP = "ValueError: step: the processes are out of step, .*{}.*nothing was changed"
 FAILED = "RuntimeError: step: process 1 failed, so nothing was changed on this one; its error was {}"
@@ -25,16 +25,16 @@ EXPECTED = {  # (on process 0, on process 1)
     "not_certified": (FAILED.format("ValueError: not certified"), "ValueError: not certified"),
 }
 
-pytestmark = pytest.mark.xdist_group("ranks")
+pytestmark = one_process
 
 
 @pytest.fixture(scope="module")
-def met():
-    """What two processes met in each case; as one program, which ends within a minute or is stopped."""
-    variables = {"OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}
-    if Path("/sys/class/net/lo").exists():
-        variables["GLOO_SOCKET_IFNAME"] = "lo"  # no look-up of names
-    run = run_module("tests.programs.ranks", variables=variables, timeout=240)
+def met(run_forked):
+    """What two processes met in each case; as one program, which is stopped after minutes."""
+    variables = (
+        {"GLOO_SOCKET_IFNAME": "lo"} if Path("/sys/class/net/lo").exists() else {}
+    )  # no look-up of names
+    run = run_forked("tests.programs.ranks", variables=variables)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)
 

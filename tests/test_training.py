@@ -11,21 +11,21 @@ from torch import nn
 
 import reprune
 from reprune.files.codec import decode, encode
+from tests.helpers.forked import one_process
 from tests.helpers.networks import images, small_resnet
-from tests.helpers.processes import run_module
 
 X = images(2)
 
 
+@one_process
 @pytest.mark.parametrize(
     "trainings", [{"shrink": 2, "mask": 1}, pytest.param({"mask": 2}, marks=pytest.mark.slow)], ids=str
 )
-def test_a_killed_training_resumes_bit_exactly(trainings):
+def test_a_killed_training_resumes_bit_exactly(trainings, run_forked):
     """Final plan and weights, EMA copies too, equal those of the training without interruption, to the
     bit."""
-    variables = {"OMP_NUM_THREADS": "1", "REPRUNE_NUM_THREADS": "1"}
     words = [word for training in trainings.items() for word in training]
-    run = run_module("tests.tools.interrupted", 5, *words, variables=variables, timeout=300)
+    run = run_forked("tests.tools.interrupted", 5, *words)
     assert run.returncode == 0, run.stderr
     told = [line.split() for line in run.stdout.splitlines()]
     assert [mode for mode, *_ in told] == list(trainings)

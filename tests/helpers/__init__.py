@@ -4,6 +4,7 @@ attentions          attentions in the ways in which networks write them
 digests             everything in models, optimizers, pruners and random generators, as a digest
 drawn               points that are hard on a clustering, by kind
 exact               clustering in fractions: no rounding, and the rule for ties as it reads
+forked              programs in processes forked from one that has imported torch
 foreign             runs the tests of other libraries with ours in its place
 hugging_face        transformers, where it is installed, and a small network of it
 imports             what a process of its own met when it imported reprune

@@ -1,6 +1,7 @@
 """What a test runs in a process of its own (:mod:`tests.helpers.processes`).
 
 deployed            loads a pruned network, exports it, and answers             test_deployment.py
+forking             forks programs that need torch from one that has it         test_ranks.py and others
 forks               forks while other threads are in the core                   test_fork.py
 interpreted_api     tests of backend="triton" under Triton's interpreter        test_kernels.py
 out_of_memory       calls of the core with less memory than they take           test_room.py

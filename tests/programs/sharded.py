@@ -32,7 +32,7 @@ CASES = {
             "refusals": refusals,
             "alone": alone,
             "mask": lambda: pruned("convolutions", "SGD", "mask", events=3),
-            "shrink": lambda: pruned("convolutions", "SGD", "shrink", events=6),
+            "shrink": lambda: pruned("convolutions", "SGD", "shrink", events=3),
             "interrupted": interrupted,
         },
         4: {"layouts": layouts},
