@@ -248,7 +248,7 @@ def test_a_size_in_megabytes(folder: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_latency_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    latency = ("--latency", "0.7", "--batch", "4", "--channels-last", "--input-size", "3,64,64")
+    latency = ("--latency", "0.7", "--batch", "4", "--channels-last", "--input-size", "3,32,32")
     said = output(capsys, "prune", "toy:build", *latency, "-o", "small.safetensors")
     assert "of the full network's time on the example input" in " ".join(said.split())
     assert "of the full network's time" in output(capsys, "show", "small.safetensors")

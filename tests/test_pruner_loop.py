@@ -149,7 +149,7 @@ def test_mixed_precision(mode):
 def test_compiled_models(mode):
     """Mask mode changes no shape: nothing compiles again. Shrink mode compiles again by itself after an
     event."""
-    model = small_resnet()
+    model = small_resnet(blocks=1)
     graphs = []
 
     def backend(graph, example):

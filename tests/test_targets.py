@@ -243,7 +243,7 @@ def test_a_real_latency():
         nn.ReLU(),
         nn.Conv2d(128, 8, 1),
     ).eval()
-    x = images(4, 32)
+    x = images(2, 32)
     small, _ = reprune.prune(model, x, latency=0.5, round_to=8, rule="uniform")
     again = clock.compare(small, model, ((x,), {}))
     assert 0.35 < again.middle < 0.65

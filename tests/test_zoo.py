@@ -25,6 +25,7 @@ ARCHITECTURES = {
     "densenet121": (3, 64, 64),
     "short densenet121": (3, 64, 64),
     "mobilenet_v2": (3, 64, 64),
+    "short mobilenet_v2": (3, 64, 64),
     "mobilenet_v3_small": (3, 64, 64),
     "mobilenet_v3_large": (3, 64, 64),
     "efficientnet_b0": (3, 64, 64),
@@ -51,6 +52,9 @@ SHORT = {  # as their namesakes, with fewer of the blocks that those repeat
     "short densenet121": lambda: torchvision.models.DenseNet(32, (3, 3, 3, 3), 64),
     "short regnet_y": lambda: REGNET.RegNet(
         REGNET.BlockParams([1, 2], [48, 104], [8, 8], [1.0, 1.0], [2, 2], se_ratio=0.25)
+    ),
+    "short mobilenet_v2": lambda: torchvision.models.MobileNetV2(
+        inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 1, 2]]
     ),
     "short r3d": lambda: VIDEO.VideoResNet(
         VIDEO.BasicBlock, [VIDEO.Conv3DSimple] * 4, [1, 1, 1, 1], VIDEO.BasicStem
