@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.helpers.processes import run_module
+from tests.helpers.forked import one_process
 from tests.helpers.ptx import benchmarks, needs_nvcc, needs_triton
 
 pytestmark = needs_triton
@@ -67,13 +67,14 @@ def test_amd_compiles(d, n):
 
 
 @needs_nvcc
-def test_the_script_writes_its_table(tmp_path):
+@one_process
+def test_the_script_writes_its_table(tmp_path, run_forked):
     out = tmp_path / "rows.json"
     words = ["--target", "sm_90", "--only", "cover random", "label n=64"]
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- aot.py -->\nold\n<!-- end of aot.py -->\nafter\n")
     words += ["--json", str(out), "--emit", str(tmp_path), "--write", str(page)]
-    run = run_module("benchmarks.gpu.aot", *words)
+    run = run_forked("benchmarks.gpu.aot", *words)
     assert run.returncode == 0, run.stderr
     rows = json.loads(out.read_text())
     assert [row["variant"] for row in rows] == ["label n=64", "cover random"]
