@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from .aliases import Counts, Ints, Progress
 from .arguments import shown
@@ -25,14 +26,22 @@ def require_finite(kernels: Mapping[str, Tensor], scales: Mapping[str, Tensor]) 
 
     They are fetched by one copy from each device, before the selection starts there.
     """
+    given = [scale if scale.dtype == torch.float64 else scale.float() for scale in scales.values()]
+    # a sum of squares is not finite where a number is not; few launches do it for all layers
+    whole = [torch.isfinite(get_total_norm(kernels.values()))] if kernels else []
+    found = together([*whole, *given])
+    if whole and not found[0]:
+        _require_each_finite(kernels)
+    return {name: torch.from_numpy(x) for name, x in zip(scales, found[len(whole) :], strict=True)}
+
+
+def _require_each_finite(kernels: Mapping[str, Tensor]) -> None:
+    """Raise the error for the first kernel that is not finite; where a sum overflowed, there may be none."""
     # NaN passes through minima and maxima, which take no memory
     finite = [torch.isfinite(torch.stack(torch.aminmax(kernel))).all() for kernel in kernels.values()]
-    given = [scale if scale.dtype == torch.float64 else scale.float() for scale in scales.values()]
-    found = together([*finite, *given])
-    for name, flag in zip(kernels, found, strict=False):
+    for name, flag in zip(kernels, together(finite), strict=True):
         if not flag:
             raise not_finite(name)
-    return {name: torch.from_numpy(x) for name, x in zip(scales, found[len(finite) :], strict=True)}
 
 
 def not_finite(name: str) -> ValueError:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import reprune
+from reprune.layer_problems import require_finite
 from tests.helpers.networks import SmallResNet, images, small_resnet
 
 X = images()
@@ -200,6 +201,19 @@ def infinite():
     with torch.no_grad():
         model.expand.weight[0, 0, 0, 0] = float("inf")
     return model
+
+
+def test_finite_weights_whose_squares_are_not():
+    scales = {"norm": torch.ones(2)}
+    kernels = {
+        "a": torch.ones(2, 2, 1),
+        "b": torch.full((2, 2, 1), 1e30),
+        "c": torch.ones(3, dtype=torch.double),
+    }
+    assert require_finite(kernels, scales)["norm"].tolist() == [1, 1]
+    kernels["c"][1] = float("nan")
+    with pytest.raises(ValueError, match="the weight of c has NaN"):
+        require_finite(kernels, scales)
 
 
 @pytest.mark.parametrize(

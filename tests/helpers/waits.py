@@ -49,7 +49,10 @@ class Waits(TorchFunctionMode):
         target = kwargs.get("device", args[1] if len(args) > 1 else None)
         down = func.__name__ == "cpu" or (func.__name__ == "to" and target == "cpu")
         up = func.__name__ == "to" and isinstance(target, str | torch.device) and not down
-        if (up and not kwargs.get("non_blocking", False)) or (not host and (down or reads(func, args))):
+        # what is on the GPU already, `to` its device gives back as it is
+        if (up and host and not kwargs.get("non_blocking", False)) or (
+            not host and (down or reads(func, args))
+        ):
             name = frame.f_code.co_filename.rpartition("/")[2]
             self.found.append(f"{name}:{frame.f_code.co_name}")
         if isinstance(result, torch.Tensor) and (down or (host and not up)):

@@ -14,31 +14,37 @@ are modulo `2**32`::
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
+Words = TypeVar("Words", int, npt.NDArray[Any])
+"""Words of 32 bits: one, or an array uint64."""
 
-def _mix(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+LOW = 2**32 - 1
+
+
+def _mix(x: Words) -> Words:
     """Apply a bijection of 32-bit words with little bias (C. Wellons, "lowbias32")."""
-    x = x ^ (x >> np.uint32(16))
-    x = x * np.uint32(0x7FEB352D)
-    x = x ^ (x >> np.uint32(15))
-    x = x * np.uint32(0x846CA68B)
-    result: npt.NDArray[np.uint32] = x ^ (x >> np.uint32(16))
-    return result
+    x = x ^ (x >> 16)
+    x = x * 0x7FEB352D & LOW
+    x = x ^ (x >> 15)
+    x = x * 0x846CA68B & LOW
+    return x ^ (x >> 16)
 
 
 def tie_key(seed: int, name: str) -> int:
     """Return the hash key of one layer; `seed` is taken modulo `2**64`."""
     key = 0x811C9DC5
     for byte in name.encode():
-        key = (key ^ byte) * 0x01000193 % 2**32
-    word = np.array([key ^ (seed % 2**32)], dtype=np.uint32)
-    word = _mix(word) + np.array([seed % 2**64 >> 32], dtype=np.uint32)
-    return int(_mix(word)[0])
+        key = (key ^ byte) * 0x01000193 & LOW
+    key = _mix(key ^ (seed & LOW))
+    return _mix(key + (seed >> 32 & LOW) & LOW)
 
 
 def tie_values(key: int, step: int, filters: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
     """Return the hashes of `filters` [m] at `step`; the filter with the smallest hash wins the tie."""
-    step_key = _mix(np.array([(key + step * 0x9E3779B9) % 2**32], dtype=np.uint32))
-    return _mix(step_key ^ (filters.astype(np.uint32) * np.uint32(0x85EBCA6B)))
+    step_key = _mix(key + step * 0x9E3779B9 & LOW)
+    words = filters.astype(np.uint64) * 0x85EBCA6B & LOW
+    return _mix(words ^ step_key).astype(np.uint32)
