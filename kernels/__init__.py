@@ -1,5 +1,7 @@
 """Provide Triton kernels and their host sides, installed as `reprune.kernels`.
 
+parts       which problems share a launch, and what kernels read about them
+problem     how a kernel reads that
 linkage     Ward's linkage of many problems: the host side of ward, line and rule
 ward        one problem per program: rounds that merge all pairs of mutual nearest neighbours
 state       the layout of ward's state, and how far its float32 costs can be off
@@ -13,7 +15,8 @@ pairwise    distances of all points, and each point's nearest
 square      single, complete and average linkage on a matrix of distances
 cut         the height of a problem's k-th merge, and the clusters below a cut
 coverage    maximum coverage of many layers: the host side of csrc/gpu/coverage.cu
-select      clusters of every channel of many layers: linkage and cut, one after the other
+select      clusters of every channel of many layers and picks from them, one group of layers after the other
+beside      a second stream, on which picks are made while the next layers are clustered
 launch      how kernels are launched: tiles, chunks, small tables on their way to the device
 """
 

@@ -8,12 +8,91 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .launch import Words, device_guard
+
 MOST_FILTERS = 4096
 """Filters of a layer, at most: their gains lie in shared memory, and an index has 16 bits for each."""
+
+LAYER_WORDS = 8
+"""Words of a CoverLayer (csrc/gpu/coverage_layer.hpp)."""
+
+
+class CoverLayer(NamedTuple):
+    """One layer whose clusters are to be covered, by addresses; its fields are not checked."""
+
+    labels: int
+    """Address of int32 [I, O]: the cluster of kernel (i, j), from 0 to `clusters` - 1."""
+    norms: int
+    """Address of float64 [O], for `ties="norm"`; all layers of a batch have them, or it is 0 for all."""
+    filters: int
+    """O, at most :data:`MOST_FILTERS`."""
+    channels: int
+    """I."""
+    clusters: int
+    """Upper bound on the clusters of any channel; at most O."""
+    keep: int
+    """1 <= keep <= O."""
+    key: int
+    """:func:`reprune.clustering.reference.tie_key` of the seed and the layer's name."""
+
+
+class Coverage:
+    """Greedy maximum coverage of many layers, in batches that are launched one by one."""
+
+    def __init__(
+        self,
+        core: ModuleType,
+        layers: Sequence[CoverLayer],
+        batches: Sequence[Sequence[int]],
+        device: torch.device,
+    ) -> None:
+        self.core, self.layers, self.batches, self.device = core, layers, batches, device
+        self.at = np.cumsum([0, *(2 * layer.keep for layer in layers)]).tolist()
+        """Where the results of every layer begin, and where the last ones end."""
+        sizes = [layer.channels * (2 * layer.filters + 1) for layer in layers]
+        self._index_at = np.cumsum([0, *sizes]).tolist()
+        self._index = torch.empty(sum(sizes), dtype=torch.int16, device=device)
+        self._packed: list[tuple[Tensor, tuple[int, int]]] = []
+
+    @property
+    def words(self) -> int:
+        """How many words :meth:`put` puts."""
+        return LAYER_WORDS * sum(map(len, self.batches))
+
+    def put(self, words: Words, found: Tensor) -> None:
+        """Put what the kernels read; to `found` int64 [at[-1]] go filters and gains, [2, keep] each."""
+        index, results = self._index.data_ptr(), found.data_ptr()
+        rows = []
+        for layer, start, at in zip(self.layers, self._index_at, self.at, strict=False):
+            order = results + 8 * at
+            scratch = index + 2 * start, order, order + 8 * layer.keep
+            rows.append((layer.labels, layer.norms, *scratch, *layer[2:]))
+        for batch in self.batches:
+            packed, *shape = self.core.pack_layers([rows[k] for k in batch])
+            table = np.frombuffer(packed, np.int64)
+            assert table.size == LAYER_WORDS * len(batch)
+            self._packed.append((words.put(table), (shape[0], shape[1])))
+
+    def launch(self, batch: int, stream: int, threads: int = 64, order_seed: int = 0) -> None:
+        """Start a batch by two launches on a stream of the current device; on the CPU, run it.
+
+        The last two arguments are those of :func:`max_coverage`.
+        """
+        own = self.batches[batch]
+        if len(own) == 0:
+            return
+        packed, shape = self._packed[batch]
+        given = packed.data_ptr(), len(own), shape, self.layers[own[0]].norms != 0
+        if self.device.type == "cpu":
+            self.core.cover_layers_on_host(*given, threads, order_seed)
+        else:
+            self.core.cover_layers(*given, packed.device.index, stream)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,15 +100,12 @@ class CoverProblem:
     """One layer whose clusters are to be covered; its fields are not checked."""
 
     labels: Tensor
-    """int32 [I, O], contiguous: the cluster of kernel (i, j), from 0 to `clusters` - 1."""
+    """int32 [I, O], contiguous; this and the others as :class:`CoverLayer` has them."""
     clusters: int
-    """Upper bound on the clusters of any channel; at most O."""
     keep: int
-    """1 <= keep <= O <= :data:`MOST_FILTERS`."""
     key: int
-    """:func:`reprune.clustering.reference.tie_key` of the seed and the layer's name."""
     norms: Tensor | None = None
-    """float64 [O], for `ties="norm"`; all problems of a call have them or none has."""
+    """float64 [O]; all problems of a call have them or none has."""
 
 
 def max_coverage(
@@ -49,38 +125,26 @@ def max_coverage(
     if not problems:
         return []
     device = problems[0].labels.device
-    found = torch.empty(sum(2 * p.keep for p in problems), dtype=torch.int64, device=device)
-    results = [part.view(2, -1) for part in torch.split(found, [2 * p.keep for p in problems])]
-    sizes = [p.labels.shape[0] * (2 * p.labels.shape[1] + 1) for p in problems]
-    scratch = torch.split(torch.empty(sum(sizes), dtype=torch.int16, device=device), sizes)
-    layers, *shape = core.pack_layers(
-        [
-            (
-                p.labels.data_ptr(),
-                0 if p.norms is None else p.norms.data_ptr(),
-                index.data_ptr(),
-                result[0].data_ptr(),
-                result[1].data_ptr(),
-                p.labels.shape[1],
-                p.labels.shape[0],
-                p.clusters,
-                p.keep,
-                p.key,
-            )
-            for p, index, result in zip(problems, scratch, results, strict=True)
-        ]
-    )
-    packed = torch.frombuffer(bytearray(layers), dtype=torch.uint8)
-    by_norm = problems[0].norms is not None
-    if device.type == "cpu":
-        core.cover_layers_on_host(packed.data_ptr(), len(problems), shape, by_norm, threads, order_seed)
-        return results
-    with torch.cuda.device(device):
-        # from pinned memory: a copy from ordinary memory would wait for all that runs on the stream
-        packed = packed.pin_memory().to(device, non_blocking=True)
-        stream = torch.cuda.current_stream(device)
-        core.cover_layers(packed.data_ptr(), len(problems), shape, by_norm, device.index, stream.cuda_stream)
-    return results
+    layers = [
+        CoverLayer(
+            p.labels.data_ptr(),
+            0 if p.norms is None else p.norms.data_ptr(),
+            p.labels.shape[1],
+            p.labels.shape[0],
+            p.clusters,
+            p.keep,
+            p.key,
+        )
+        for p in problems
+    ]
+    coverage = Coverage(core, layers, [range(len(layers))], device)
+    words = Words(coverage.words, coverage.at[-1], device)
+    coverage.put(words, words.room)
+    words.send()
+    stream = 0 if device.type == "cpu" else torch.cuda.current_stream(device).cuda_stream
+    with device_guard(device):
+        coverage.launch(0, stream, threads, order_seed)
+    return [part.view(2, -1) for part in torch.split(words.room, [2 * p.keep for p in problems])]
 
 
 def squared_norms(core: ModuleType, tables: Sequence[Tensor]) -> Tensor:

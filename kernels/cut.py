@@ -4,6 +4,8 @@
 import triton
 import triton.language as tl
 
+from .problem import BEGIN, NUMBER, TABLE, part_of
+
 
 @triton.jit
 def kth(heights, n, k, BITS: tl.constexpr, B: tl.constexpr):
@@ -44,14 +46,16 @@ def roots_of(start, to, n, B: tl.constexpr):
     return moved
 
 
-@triton.jit(do_not_specialize_on_alignment=range(6))
+@triton.jit(do_not_specialize=["first"], do_not_specialize_on_alignment=range(7))
 def label_kernel(
-    problems,  # int64 [problems, 4]: n; where results begin; layer; number
+    parts,  # int64 [parts, 13] and
+    programs,  # int32 [programs, 2]: as kernels/parts.py writes them
     links,  # int32 [3, n] each, as kernels/ward.py leaves them; overwritten
     heights,  # float64 [n] each
-    cuts,  # int64 [layers]: bits of the heights
+    cuts,  # int64 [tables]: bits of the heights
     labels,  # int32 [n] each
     clusters,  # int32 [problems], by number
+    first,  # program of this launch
     B: tl.constexpr,
 ):
     """Write the labels [n] of a problem's points below its layer's cut, and how many there are.
@@ -60,15 +64,14 @@ def label_kernel(
     A point's cluster is known by its highest point, which the links lead to. All points go twice as far along
     them in every step. Then the lowest of the points that have come to one is found, and these are counted.
     """
-    problem = problems + 4 * tl.program_id(0)
-    n = tl.load(problem).to(tl.int32)
-    begin = tl.load(problem + 1)
+    part, k, n = part_of(parts, programs, first + tl.program_id(0))
+    begin = tl.load(part + BEGIN) + k * n
     parents = links + 3 * begin
     spare = parents + n
     numbers = parents + 2 * n
     heights += begin
     labels += begin
-    cut = tl.load(cuts + tl.load(problem + 2)).to(tl.float64, bitcast=True)
+    cut = tl.load(cuts + tl.load(part + TABLE)).to(tl.float64, bitcast=True)
     lane = tl.arange(0, B)
     for p0 in range(0, n, B):
         p = p0 + lane
@@ -94,10 +97,10 @@ def label_kernel(
     for p0 in range(0, n, B):
         p = p0 + lane
         root = tl.load(labels + p, mask=p < n, other=0)
-        first = ((p < n) & (tl.load(spare + root, mask=p < n, other=-1) == p)).to(tl.int32)
-        tl.store(numbers + root, count + tl.cumsum(first, 0) - 1, mask=first != 0)
-        count += tl.sum(first, 0)
-    tl.store(clusters + tl.load(problem + 3), count)
+        lowest = ((p < n) & (tl.load(spare + root, mask=p < n, other=-1) == p)).to(tl.int32)
+        tl.store(numbers + root, count + tl.cumsum(lowest, 0) - 1, mask=lowest != 0)
+        count += tl.sum(lowest, 0)
+    tl.store(clusters + tl.load(part + NUMBER) + k, count)
     tl.debug_barrier()
     for p0 in range(0, n, B):
         p = p0 + lane

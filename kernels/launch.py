@@ -1,9 +1,10 @@
-"""Choose tile sizes and chunk sizes, and copy small tables to the device."""
+"""Choose tile sizes and chunk sizes, launch kernels, and copy small tables to the device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ Chip = tuple[int, int] | None
 """Compute capability of a GPU of NVIDIA, (0, 0) for one of AMD, None for Triton's interpreter."""
 
 
+@cache
 def chip_of(device: torch.device) -> Chip:
     if device.type == "cpu":
         return None
@@ -77,10 +79,49 @@ EXACT = {"enable_fp_fusion": False, "num_stages": 1}
 loads ahead of loops: they cost registers, and time to compile."""
 
 
-def on_device(values: Sequence[int] | npt.NDArray[Any], dtype: Any, device: torch.device) -> Tensor:
-    """Copy a small table to `device` through pinned memory, so that the copy waits for no kernel."""
-    table = torch.from_numpy(np.asarray(values, dtype=dtype))
-    return table if device.type == "cpu" else table.pin_memory().to(device, non_blocking=True)
+_COMPILED: dict[tuple[Any, ...], Any] = {}
+
+
+def launch(
+    kernel: Any, programs: int, given: Sequence[object], how: Mapping[str, Any], device: torch.device
+) -> None:
+    """Launch `kernel` for that many programs on the current stream of `device`, the current device.
+
+    `given` and the constants in `how` are the arguments in their order; types of `given` follow from `how`.
+    What Triton compiled is kept and launched as it is: by its own way Triton looks at every argument, option
+    and global constant again, which takes up to ten times as long as the launch.
+    """
+    key = (kernel, device, *how.items())
+    compiled = _COMPILED.get(key)
+    if compiled is not None:
+        compiled[programs, 1, 1](*given, *[how[name] for name in kernel.arg_names[len(given) :]])
+        return
+    compiled = kernel[programs,](*given, **how)
+    if compiled is not None:  # the interpreter compiles nothing
+        _COMPILED[key] = compiled
+
+
+class Words:
+    """Numbers int64 in one piece of memory of the device: small tables, and behind them room for results."""
+
+    def __init__(self, tables: int, room: int, device: torch.device) -> None:
+        self.all = torch.empty(tables + room, dtype=torch.int64, device=device)
+        self.room = self.all[tables:]
+        self._tables: npt.NDArray[np.int64] = np.empty(tables, np.int64)
+        self._end = 0
+
+    def put(self, table: npt.NDArray[np.int64]) -> Tensor:
+        """Return the place of a table on the device, where it will be after :meth:`send`."""
+        begin, self._end = self._end, self._end + table.size
+        self._tables[begin : self._end] = table.ravel()
+        return self.all[begin : self._end]
+
+    def send(self) -> None:
+        """Copy all tables at once on the current stream; from pinned memory, which waits for no kernel."""
+        tables = torch.from_numpy(self._tables)
+        if self.all.device.type != "cpu":
+            tables = tables.pin_memory()
+        self.all[: self._end].copy_(tables, non_blocking=True)
 
 
 def device_guard(device: torch.device) -> AbstractContextManager[Any]:

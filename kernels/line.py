@@ -16,8 +16,9 @@ import triton.language as tl
 
 from .cut import kth
 from .place import MODERATE, NARROW, offset_of
+from .problem import MERGES, ORDER, ROOM, TABLE, part_of, places_of, source_of
 from .state import REALS, WORDS, exponent_of
-from .ward import DONE, FLAG, LEFT, PROBLEM, STATUS, begin_tree, read_problem
+from .ward import DONE, FLAG, LEFT, STATUS, begin_tree
 
 ABOVE = tl.constexpr(1 + 2.0**-30)  # times a cost: surely more
 BLUR = tl.constexpr(2.0**-34)
@@ -175,10 +176,33 @@ def merge_line(totals, sizes, ids, gaps, marks, parents, heights, n, m, B: tl.co
     return left
 
 
-# arguments as those of kernels/ward.py; a problem has one number more, the address of the order of its points
-@triton.jit(do_not_specialize=["phase"], do_not_specialize_on_alignment=range(9))
+@triton.jit(do_not_specialize=["first"], do_not_specialize_on_alignment=range(3))
+def spread_kernel(
+    parts,
+    programs,
+    numbers,  # float32 or float64, as the points, [room] for each program
+    first,
+    DOUBLE: tl.constexpr,
+    B: tl.constexpr,
+):
+    """Write the points of a problem side by side, to be sorted, and infinities behind them."""
+    part, k, n = part_of(parts, programs, first + tl.program_id(0))
+    source, step, _ = source_of(part, k, DOUBLE)
+    room = tl.load(part + ROOM).to(tl.int32)
+    numbers = numbers.to(tl.pointer_type(tl.float64 if DOUBLE else tl.float32))
+    numbers += tl.load(part + ORDER) + k * room
+    for p0 in range(0, room, B):
+        p = p0 + tl.arange(0, B)
+        x = tl.load(source + p * step, mask=p < n, other=float("inf"))
+        x = tl.where(x == 0, 0.0, x)  # no negative zero: it would come before others
+        tl.store(numbers + p, x, mask=p < room)
+
+
+# arguments as those of kernels/ward.py, and the order of the points of each problem
+@triton.jit(do_not_specialize=["first", "phase"], do_not_specialize_on_alignment=range(11))
 def line_kernel(
-    problems,
+    parts,
+    programs,
     points,
     state,
     sums,
@@ -187,28 +211,29 @@ def line_kernel(
     links,
     heights,
     cuts,
+    orders,  # int64 [room] for each program
+    first,
     phase,
     DOUBLE: tl.constexpr,
     D: tl.constexpr,
     B: tl.constexpr,
 ):
     pid = tl.program_id(0)
-    problem = problems + PROBLEM * pid
-    n, begin, position, merges = read_problem(problem)
+    part, k, n = part_of(parts, programs, first + pid)
+    begin, position, total = places_of(part, k, n)
+    merges = tl.load(part + MERGES).to(tl.int32)
     gaps = (points + position * (D + REALS)).to(tl.pointer_type(tl.float64))
     sizes = state + position * WORDS
     ids = sizes + n
     marks = ids + n
-    totals = sums + tl.load(problem + 8)
+    totals = sums + total * D
     parents = links + 3 * begin
     heights += begin
     status += STATUS * pid
-    source = tl.load(problem).to(tl.pointer_type(tl.float64 if DOUBLE else tl.float32))
-    order = tl.load(problem + 9).to(tl.pointer_type(tl.int64))
+    source, step, _ = source_of(part, k, DOUBLE)
+    order = orders + tl.load(part + ORDER) + k * tl.load(part + ROOM)
     begin_tree(parents, heights, n, 0, B)  # there is a barrier before the first merges
-    m, furthest, flag = start(
-        source, tl.load(problem + 1), order, totals, sizes, ids, marks, parents, heights, n, B
-    )
+    m, furthest, flag = start(source, step, order, totals, sizes, ids, marks, parents, heights, n, B)
     if not DOUBLE:
         flag = 0
     tl.debug_barrier()
@@ -225,7 +250,7 @@ def line_kernel(
             m = merge_line(totals, sizes, ids, gaps, marks, parents, heights, n, m, B)
         tl.debug_barrier()
     if (merges > 0) & (flag == 0):
-        tl.atomic_max(cuts + tl.load(problem + 3), kth(heights, n, merges, 63, B), sem="relaxed")
+        tl.atomic_max(cuts + tl.load(part + TABLE), kth(heights, n, merges, 63, B), sem="relaxed")
     tl.store(status + LEFT, m)
     tl.store(status + DONE, n - m)
     tl.store(status + FLAG, flag)

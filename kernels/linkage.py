@@ -5,28 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .launch import (
-    EXACT,
-    SCRATCH,
-    Chip,
-    chip_of,
-    device_guard,
-    line_tile,
-    on_device,
-    padded,
-    rule_tile,
-    ward_tile,
-)
-from .line import line_kernel
+from .launch import EXACT, SCRATCH, Words, chip_of, device_guard, launch, rule_tile
+from .line import line_kernel, spread_kernel
+from .parts import Chunk, Group, Shape, divide
 from .rule import rule_kernel
-from .state import REALS, WORDS, C
-from .ward import ON, OWN, PROBLEM, SCALES, STATUS, WHOLE, ward_kernel
+from .state import REALS, WORDS
+from .ward import ON, OWN, SCALES, STATUS, WHOLE, ward_kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,173 +38,117 @@ class Trees:
     """float64 [places]: the height of this merge; infinity for k = n - 1, and for merges that were not made,
     as they lie above the cut."""
 
-    def places(self) -> list[int]:
-        """Return where the results of every table begin."""
-        ends = np.cumsum([n * count for n, count in zip(self.sizes, self.counts, strict=True)])
-        return [0, *ends[:-1].tolist()] if self.sizes else []
 
+class Linkage:
+    """Ward's linkage of many tables [I, n, d], I problems of n points each, group by group.
 
-@dataclass(frozen=True)
-class Part:
-    """Problems `begin .. begin + count - 1` of a table."""
-
-    table: int
-    begin: int
-    count: int
-
-
-def link(
-    tables: Sequence[Tensor],
-    merges: Sequence[int] | None = None,
-    cuts: Tensor | None = None,
-    scratch: int = SCRATCH,
-) -> Trees:
-    """Compute Ward's dendrograms of tables [I, n, d]: I problems of n points each; trusts its arguments.
-
-    Equal to the last bit to those of the other backends. One launch, or two, for all tables of the same d,
-    type and tile whose state fits `scratch` bytes, larger problems first, and no synchronisation.
+    The dendrograms equal those of other backends to the last bit. Tables of the same d, type and tile are a
+    group: one launch, or two, for all whose state fits `scratch` bytes. Nothing waits.
 
     Args:
-        tables: float32 or float64, finite, any strides, on one device.
+        tables: float32 or float64, finite, any strides, on one device; they are not checked, and kept.
         merges: of each table, if only the tree up to its cut is wanted: the largest height at which any of
             its problems makes so many merges.
-        cuts: int64 [tables], with `merges`: to be raised to the bits of these heights where there are
-            merges.
+        scratch: bytes of the state of the problems of one launch, at most, unless one alone needs more.
+        urgency: of each table; as :func:`reprune.kernels.parts.divide` has it.
     """
-    device = tables[0].device
-    sizes, counts = [t.shape[1] for t in tables], [t.shape[0] for t in tables]
-    total = sum(n * count for n, count in zip(sizes, counts, strict=True))
-    trees = Trees(
-        sizes,
-        counts,
-        torch.empty((total, 3), dtype=torch.int32, device=device),
-        torch.empty(total, dtype=torch.float64, device=device),
-    )
-    if cuts is None:
-        cuts = torch.zeros(len(tables), dtype=torch.int64, device=device)
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for k in sorted(range(len(tables)), key=lambda k: -sizes[k]):
-        how = _tile(sizes[k], tables[k].shape[2], chip_of(device))
-        alike.setdefault((tables[k].shape[2], tables[k].dtype, *how.values()), []).append(k)
-    for same in alike.values():
-        for parts, whole in _chunks(tables, same, scratch):
-            chunk = _Chunk(tables, parts, merges, trees, cuts)
-            for phase in (WHOLE,) if whole or merges is None or chunk.d == 1 else (OWN, ON):
-                chunk.launch(phase)
-    return trees
-
-
-def _chunks(tables: Sequence[Tensor], same: Sequence[int], scratch: int) -> list[tuple[list[Part], bool]]:
-    """Return parts whose state fits together, and whether whole trees are needed.
-
-    They are for a table that is in two chunks, because it has no cut before both are done.
-    """
-    chunks: list[tuple[list[Part], bool]] = []
-    some: list[Part] = []
-    room = scratch
-    for k in same:
-        count, n, d = tables[k].shape
-        own = bytes_of(n, d)
-        if count * own > scratch:  # alone
-            fit = max(1, scratch // own)
-            chunks += [([Part(k, b, min(fit, count - b))], fit < count) for b in range(0, count, fit)]
-            continue
-        if count * own > room:
-            chunks.append((some, False))
-            some, room = [], scratch
-        if count > 0:
-            some.append(Part(k, 0, count))
-        room -= count * own
-    return [*chunks, (some, False)] if some else chunks
-
-
-def _tile(n: int, d: int, chip: Chip) -> dict[str, Any]:
-    return line_tile(n, chip) if d == 1 else ward_tile(n, d, chip)
-
-
-def bytes_of(n: int, d: int) -> int:
-    """Return the bytes of the state of one problem."""
-    words: int = d + REALS.value + WORDS.value
-    return 4 * padded(n, C.value) * words + 8 * d * (n + 2)
-
-
-def orders_of(tables: Sequence[Tensor], parts: Sequence[Part]) -> list[Tensor]:
-    """Sort problems of one coordinate: which point comes where, int64 [count, N >= n], equal ones by number.
-
-    Problems of about as many points, up to a power of two, are sorted in one go, and infinities beside them.
-    """
-    rooms = [1 << (tables[part.table].shape[1] - 1).bit_length() for part in parts]
-    orders: list[Tensor] = []
-    for room, group in itertools.groupby(zip(rooms, parts, strict=True), key=lambda pair: pair[0]):
-        same = [tables[p.table][p.begin : p.begin + p.count, :, 0] for _, p in group]
-        counts = [len(part) for part in same]
-        values = same[0].new_full((sum(counts), room), torch.inf)
-        for own, part in zip(torch.split(values, counts), same, strict=True):
-            own[:, : part.shape[1]] = part + 0.0  # no negative zero: it would come before others
-        orders += torch.split(torch.sort(values, dim=1, stable=True).indices, counts)
-    return orders
-
-
-class _Chunk:
-    """Problems of one d, type and tile, and their state."""
 
     def __init__(
         self,
         tables: Sequence[Tensor],
-        parts: Sequence[Part],
-        merges: Sequence[int] | None,
-        trees: Trees,
-        cuts: Tensor,
+        merges: Sequence[int] | None = None,
+        scratch: int = SCRATCH,
+        urgency: Sequence[float] | None = None,
     ) -> None:
-        first = tables[parts[0].table]
-        self.device, self.d, self.double = first.device, first.shape[2], first.dtype == torch.float64
-        self.n = max(trees.sizes[part.table] for part in parts)
-        rows, position, places, points = [], 0, trees.places(), 0
-        self.orders = orders_of(tables, parts) if self.d == 1 else []
-        for number, part in enumerate(parts):
-            table, n, each = tables[part.table], trees.sizes[part.table], np.arange(part.count)
-            own = np.empty((part.count, PROBLEM.value), np.int64)  # as ward_kernel reads them
-            own[:, 0] = table.data_ptr() + (part.begin + each) * (table.stride(0) * table.element_size())
-            own[:, 1:3] = table.stride()[1:]
-            own[:, 3] = part.table
-            own[:, 4] = n
-            own[:, 5] = places[part.table] + (part.begin + each) * n
-            own[:, 6] = position + each * padded(n, C.value)
-            own[:, 7] = 0 if merges is None else merges[part.table]
-            own[:, 8] = (points + each * (n + 2)) * self.d
-            if self.d == 1:
-                order = self.orders[number]
-                own[:, 9] = order.data_ptr() + each * (8 * order.stride(0))
-            position += part.count * padded(n, C.value)
-            points += part.count * (n + 2)
-            rows.append(own)
-        problems = np.concatenate(rows)
-        self.count = len(problems)
+        self.tables, self.device, self._cutting = tables, tables[0].device, merges is not None
+        self.division = divide(
+            tuple(map(Shape.of, tables)),
+            None if merges is None else tuple(merges),
+            None if urgency is None else tuple(urgency),
+            scratch,
+            chip_of(self.device),
+        )
+        sizes, counts = [t.shape[1] for t in tables], [t.shape[0] for t in tables]
+        total = sum(n * count for n, count in zip(sizes, counts, strict=True))
+        self.trees = Trees(sizes, counts, self._new((total, 3), torch.int32), self._new(total, torch.float64))
 
-        def scratch(numbers: int, dtype: torch.dtype) -> Tensor:
-            return torch.empty(numbers, dtype=dtype, device=self.device)
+    def _new(self, shape: int | tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device)
 
+    @property
+    def words(self) -> int:
+        """How many words :meth:`put` puts."""
+        return self.division.parts.size + len(self.division.programs)
+
+    def put(self, words: Words) -> None:
+        """Put what kernels read of the problems."""
+        self.parts = words.put(self.division.placed(self.tables))
+        self.programs = words.put(self.division.programs.view(np.int64)).view(torch.int32)
+
+    def allocate(self, cuts: Tensor) -> None:
+        """Allocate the state; `cuts` int64 [tables] will be raised to the bits of the heights."""
+        division = self.division
+        d = max(group.d for group in division.groups)
+        most = max((c.end - c.begin for group in division.groups for c in group.chunks), default=0)
         self.given = (
-            on_device(problems, "int64", self.device),
-            scratch(position * (self.d + REALS.value), torch.float32),
-            scratch(position * WORDS.value, torch.int32),
-            scratch(points * self.d, torch.float64),
-            scratch(self.count * STATUS.value, torch.int32),
-            scratch(self.count * SCALES.value, torch.float64),
-            trees.links,
-            trees.heights,
+            self.parts,
+            self.programs,
+            self._new(division.positions * (d + REALS.value), torch.float32),
+            self._new(division.positions * WORDS.value, torch.int32),
+            self._new(division.totals * d, torch.float64),
+            self._new(most * STATUS.value, torch.int32),
+            self._new(most * SCALES.value, torch.float64),
+            self.trees.links,
+            self.trees.heights,
             cuts,
         )
 
-    def launch(self, phase: object) -> None:
-        """Launch a phase of kernels/ward.py, and the rule for what it gives up."""
-        chip, grid = chip_of(self.device), (self.count,)
-        same = {"DOUBLE": self.double, "D": self.d, **EXACT}
-        number = phase.value  # type: ignore[attr-defined]
-        kernel = line_kernel if self.d == 1 else ward_kernel
-        with device_guard(self.device):
-            kernel[grid](*self.given, number, **same, **_tile(self.n, self.d, chip))
-            rule_kernel[grid](*self.given, number, **same, **rule_tile(chip))
+    def run(self, group: Group) -> None:
+        """Start the linkage of a group on the current device, all groups on one stream."""
+        same = {"DOUBLE": group.double, "D": group.d, **EXACT}
+        how, rule = {**same, **group.tile}, {**same, **rule_tile(chip_of(self.device))}
+        for chunk in group.chunks:
+            given: tuple[Tensor, ...] = self.given
+            if group.d == 1:
+                given = (*given, self._sort(chunk, group))
+            kernel = line_kernel if group.d == 1 else ward_kernel
+            for phase in (WHOLE,) if chunk.whole or not self._cutting or group.d == 1 else (OWN, ON):
+                last = chunk.begin, phase.value
+                launch(kernel, chunk.end - chunk.begin, (*given, *last), how, self.device)
+                launch(rule_kernel, chunk.end - chunk.begin, (*self.given, *last), rule, self.device)
+
+    def _sort(self, chunk: Chunk, group: Group) -> Tensor:
+        """Sort problems of one coordinate: which point comes where, equal ones by number.
+
+        Problems of about as many points, up to a power of two, are sorted in one go, and infinities beside
+        them.
+        """
+        total = sum(count * room for count, room in chunk.rooms)
+        numbers = self._new(total, torch.float64 if group.double else torch.float32)
+        ascending, orders = torch.empty_like(numbers), self._new(total, torch.int64)
+        given = self.parts, self.programs, numbers.view(torch.int32), chunk.begin
+        how = {"DOUBLE": group.double, **EXACT, **group.tile}
+        launch(spread_kernel, chunk.end - chunk.begin, given, how, self.device)
+        begin = 0
+        for room, same in itertools.groupby(chunk.rooms, key=lambda pair: pair[1]):
+            end = begin + room * sum(count for count, _ in same)
+            some, *out = (x[begin:end].view(-1, room) for x in (numbers, ascending, orders))
+            torch.sort(some, dim=1, stable=True, out=tuple(out))
+            begin = end
+        return orders
+
+
+def link(tables: Sequence[Tensor], scratch: int = SCRATCH) -> Trees:
+    """Compute the whole dendrograms of tables, as :class:`Linkage` takes them."""
+    linkage = Linkage(tables, scratch=scratch)
+    words = Words(linkage.words, len(tables), linkage.device)
+    linkage.put(words)
+    words.send()
+    linkage.allocate(words.room)
+    with device_guard(linkage.device):
+        for group in linkage.division.groups:
+            linkage.run(group)
+    return linkage.trees
 
 
 def ward(points: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ import triton.language as tl
 
 from .cut import kth
 from .place import offset_of
+from .problem import MERGES, TABLE, part_of, places_of, source_of
 from .state import NOBODY, REALS, WORDS, exponent_of, power_of_two
-from .ward import DONE, DOWN, FLAG, ON, OWN, PROBLEM, SCALES, STATUS, read_problem
+from .ward import DONE, DOWN, FLAG, ON, OWN, SCALES, STATUS
 
 TOP = tl.constexpr(900)  # exponent of the largest number, as reprune/clustering/reference/scale.py has it
 
@@ -151,9 +152,10 @@ def lowest(least, n, B: tl.constexpr):
 
 
 # arguments as those of kernels/ward.py
-@triton.jit(do_not_specialize=["phase"], do_not_specialize_on_alignment=range(9))
+@triton.jit(do_not_specialize=["first", "phase"], do_not_specialize_on_alignment=range(10))
 def rule_kernel(
-    problems,
+    parts,
+    programs,
     points,
     state,
     sums,
@@ -162,6 +164,7 @@ def rule_kernel(
     links,
     heights,
     cuts,
+    first,
     phase,
     DOUBLE: tl.constexpr,
     D: tl.constexpr,
@@ -169,31 +172,31 @@ def rule_kernel(
 ):
     pid = tl.program_id(0)
     flag = tl.load(status + STATUS * pid + FLAG)
-    problem = problems + PROBLEM * pid
-    n, begin, position, merges = read_problem(problem)
+    part, k, n = part_of(parts, programs, first + pid)
+    begin, position, total = places_of(part, k, n)
     least = (points + position * (D + REALS)).to(tl.pointer_type(tl.float64))
     reached = least + n
     nearest = state + position * WORDS
     sizes = nearest + n
-    totals = sums + tl.load(problem + 8)
+    totals = sums + total * D
     parents = links + 3 * begin
     heights += begin
-    cut = cuts + tl.load(problem + 3)
+    table = tl.load(part + TABLE)
     lane = tl.arange(0, B)
     limit = tl.full((), float("inf"), tl.float64)
     if phase == ON:
-        limit = tl.load(cut).to(tl.float64, bitcast=True)
+        limit = tl.load(cuts + table).to(tl.float64, bitcast=True)
     done = 0
     most = n - 1
     if phase == OWN:
-        most = merges
+        most = tl.load(part + MERGES).to(tl.int32)
     exponent = tl.zeros((), tl.int64)
     if (flag == 1) & (phase == ON):
         done = tl.load(status + STATUS * pid + DONE)
         exponent = tl.load(scales + SCALES * pid + DOWN).to(tl.int64)
     elif flag != 0:
-        source = tl.load(problem).to(tl.pointer_type(tl.float64 if DOUBLE else tl.float32))
-        exponent = place_scaled(source, totals, n, tl.load(problem + 1), tl.load(problem + 2), D, B)
+        source, next_point, next_coordinate = source_of(part, k, DOUBLE)
+        exponent = place_scaled(source, totals, n, next_point, next_coordinate, D, B)
         for p0 in range(0, n, B):
             p = p0 + lane
             tl.store(heights + p, tl.full((B,), float("inf"), tl.float64), mask=p < n)
@@ -235,7 +238,8 @@ def rule_kernel(
             tl.debug_barrier()
             done += 1
     if (flag != 0) & (phase != ON):
+        merges = tl.load(part + MERGES).to(tl.int32)
         if merges > 0:
-            tl.atomic_max(cut, kth(heights, n, merges, 63, B), sem="relaxed")
+            tl.atomic_max(cuts + table, kth(heights, n, merges, 63, B), sem="relaxed")
         tl.store(status + STATUS * pid + DONE, done)
         tl.store(scales + SCALES * pid + DOWN, exponent.to(tl.float64))

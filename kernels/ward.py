@@ -33,10 +33,10 @@ from .cut import kth
 from .decide import decide, list_stale, resolve
 from .merge import close_gaps, merge
 from .place import measure, place
+from .problem import MERGES, TABLE, part_of, places_of, source_of
 from .scan import scan
 from .state import REALS, WORDS
 
-PROBLEM = tl.constexpr(10)  # numbers of a problem in the table
 WHOLE = tl.constexpr(0)  # phases: the whole tree
 OWN = tl.constexpr(1)  # up to the problem's own merges
 ON = tl.constexpr(2)  # from there to the cut of its layer
@@ -50,14 +50,6 @@ DOWN = tl.constexpr(0)  # columns of `scales`: the factor of scans
 REACHED = tl.constexpr(1)  # the height of the problem's own last merge
 NOISE = tl.constexpr(2)
 SCALES = tl.constexpr(4)
-
-
-@triton.jit
-def read_problem(problem):
-    """Return of a row of the table: n, where results and the state begin, and the merges to make."""
-    n = tl.load(problem + 4).to(tl.int32)
-    merges = tl.load(problem + 7).to(tl.int32)
-    return n, tl.load(problem + 5), tl.load(problem + 6), merges
 
 
 @triton.jit
@@ -80,19 +72,19 @@ def ceiling_of(height, down):
 
 
 # as without a device: nothing gains from aligned pointers, and slices of tensors would compile again
-@triton.jit(do_not_specialize=["phase"], do_not_specialize_on_alignment=range(9))
+@triton.jit(do_not_specialize=["first", "phase"], do_not_specialize_on_alignment=range(10))
 def ward_kernel(
-    problems,  # int64 [problems, 10]: address of the points; numbers from one point to the next, from one
-    # coordinate to the next; layer; n; where results begin; where the state begins, in positions; merges;
-    # where the totals begin; address of the order of points (kernels/line.py)
+    parts,  # int64 [parts, 13] and
+    programs,  # int32 [programs, 2]: as kernels/parts.py writes them
     points,  # float32: `reals` of all problems, scratch; kept from one launch to the next, as are
     state,  # int32: `words` of all
     sums,  # float64: `totals` of all
-    status,  # int32 [problems, 4]: what became of a problem
-    scales,  # float64 [problems, 4]
+    status,  # int32 [programs of the launch, 4]: what became of a problem
+    scales,  # float64 [programs of the launch, 4]
     links,  # int32 [3, n] each: the id that a cluster is merged into; points of both; its merge's number
     heights,  # float64 [n] each: at this height; infinity for n - 1, and for what is not merged
-    cuts,  # int64 [layers]: bits of the largest height of the problems' own last merges
+    cuts,  # int64 [tables]: bits of the largest height of the problems' own last merges
+    first,  # program of this launch
     phase,
     DOUBLE: tl.constexpr,  # float64 points
     D: tl.constexpr,
@@ -101,20 +93,21 @@ def ward_kernel(
     PTX: tl.constexpr,
 ):
     pid = tl.program_id(0)
-    problem = problems + PROBLEM * pid
-    n, begin, position, merges = read_problem(problem)
+    part, k, n = part_of(parts, programs, first + pid)
+    begin, position, total = places_of(part, k, n)
+    merges = tl.load(part + MERGES).to(tl.int32)
     reals = points + position * (D + REALS)
     words = state + position * WORDS
-    totals = sums + tl.load(problem + 8)
+    totals = sums + total * D
     parents = links + 3 * begin
     heights += begin
     status += STATUS * pid
     scales += SCALES * pid
-    cut = cuts + tl.load(problem + 3)
+    cut = cuts + tl.load(part + TABLE)
     m = n
     done = 0
     listed = n
-    first = 1
+    new = 1
     flag = 0
     given = 0
     go = 1
@@ -130,14 +123,12 @@ def ward_kernel(
         noise = tl.load(scales + NOISE).to(tl.float32)
         layer = tl.load(cut).to(tl.float64, bitcast=True)
         ceiling = ceiling_of(layer, down)
-        first = 0
+        new = 0
         go = ((flag == 0) & (m > 1) & (layer > tl.load(scales + REACHED))).to(tl.int32)
         if go != 0:
             listed, _ = list_stale(reals, words, m, ceiling, D, B)
     else:
-        source = tl.load(problem).to(tl.pointer_type(tl.float64 if DOUBLE else tl.float32))
-        next_point = tl.load(problem + 1)
-        next_coordinate = tl.load(problem + 2)
+        source, next_point, next_coordinate = source_of(part, k, DOUBLE)
         largest, squared, flag = measure(source, totals, n, next_point, next_coordinate, DOUBLE, D, B)
         equal = (largest == 0).to(tl.int32)
         begin_tree(parents, heights, n, equal, B)
@@ -153,16 +144,16 @@ def ward_kernel(
     tl.debug_barrier()
     while (m > 1) & (go != 0):
         if listed > 0:
-            if first != 0:
+            if new != 0:
                 scan(reals, words, n, n, noise, D, R, B, True, PTX)
             else:
                 listed = resolve(reals, words, listed, ceiling, noise, D, B, PTX)
                 tl.debug_barrier()
                 scan(reals, words, listed, m, noise, D, R, B, False, PTX)
             tl.debug_barrier()
-            decide(reals, words, totals, parents, heights, parents + n, listed, m, n, first, D, B)
+            decide(reals, words, totals, parents, heights, parents + n, listed, m, n, new, D, B)
             tl.debug_barrier()
-        first = 0
+        new = 0
         left, done, levels, tied = merge(
             reals, words, totals, parents, heights, parents + n, down, n, m, done, D, B
         )

@@ -30,7 +30,7 @@ from reprune.bench.shapes import Layer
 from reprune.clustering.problem import LayerProblem
 from reprune.clustering.selection import select_layers
 from reprune.files.atomic import write_text
-from reprune.kernels.linkage import bytes_of
+from reprune.kernels.parts import bytes_of
 from reprune.kernels.select import cluster_layers
 
 SCHEDULERS, RATE = 4 * 132, 0.6 * 1.755e9  # warp instructions a second of each

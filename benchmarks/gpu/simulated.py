@@ -18,7 +18,7 @@ import torch
 from benchmarks.gpu.variants import CHIPS, Variant, variant
 from reprune.clustering import reference
 from reprune.clustering.backends import core
-from reprune.kernels import linkage, pairwise, select, square
+from reprune.kernels import linkage, pairwise, parts, select, square
 from reprune.kernels.launch import ward_tile
 
 COVER_THREADS, INDEX_THREADS, INDEX_BLOCKS = 512, 128, 32  # as csrc/gpu/cover_layers.hpp launches them
@@ -86,28 +86,22 @@ class Device:
             self.alive.append(whole)
 
     def __enter__(self):  # type: ignore[no-untyped-def]
-        link, orders_of = linkage.link, linkage.orders_of
+        init = linkage.Linkage.__init__
 
-        def linked(tables, *args, **kwargs):  # type: ignore[no-untyped-def]
+        def begun(linkage, tables, *args, **kwargs):  # type: ignore[no-untyped-def]
             self.forget()
             for table in tables:
                 self.see(table)
-            return link(tables, *args, **kwargs)
-
-        def ordered(*args):  # type: ignore[no-untyped-def]
-            orders = orders_of(*args)
-            for order in orders:
-                self.see(order)
-            return orders
+            init(linkage, tables, *args, **kwargs)
 
         for module, name, new in (
-            (linkage, "link", linked),
-            (select, "link", linked),
-            (linkage, "orders_of", ordered),
+            (linkage.Linkage, "__init__", begun),
             (linkage, "chip_of", lambda device: CHIPS[self.target]),
             (select, "chip_of", lambda device: CHIPS[self.target]),
-            (linkage, "ward_tile", lambda n, d, chip: {**ward_tile(n, d, chip), **self.tile}),
+            (linkage, "divide", parts.divide.__wrapped__),
+            (parts, "ward_tile", lambda n, d, chip: {**ward_tile(n, d, chip), **self.tile}),
             (linkage, "ward_kernel", Launcher(self, linkage.ward_kernel)),
+            (linkage, "spread_kernel", Launcher(self, linkage.spread_kernel)),
             (linkage, "line_kernel", Launcher(self, linkage.line_kernel)),
             (linkage, "rule_kernel", Launcher(self, linkage.rule_kernel)),
             (select, "label_kernel", Launcher(self, select.label_kernel)),
@@ -129,7 +123,7 @@ class Device:
 
 
 FRESH = ("points", "state", "sums", "status", "scales", "links", "heights", "labels", "clusters", "totals")
-FRESH += ("exponents", "matrix", "least", "nearest", "sizes", "reached")
+FRESH += ("numbers", "exponents", "matrix", "least", "nearest", "sizes", "reached")
 """Arguments that a kernel has to fill."""
 
 
@@ -153,20 +147,19 @@ class Launcher:
         own.stats.append(stats)
 
     def buffer(self, name: str, x: object) -> object:
-        """The simulator's place of a tensor; addresses in a table of problems are translated."""
+        """The simulator's place of a tensor; addresses of points are translated."""
         if not isinstance(x, torch.Tensor):
             return x
         own = self.device
         key = x.data_ptr()
         if key not in own.buffers:
             own.alive.append(x)
-            if name == "problems" and own.tables and x.shape[1] > 5:
+            if name == "parts":
                 x = x.clone()
-                for column in (0, 9):
-                    at = x[:, column].clone()
-                    for begin, length, address in own.tables:
-                        here = (at >= begin) & (at < begin + max(length, 1))
-                        x[here, column] += address - begin
+                at = x[parts.ADDRESS :: parts.PART]
+                for begin, length, address in own.tables:
+                    here = (at >= begin) & (at < begin + max(length, 1))
+                    at[here] += address - begin
             own.buffers[key] = own.memory.alloc(x.numpy(), name, poison=name in FRESH)
         return own.buffers[key]
 

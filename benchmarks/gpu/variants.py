@@ -14,7 +14,7 @@ from triton.compiler import ASTSource
 
 from reprune.kernels.cut import label_kernel
 from reprune.kernels.launch import EXACT, label_tile, line_tile, rule_tile, square_tile, ward_tile
-from reprune.kernels.line import line_kernel
+from reprune.kernels.line import line_kernel, spread_kernel
 from reprune.kernels.pairwise import distance_kernel, place_kernel
 from reprune.kernels.rule import rule_kernel
 from reprune.kernels.square import METHODS, square_kernel
@@ -84,7 +84,8 @@ class Variant:
 
 
 POINTERS = {
-    "problems": "*i64",
+    "parts": "*i64",
+    "orders": "*i64",
     "points": "*fp32",
     "sums": "*fp64",
     "scales": "*fp64",
@@ -92,8 +93,7 @@ POINTERS = {
     "cuts": "*i64",
     "exponents": "*i64",
     **dict.fromkeys(("values", "totals", "matrix", "least", "reached"), "*fp64"),
-    "n": "i32",
-    "phase": "i32",
+    **dict.fromkeys(("n", "first", "phase"), "i32"),
 }
 """Types of the arguments that are no pointers to int32."""
 OPTIONS = ("maxnreg", "num_stages", *EXACT)
@@ -120,6 +120,12 @@ def line_variant(n: int, target: str = "sm_90", double: bool = False) -> Variant
     """Ward of points of one coordinate, in the tile for n of them."""
     how = {"DOUBLE": double, "D": 1, **EXACT, **line_tile(n, CHIPS[target])}
     return variant(f"line n={n}" + (" float64" if double else ""), line_kernel, target, how)
+
+
+def spread_variant(n: int, target: str = "sm_90", double: bool = False) -> Variant:
+    """Points of one coordinate, side by side to be sorted."""
+    how = {"DOUBLE": double, **EXACT, **line_tile(n, CHIPS[target])}
+    return variant(f"spread n={n}" + (" float64" if double else ""), spread_kernel, target, how)
 
 
 def rule_variant(d: int, target: str = "sm_90", double: bool = False) -> Variant:
@@ -151,6 +157,7 @@ def triton_variants() -> list[Variant]:
         own += [ward_variant(d, 512, target) for d in KERNEL_SIZES if d != 9]
         own += [ward_variant(9, 512, target, double=True)]
         own += [line_variant(n, target) for n in (64, 512, 4096)]
+        own += [spread_variant(n, target) for n in (64, 512)]
         own += [rule_variant(d, target) for d in (1, 9)]
         own += [label_variant(n, target) for n in (64, 512, 4096)]
         own += square_variants(512, target)

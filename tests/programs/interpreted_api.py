@@ -173,8 +173,8 @@ def test_the_plan_of_cpp(how, monkeypatch):
     before, after = decide.trace, ChannelGraph.certify
     monkeypatch.setattr(decide, "trace", lambda *args, **how: log.go(before(*args, **how)))
     monkeypatch.setattr(ChannelGraph, "certify", lambda *args: after(*args) if log.stop() is None else None)
-    cluster = kernels.cluster_layers
-    monkeypatch.setattr(kernels, "cluster_layers", lambda *a: launched.append(len(log.found)) or cluster(*a))
+    selecting = kernels.Selecting
+    monkeypatch.setattr(kernels, "Selecting", lambda *a: launched.append(len(log.found)) or selecting(*a))
     model = small_resnet(channels=3, inner=4, blocks=1)
     expected = reprune.make_plan(model, images(), backend="cpp", **how).to_json()
     log.found.clear()

@@ -121,51 +121,38 @@ def _renumbered(columns: torch.Tensor) -> torch.Tensor:
 def select(
     problems: Sequence[LayerProblem], seed: int, ties: str, labels: bool, report: Report | None
 ) -> list[Selection]:
-    """Select all at once; labels stay on the GPU, whatever `labels` says.
+    """Select all at once; labels stay on the GPU.
 
     Raises ValueError for a layer of more filters than a problem may have points here.
     """
     from ...kernels import coverage as kernel
-    from ...kernels.select import cluster_layers
+    from ...kernels.select import Layer, Selecting
 
     for problem in problems:
         _require_few(problem.tables[0].shape[1], f"layer {problem.name!r}: expected", "filters")
     if not problems:
         return []
-    tables = [[to_float_tensor(table, "tables") for table in problem.tables] for problem in problems]
-    clustered = cluster_layers([(own, p.keep) for own, p in zip(tables, problems, strict=True)])
-    norms = [kernel.squared_norms(core(), own) if ties == "norm" else None for own in tables]
-    few = [k for k, p in enumerate(problems) if p.tables[0].shape[1] <= kernel.MOST_FILTERS]
-    covered = kernel.max_coverage(
-        core(),
-        [
-            kernel.CoverProblem(
-                labels=clustered[k].labels,
-                clusters=problems[k].keep,
-                keep=problems[k].keep,
-                key=reference.tie_key(seed, problems[k].name),
-                norms=norms[k],
+    layers = []
+    for p in problems:
+        tables = [to_float_tensor(table, "tables") for table in p.tables]
+        norms = kernel.squared_norms(core(), tables) if ties == "norm" else None
+        layers.append(Layer(tables, p.keep, reference.tie_key(seed, p.name), norms))
+    started = Selecting(core(), layers)
+    (results,) = together([started.results])
+    selections = []
+    for k, (found, problem) in enumerate(zip(started.read(results), problems, strict=True)):
+        order, gains, own = found.order, found.gains, started.clustering
+        if layers[k].filters > kernel.MOST_FILTERS:
+            norms = layers[k].norms
+            table = own.labels_of(k).T.cpu().numpy()
+            order, gains = cpp.cover(
+                table, problem.keep, seed, problem.name, None if norms is None else norms.cpu().numpy()
             )
-            for k in few
-        ],
-    )
-    small = [part for layer in clustered for part in (layer.clusters, layer.heights)]
-    found = together([*covered, *small])
-    picks = {k: (order, gains) for k, (order, gains) in zip(few, found[: len(few)], strict=True)}
-    rest = iter(found[len(few) :])
-    results = []
-    for k, (layer, problem) in enumerate(zip(clustered, problems, strict=True)):
-        clusters, heights = next(rest), next(rest)
-        if k not in picks:
-            own = None if (norm := norms[k]) is None else norm.cpu().numpy()
-            picks[k] = cpp.cover(layer.labels.T.cpu().numpy(), problem.keep, seed, problem.name, own)
-        order, gains = picks[k]
-        results.append(
-            Selection(np.sort(order), order, gains, tuple(heights.tolist()), layer.labels.T, clusters)
-        )
+        columns = own.labels_of(k) if labels else own.labels[:0, None]
+        selections.append(Selection(np.sort(order), order, gains, found.heights, columns.T, found.clusters))
     if report is not None:
         report(len(problems))
-    return results
+    return selections
 
 
 def _require_few(count: int, expected: str, what: str, most: int = MOST_ON_GPU) -> None:
