@@ -6,5 +6,7 @@ aot             every kernel compiled: registers, stack, instructions per distan
 variants        the kernels and how each is launched
 binaries        what a compiled kernel takes of a multiprocessor
 simulated       the compiled kernels run in a PTX simulator; tests use it too
-predict         how long whole networks would take on an H100, from the simulator's counts
+host            how long the host takes to start a selection, on a CUDA without a GPU (the folder no_gpu)
+cycles          how long launches take on an H200, fitted to what was measured
+predict         how long whole networks would take there, from the simulator's counts
 """

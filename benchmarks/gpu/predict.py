@@ -1,63 +1,58 @@
-"""How long the selection of whole networks would take on an H100, predicted from a PTX simulator's counts.
+"""How long the selection of whole networks would take on an H200, predicted from a PTX simulator's counts.
 
 Run: python -m benchmarks.gpu.predict --simulator DIR [--kind normal]
 
-Every kernel is compiled for sm_90 and run in the simulator: Ward and the cut on two channels of each shape,
-the coverage kernels on the label table of each (from the C++ core; half of the filters stay). Times follow
-from the warp instructions: 132 multiprocessors of four schedulers, each issuing in 60 % of the cycles at
-1.755 GHz, float64 every other cycle; a warp stays on one scheduler, the longest first. Where L2 (5.5 TB/s;
-50 MB, of a larger state it holds a part) and memory (3.35 TB/s) take longer for what Ward reads and writes,
-that counts. A launch costs 3 us beside its work. torch.sort, for 1x1 kernels, cannot be run there: 10 warp
-instructions for 32 numbers and digit are a guess. Nothing here was measured, and latency is left out, which
-docs/results/gpu.md shows to matter.
+Every kernel of linkage and cut is compiled for sm_90 and run in the simulator on two channels of each shape,
+and its labels are checked against the C++ core's (half of the filters stay). benchmarks/gpu/cycles.py turns
+the counts into time; its coefficients are fitted to what an earlier edition and a prototype took on an H200.
+Groups of layers follow each other as kernels/parts.py says, and their picks are made beside the next ones.
+The rest is what was measured of a selection of ResNet-50 (sort of 1x1 kernels 0.25 ms, index 0.08 ms), by the
+number of kernels; a launch costs 3 us beside its work. That nothing waits for the host is assumed.
 """
 
 import argparse
-import heapq
+import dataclasses
 import json
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from benchmarks.gpu import cycles
 from benchmarks.gpu.binaries import report_of
-from benchmarks.gpu.simulated import Device, cover, simulator
-from benchmarks.gpu.variants import cuda_variants, line_variant, ward_variant
+from benchmarks.gpu.cycles import Launch
+from benchmarks.gpu.simulated import Device, simulator
+from benchmarks.gpu.variants import label_variant, line_variant, ward_variant
 from reprune.bench import shapes
 from reprune.bench.shapes import Layer
 from reprune.clustering.problem import LayerProblem
 from reprune.clustering.selection import select_layers
 from reprune.files.atomic import write_text
-from reprune.kernels.parts import bytes_of
+from reprune.kernels.launch import SCRATCH
+from reprune.kernels.parts import Group, Shape, bytes_of, divide
+from reprune.kernels.select import Layer as Selected
 from reprune.kernels.select import cluster_layers
 
-SCHEDULERS, RATE = 4 * 132, 0.6 * 1.755e9  # warp instructions a second of each
-L2, L2_BYTES, MEMORY = 5.5e12, 50e6, 3.35e12
+CHIP = (9, 0)
 LAUNCH = 3e-6
-SORT = 10 * 32 / 4  # warp instructions for 32 numbers: eight digits of four bits
+SORT, INDEX = 58e-12, 14e-12  # seconds a kernel, of 4.3 and 5.6 million
 AIMS = {"resnet50": 4.5e-3, "vgg16": 7e-3, "2048x2048x3x3": 55e-3}
 
 
-@dataclass
-class Load:
-    """What the launches of one stage bring, over all layers."""
+@dataclass(frozen=True)
+class Stage:
+    """A group of layers: seconds of each step."""
 
-    warps: list[float] = field(default_factory=list)
-    """Instructions of every warp."""
-    bytes: float = 0.0
-    launches: int = 0
-    state: float = 0.0
-    """Bytes in use at once."""
-
-    def seconds(self) -> float:
-        busy = [0.0] * SCHEDULERS
-        for work in sorted(self.warps, reverse=True):
-            heapq.heapreplace(busy, busy[0] + work)
-        hits = min(1.0, L2_BYTES / max(self.state, 1.0))
-        moving = self.bytes * (hits / L2 + (1 - hits) / MEMORY)
-        return max(max(busy) / RATE, moving) + self.launches * LAUNCH
+    layers: str
+    sort: float
+    link: float
+    cut: float
+    index: float
+    picks: float
+    """Of the layer that takes longest."""
 
 
 def cases() -> dict[str, list[Layer]]:
@@ -68,6 +63,7 @@ def cases() -> dict[str, list[Layer]]:
         "resnet50": inner,
         "vgg16": shapes.network("vgg16"),
         "2048x2048x3x3": [Layer("layer", 2048, 2048, (3, 3))],
+        "512x512x3x3": [Layer("layer", 512, 512, (3, 3))],
         "resnet50, all convolutions": resnet,
     }
 
@@ -77,82 +73,98 @@ class Counter:
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.ptxsim, self.kind = simulator(folder), kind
-        variants, reason = cuda_variants()
-        if reason:
-            raise FileNotFoundError(reason)
-        loaded = None
-        self.modules = []
-        for variant in (variants[2], variants[0]):
-            binary = variant.compile("sm_90")
-            loaded = loaded or self.ptxsim.Module(binary.assembly)
-            self.modules.append((loaded, binary.kernel))
-        self.found = {}  # type: ignore[var-annotated]
+        self.found: dict[tuple[int, int], tuple[Launch, Launch]] = {}
 
-    def layer(self, layer: Layer):  # type: ignore[no-untyped-def]
-        """Of a channel: warp instructions of each warp and bytes of Ward, warp instructions of each warp of
-        the cut; of the layer: of every warp of the two coverage kernels; and how many channels' states are in
-        use at once."""
-        key = layer.O, layer.I, layer.d
+    def layer(self, layer: Layer) -> tuple[Launch, Launch]:
+        """Linkage and cut of one channel of the layer."""
+        key = layer.O, layer.d
         if key not in self.found:
-            weight = self.draw((layer.O, layer.I, layer.d))
-            table = torch.from_numpy(weight[:, : min(2, layer.I)]).transpose(0, 1)
-            programs = len(table)
+            rng = np.random.default_rng(0)
+            shape = (2, layer.O, layer.d)
+            drawn = rng.standard_t(3, shape) if self.kind == "heavy" else rng.standard_normal(shape)
+            table = drawn.astype(np.float32)
             with Device(self.ptxsim) as device:
-                (clusters,) = cluster_layers([([table], layer.keep)])
-            problem = LayerProblem("0", (weight.transpose(1, 0, 2),), layer.keep)
-            few = LayerProblem("0", (table.numpy(),), layer.keep)
-            answer, own = select_layers([problem, few])
+                (clusters,) = cluster_layers([([torch.from_numpy(table)], layer.keep)])
+            (own,) = select_layers([LayerProblem("0", (table,), layer.keep)])
             if not np.array_equal(clusters.labels.T, own.labels) or own.heights[0] != clusters.heights[0]:
                 raise ValueError(f"{layer}: the labels are wrong")
-            linked = [stats for stats in device.stats if stats.kernel != "label_kernel"]
-            label = device.stats[-1]
+            linked = [stats for stats in device.stats if stats.kernel != "label_kernel"]  # type: ignore[attr-defined]
             variant = line_variant(layer.O) if layer.d == 1 else ward_variant(layer.d, layer.O)
-            warps = variant.threads // 32
-            room = 132 * report_of(variant, "sm_90", variant.compile("sm_90")).warps // warps
-            work = sum(max(stats.warp_insts, 2 * stats.classes.get("f64", 0)) for stats in linked)
-            table = np.asarray(answer.labels)
-            covered, ((order, _),) = cover(
-                self.ptxsim, self.modules, [table], [layer.keep], [None], 0, race=False
-            )
-            if not np.array_equal(order, answer.order):
-                raise ValueError(f"{layer}: the picks are wrong")
+            label = label_variant(layer.O)
+            state = bytes_of(layer.O, layer.d) - 8 * layer.d * (layer.O + 2)
             self.found[key] = (
-                [work / programs / warps] * warps,
-                32 * sum(stats.global_sectors for stats in linked) / programs,
-                [label.warp_insts / label.warp_counts.size] * (label.warp_counts.size // programs),
-                [one.warp_counts.ravel() for one in covered],
-                room,
+                _launch(variant, linked, layer.O, state),
+                _launch(label, device.stats[-1:], layer.O, 16 * layer.O),
             )
         return self.found[key]
 
-    def draw(self, shape: tuple[int, int, int]):  # type: ignore[no-untyped-def]
-        rng = np.random.default_rng(0)
-        drawn = rng.standard_t(3, shape) if self.kind == "heavy" else rng.standard_normal(shape)
-        return drawn.astype(np.float32)
+
+def _launch(variant, stats, points: int, state: float) -> Launch:  # type: ignore[no-untyped-def]
+    """Of two problems that were counted."""
+    warps = variant.threads // 32
+    return Launch(
+        points=points,
+        problems=1,
+        warps=warps,
+        resident=report_of(variant, "sm_90", variant.compile("sm_90")).warps,
+        instructions=sum(one.warp_insts for one in stats) / 2,
+        f64=sum(one.classes.get("f64", 0) for one in stats) / 2,
+        sectors=sum(one.global_sectors for one in stats) / 2,
+        barriers=sum(one.barriers for one in stats) / 2 if warps > 1 else 0,
+        state=state,
+    )
 
 
-def stages(layers: list[Layer], counter: Counter) -> dict[str, Load]:
-    """The load of every stage, in order."""
-    found: dict[str, Load] = {}
-    for layer in sorted(layers, key=lambda layer: (-layer.d, -layer.O)):
-        ward_work, ward_bytes, cut_work, (index, picks), room = counter.layer(layer)
-        # two phases, each with what it gives up, and a table of the problems
-        own = found.setdefault(f"ward d={layer.d}", Load(launches=3 if layer.d == 1 else 5))
-        own.warps += ward_work * layer.I
-        own.bytes += ward_bytes * layer.I
-        own.state = max(own.state, float(min(room, layer.I) * bytes_of(layer.O, layer.d)))
-        if layer.d == 1:
-            own = found.setdefault("sort", Load())
-            own.warps += [SORT * layer.O / 32] * layer.I
-            own.launches = 4 * len({(other.O - 1).bit_length() for other in layers if other.d == 1})
-        own = found.setdefault("cut", Load())
-        own.warps += [work for work in cut_work for _ in range(layer.I)]
-        own.launches = 6
-        found.setdefault("index", Load(launches=2)).warps += index.tolist()
-        own = found.setdefault("picks", Load(launches=1))
-        own.warps.append(float(picks.sum()))
-    found["result"] = Load(launches=3)  # small results side by side, to the host
-    return found
+def together(launches: list[tuple[Launch, int]], coefficients: npt.NDArray[np.float64]) -> float:
+    """Seconds of problems of several sizes in one launch."""
+    total = sum(count for _, count in launches)
+    longest = work = 0.0
+    for one, count in launches:
+        own = dataclasses.replace(one, problems=total)
+        time = float(own.features() @ coefficients) / cycles.HERTZ
+        longest = max(longest, time)
+        work += time * count / cycles.MULTIPROCESSORS / own.together
+    return max(longest, work)
+
+
+def stages(
+    layers: list[Layer], counter: Counter, coefficients: npt.NDArray[np.float64]
+) -> tuple[list[Stage], float]:
+    """The stages in order, and when the last pick is made."""
+    selected = [Selected([torch.empty(one.I, one.O, one.d, device="meta")], one.keep) for one in layers]
+    division = divide(
+        tuple(Shape.of(one.tables[0]) for one in selected),
+        tuple(one.filters - one.keep for one in selected),
+        tuple(one.urgency for one in selected),
+        SCRATCH,
+        CHIP,
+    )
+    found, clock, end = [], 0.0, 0.0
+    for group in division.groups:
+        stage = _stage(group, [layers[k] for k in group.tables], counter, coefficients)
+        clock += stage.sort + stage.link + stage.cut
+        end = max(end, clock + stage.index + stage.picks)
+        found.append(stage)
+    return found, max(end, clock) + 3 * LAUNCH  # small results to the host
+
+
+def _stage(
+    group: Group, layers: list[Layer], counter: Counter, coefficients: npt.NDArray[np.float64]
+) -> Stage:
+    counts = [(counter.layer(one), one.I) for one in layers]
+    kernels = sum(one.I * one.O for one in layers)
+    rooms = {chunk_rooms[1] for chunk in group.chunks for chunk_rooms in chunk.rooms}
+    phases = 1 if group.d == 1 else 2
+    link = together([(linked, I) for (linked, _), I in counts], coefficients)
+    cut = together([(cut, I) for (_, cut), I in counts], coefficients)
+    return Stage(
+        layers=f"{len(layers)} of {'x'.join(map(str, layers[0].side))}, to {group.points} filters",
+        sort=SORT * kernels + LAUNCH * (1 + 2 * len(rooms)) if group.d == 1 else 0.0,
+        link=link + 2 * phases * len(group.chunks) * LAUNCH,
+        cut=cut + LAUNCH,
+        index=INDEX * kernels + LAUNCH,
+        picks=max(one.keep * cycles.pick_seconds(one.I) for one in layers) + LAUNCH,
+    )
 
 
 def main() -> None:
@@ -162,27 +174,28 @@ def main() -> None:
         "--kind", choices=("normal", "heavy"), default="heavy", help="weights (default: heavy)"
     )
     parser.add_argument("--only", default="", metavar="TEXT", help="cases whose name has this in it")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all counts")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     arguments = parser.parse_args()
     try:
         counter = Counter(arguments.simulator, arguments.kind)
     except FileNotFoundError as error:
         sys.exit(f"benchmarks.gpu.predict: {error}")
+    coefficients = cycles.fit(cycles.measured())
     rows = {}
     for name, layers in cases().items():
         if arguments.only not in name:
             continue
-        loads = stages(layers, counter)
-        total = 0.0
+        found, total = stages(layers, counter, coefficients)
         aim = f", aim {AIMS[name] * 1e3:g} ms" if name in AIMS else ""
-        print(f"\n{name}, {arguments.kind} weights")
-        for stage, load in loads.items():
-            # all picks of a layer are one block's, on the four schedulers of one multiprocessor
-            seconds = max(load.warps) / (4 * RATE) + LAUNCH if stage == "picks" else load.seconds()
-            total += seconds
-            print(f"  {stage:10} {sum(load.warps) / 1e6:10.1f} M warp instructions  {seconds * 1e3:8.3f} ms")
-        print(f"  {'all':10} {total * 1e3:40.3f} ms{aim}")
-        rows[name] = {stage: asdict(load) for stage, load in loads.items()} | {"seconds": total}
+        print(f"\n{name}, {arguments.kind} weights: {total * 1e3:.2f} ms{aim}")
+        steps = [one.name for one in dataclasses.fields(Stage)][1:]
+        for stage in found:
+            each = "  ".join(f"{step} {1e3 * getattr(stage, step):6.3f}" for step in steps)
+            print(f"  {stage.layers:32} {each} ms")
+        clustering = sum(stage.sort + stage.link + stage.cut for stage in found)
+        after = clustering + sum(stage.index for stage in found) + max(stage.picks for stage in found)
+        print(f"  clustering {1e3 * clustering:.2f} ms; {1e3 * after:.2f} ms if all picks came after it")
+        rows[name] = {"seconds": total, "stages": [dataclasses.asdict(stage) for stage in found]}
     if arguments.json is not None:
         write_text(arguments.json, json.dumps(rows))
 

@@ -1,8 +1,8 @@
 """CUDA without a GPU, so that what a process does for one can be timed on any machine.
 
-Two libraries take the place of CUDA's runtime and driver (runtime.c, driver.c): memory is the host's, launches
-and copies on the device are counted and do nothing. So torch, Triton's launcher and our code run as on an
-H100, and nothing is computed: results are what happened to be in memory.
+Two libraries take the place of CUDA's runtime and driver (runtime.c, driver.c): memory is the host's, and
+launches and copies on the device are counted and do nothing. So torch, Triton's launcher and our code run as
+on an H100, and nothing is computed: results are what happened to be in memory.
 """
 
 import ctypes
