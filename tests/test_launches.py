@@ -1,5 +1,6 @@
 """What the host of the GPU backend launches, in which order and on which stream; kernels are stand-ins."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.helpers.ptx import needs_triton
+from tests.helpers.processes import run_module
+from tests.helpers.ptx import ROOT, needs_triton
 
 pytestmark = needs_triton
 
@@ -218,3 +220,25 @@ def test_the_current_stream_waits_for_the_second_before_memory_is_freed(fails, m
     with Beside(torch.device("cpu")) as beside:
         beside.follow()
         assert beside.handle == 0
+
+
+@pytest.mark.slow
+def test_one_copy_there_and_two_back_on_a_cuda_without_a_gpu(tmp_path):
+    """Of a selection by the code for GPUs: all tables go at once, and the host waits for two results."""
+    from benchmarks.gpu import no_gpu
+
+    folder = tmp_path / "cuda"
+    folder.mkdir()
+    try:
+        environment = no_gpu.build(folder)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    figures = tmp_path / "host.json"
+    command = ["benchmarks.gpu.host", "--here", "--network", "resnet18", "--all", "--json", str(figures)]
+    run = run_module(*command, variables=environment, cwd=ROOT)
+    assert run.returncode == 0, run.stdout + run.stderr
+    calls = json.loads(figures.read_text())["calls"]
+    assert calls["copies to the device"] == 1
+    assert calls["copies from it"] == calls["waits of the host"] == 2
+    assert calls["allocations"] == 0
+    assert calls["launches"] < 40
