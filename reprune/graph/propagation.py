@@ -12,6 +12,7 @@ from ..aliases import Ints
 from .by_tensor import ByTensor
 from .labels import Constraints
 from .state import FREE, Convolution, Dim, State, storage_of
+from .vanishing import Vanishing
 
 Key = tuple[str, int]
 """A dimension of a parameter or buffer: (name, dim)."""
@@ -59,6 +60,8 @@ class Propagation:
         """Where operations that only move values took positions, by what decides it."""
         self.convolutions: dict[int, Convolution] = {}
         """{first label of the kernels' output dimension: convolution}."""
+        self.vanishing = Vanishing(tensors.values())
+        """Which tensors are zero wherever a channel is masked."""
         self._states: ByTensor[State] = ByTensor()
         self._bases: ByTensor[Tensor] = ByTensor()
         self._viewed: ByTensor[bool] = ByTensor()

@@ -100,6 +100,7 @@ RULES: dict[str, Rule] = {
     "native_group_norm": compute.group_norm,
     "native_layer_norm": compute.layer_norm,
     "_fused_rms_norm": compute.layer_norm,
+    "reprune::normalised": compute.norm_over_channels,
     "_weight_norm_interface": compute.weight_norm,
     "cat": shape.cat,
     "stack": shape.stack,

@@ -210,6 +210,30 @@ def layer_norm(known: Propagation, call: Call, is_activation: bool) -> None:
         known.set(out, dims if out.shape == x.shape else [None] * out.dim(), is_activation)
 
 
+def norm_over_channels(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Unite the channels with the affine parameters, where those that may leave are zeros meanwhile.
+
+    The norm of a model that has lost them takes them as zeros (:mod:`reprune.modules.norms`).
+    """
+    x, kind = call["x"], call["kind"]
+    why = f"is normalised over by a {_NORMS[kind]}"
+    k = call["dim"] % x.dim()
+    dims = list(known.state(x).dims)
+    if kind == "response":
+        known.pin(x, why, [d for d in range(1, x.dim()) if d != k])
+    if k - x.dim() not in known.vanishing.along(x):
+        known.pin(x, f"{why} and need not be zero where it is masked", [k])
+    for name in ("weight", "bias"):
+        if call[name] is not None:
+            along = known.state(call[name])
+            longest = max(range(len(along.dims)), key=lambda d: call[name].shape[d])
+            dims[k] = known.unite(dims[k], along.dims[longest], why)
+    known.set(call.out, dims, is_activation)
+
+
+_NORMS = {"layer": "layer norm", "rms": "root mean square norm", "response": "global response norm"}
+
+
 def weight_norm(known: Propagation, call: Call, is_activation: bool) -> None:
     """Pin the dimensions of the norm in `g * v / |v|`, which normalises each slice along `dim`."""
     v, g, dim = call["v"], call["g"], call["dim"]

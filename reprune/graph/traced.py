@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_iter, tree_map
 
 from ..aliases import Ints
 from ..modules.heads import for_any_heads
+from ..modules.norms import for_any_width
 from ..modules.slicing import named_tensors, sliced_copy
 from .cost import Cost, cost_of, parameter_cost
 from .labels import FIXED, Atoms, fixed, solve
@@ -180,7 +181,7 @@ def _traced(
 ) -> tuple[TracedModel, Tracer]:
     tensors = named_tensors(model)
     labels, count = fresh_labels(tensors)
-    ran = for_any_heads(sliced_copy(model, {}, {}, shapes))
+    ran = for_any_width(for_any_heads(sliced_copy(model, {}, {}, shapes)))
     own = named_tensors(ran)
     with preserving(model, example) as preserved:
         device = device_of(model, example) if shapes else None

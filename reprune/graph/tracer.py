@@ -19,16 +19,19 @@ from torch.utils._pytree import tree_iter
 from ..aliases import Ints
 from ..modules.copying import fresh
 from ..modules.held import tensors_in
+from ..modules.norms import normalised
 from ..modules.wrappers import eagerly, paths
 from .labels import LABEL
 from .memory import Memory
 from .modes import asking_for_mode, trains_alike
 from .moves import Moves
+from .norm_operation import NORMALISED
 from .outputs import pin_outputs
 from .preserving import Preserved
 from .propagation import Key, Propagation
 from .rules import Rule, has_rule, is_movement, rule_of
 from .rules_attention import FUSED, attention_flops
+from .rules_zeros import note_zeros
 from .signature import signature
 from .state import Call, State, storage_of
 from .steps import Step
@@ -127,6 +130,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"model: channels cannot be followed through {func}: its rule fails with "
                 f"{type(error).__name__}: {error}.  reprune.graph.register_rule can give it another"
             ) from error
+        note_zeros(self.known, call, states)
         self.steps.append(
             Step(
                 operation=operation.text,
@@ -192,7 +196,7 @@ _SEEN = frozenset((*_LEAVING, *_MAKING, _GET, _SET))
 
 
 class _Functions(TorchFunctionMode):
-    """Sees what is no ATen operation, and changes two functions."""
+    """Sees what is no ATen operation, and changes three functions."""
 
     def __init__(self, trace: Tracer) -> None:
         super().__init__()
@@ -206,6 +210,8 @@ class _Functions(TorchFunctionMode):
             return _batch_norm(*args, **kwargs)
         if func is F.scaled_dot_product_attention and self._trace.without_values is not None:
             return _attention(*args, **kwargs)
+        if func is normalised:
+            return NORMALISED(*args, **kwargs)
         if func not in _SEEN:
             return func(*args, **kwargs)
         if func in _LEAVING:

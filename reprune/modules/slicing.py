@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..aliases import Ints
 from .copying import shared_copy
 from .heads import sync_heads
+from .norms import sync_norms, widths_of_norms
 from .sizes import set_widths, sync_layer_sizes
 from .wrappers import first_names, have_wrappers, named_modules, paths, plain_names
 
@@ -101,12 +102,13 @@ def replace_tensors(
     """
     for name in sorted((widths or {}).keys() - named_modules(model).keys()):
         raise ValueError(f"plan: made for a model with a norm named {name}; this model has none")
+    full_widths = widths_of_norms(model)
     for module in model.modules():
         for store in (module._parameters, module._buffers):
             for name, tensor in list(store.items()):
                 if tensor is not None and tensor in new:
                     store[name] = new[tensor]  # type: ignore[assignment]
-    _resized(model, widths or {})
+    _resized(model, widths or {}, full_widths)
 
 
 def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], meta: bool = False) -> nn.Module:
@@ -122,7 +124,7 @@ def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], met
         new = slice_model(model, slices)
     other = shared_copy(model, new)
     if slices or widths:
-        _resized(other, widths)
+        _resized(other, widths, widths_of_norms(model))
     return other
 
 
@@ -133,13 +135,17 @@ def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, 
     """
     tensors = named_tensors(model)
     other = shared_copy(model, {tensors[name]: tensor for name, tensor in new.items()})
-    _resized(other, widths)
+    _resized(other, widths, widths_of_norms(model))
     return other
 
 
-def _resized(model: nn.Module, widths: Mapping[str, int]) -> None:
-    """Update the sizes that layers of `model` keep as attributes; `widths`: of norms without tensors."""
+def _resized(model: nn.Module, widths: Mapping[str, int], full_widths: Mapping[str, int]) -> None:
+    """Update the sizes that layers of `model` keep as attributes.
+
+    `widths`: of norms without tensors; `full_widths`: of norms over channels, with those that have left.
+    """
     sync_heads(model)
+    sync_norms(model, full_widths)
     for module in model.modules():
         sync_layer_sizes(module)
     set_widths(model, widths)

@@ -1,0 +1,247 @@
+"""Tell which activations are zero wherever a channel is masked.
+
+A masked network has zeros in all tensors of a channel that has left: the rows that make it, its bias, the
+affine parameters of its norms. Whether the channel itself is zero depends on what is in between: a ReLU keeps
+zeros, a sigmoid does not. A norm over channels takes removed channels as zeros, so they can leave only where
+they are zeros in the masked network too.
+
+An operation that is not listed is taken to make anything of zeros. Dimensions are counted from the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence, Set
+
+import numpy as np
+from torch import Tensor
+
+from .labels import FIXED
+from .preserving import written_by
+from .propagation import Propagation
+from .rules_attention import FUSED
+from .state import Call, State
+from .vanishing import NOWHERE
+
+
+def note_zeros(known: Propagation, call: Call, states: Sequence[State]) -> None:
+    """Record what `call`, whose arguments had `states`, makes of zeros; its rule has run."""
+    rule = _RULES.get(call.name) or (_moved if call.operation.is_view else None)
+    written = written_by(call) if call.operation.written else []
+    for out in call.outputs():
+        state = known.state(out)
+        labelled = state.labelled()
+        zeros = _Zeros(known, call, states, state) if rule is not None and labelled else None
+        found = NOWHERE if zeros is None else rule(zeros)  # type: ignore[misc]
+        known.vanishing.set(out, found)
+        if call.operation.in_place and len(found) == len(labelled):
+            written = [x for x in written if x is not out]
+    for x in written:
+        known.vanishing.spoil(x)
+
+
+class _Zeros:
+    """A call, one of its results, and along which dimensions its arguments are zero where masked."""
+
+    def __init__(self, known: Propagation, call: Call, states: Sequence[State], out: State) -> None:
+        self.call, self.out = call, out
+        self.tensors = call.tensors()
+        self.labelled = [d - len(out.dims) for d in out.labelled()]
+        """The dimensions of the result with labels."""
+        self._known = known
+        self._states = {id(x): state for x, state in zip(self.tensors, states, strict=True)}
+
+    def state(self, x: Tensor) -> State:
+        return self._states[id(x)]
+
+    def zero(self, x: Tensor, d: int) -> bool:
+        """Return whether `x` is zero at the masked positions of dimension `d` of the result."""
+        return d + x.dim() >= 0 and self.state(x).labels(d) is not None and d in self.along(x)
+
+    def along(self, x: Tensor) -> Set[int]:
+        return self._known.vanishing.along(x)
+
+    def vanishes(self, x: Tensor | None, dims: Iterable[int] | None = None) -> bool:
+        """Return whether `x` is zero at all of its masked positions, of `dims` or any dimension.
+
+        It is if it is None, or has none.
+        """
+        if x is None:
+            return True
+        state, along = self.state(x), self.along(x)
+        return all(d in along or state.labels(d) is None for d in dims or range(-x.dim(), 0))
+
+
+_Rule = Callable[[_Zeros], Set[int]]
+"""A function that returns the dimensions along which the result is zero wherever a channel is masked."""
+
+
+def _kept(zeros: _Zeros) -> Set[int]:
+    """What makes zeros of zeros, at each place of its first argument."""
+    x = zeros.tensors[0]
+    return {d for d in zeros.labelled if zeros.zero(x, d)}
+
+
+def _moved(zeros: _Zeros) -> Set[int]:
+    """Zeros move with their labels; a mean and a maximum of zeros are zero."""
+    x = zeros.tensors[0]
+    state, along = zeros.state(x), zeros.along(x)
+    if not along:
+        return NOWHERE
+    found = set()
+    for d in zeros.labelled:
+        labels = zeros.out.labels(d)
+        assert labels is not None
+        label = labels[np.argmax(labels != FIXED)]
+        for k in state.labelled():
+            there = state.labels(k)
+            if there is labels or label in there:  # type: ignore[operator]
+                if k - x.dim() in along:
+                    found.add(d)
+                break
+    return found
+
+
+def _sum(zeros: _Zeros) -> Set[int]:
+    """A sum is zero where all of its terms are."""
+    if any(x != 0 for x in zeros.call.args[:2] if not isinstance(x, Tensor)):
+        return NOWHERE
+    return {d for d in zeros.labelled if all(zeros.zero(x, d) for x in zeros.tensors)}
+
+
+def _product(zeros: _Zeros) -> Set[int]:
+    """A product is zero where a factor is."""
+    return {d for d in zeros.labelled if any(zeros.zero(x, d) for x in zeros.tensors)}
+
+
+def _quotient(zeros: _Zeros) -> Set[int]:
+    """Zero divided by what is the same for all channels, which may not be zero with them, is zero."""
+    above, below = zeros.call.args[:2]
+    if not isinstance(above, Tensor):
+        return NOWHERE
+    divided = {} if not isinstance(below, Tensor) else {d - below.dim() for d in zeros.state(below).labelled()}
+    return {d for d in zeros.labelled if zeros.zero(above, d) and d not in divided}
+
+
+def _power(zeros: _Zeros) -> Set[int]:
+    exponent = zeros.call.args[1]
+    return _kept(zeros) if isinstance(exponent, (int, float)) and exponent > 0 else NOWHERE
+
+
+def _clamp(zeros: _Zeros) -> Set[int]:
+    call = zeros.call
+    low, high = (call["min_val"], call["max_val"]) if call.has("min_val") else (call["min"], call["max"])
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return NOWHERE
+    return _kept(zeros) if (low is None or low <= 0) and (high is None or high >= 0) else NOWHERE
+
+
+def _pad(zeros: _Zeros) -> Set[int]:
+    return _kept(zeros) if not zeros.call["value"] else NOWHERE
+
+
+def _joined(zeros: _Zeros) -> Set[int]:
+    """Of parts side by side each is zero at its own masked positions, and at those they have in common."""
+    ndim = len(zeros.out.dims)
+    joint = zeros.call["dim"] % ndim - ndim
+    parts = [x for x in zeros.tensors if x.dim() == ndim]
+    return {
+        d
+        for d in zeros.labelled
+        if all(zeros.vanishes(x, [d]) if d == joint else zeros.zero(x, d) for x in parts)
+    }
+
+
+def _layer(zeros: _Zeros) -> Set[int]:
+    """Masked rows make zeros, if their bias is masked too."""
+    call = zeros.call
+    weight: Tensor = call["weight"]
+    rows = range(-weight.dim(), 2 - weight.dim())
+    if not zeros.vanishes(weight, rows) or not zeros.vanishes(call["bias"]):
+        return NOWHERE
+    return {-1 if call.name == "linear" else 1 - weight.dim()} & set(zeros.labelled)
+
+
+def _matrix_product(zeros: _Zeros) -> Set[int]:
+    """Rows that are zero on the left, and columns on the right, are zero in the product."""
+    *added, left, right = zeros.tensors
+    makers = {-1: [right], -2: [left], -3: [left, right]}
+    return {
+        d
+        for d in zeros.labelled
+        if any(zeros.zero(x, d) for x in makers[d]) and all(zeros.zero(x, d) for x in added)
+    }
+
+
+def _embedding(zeros: _Zeros) -> Set[int]:
+    return {-1} & set(zeros.labelled) if zeros.vanishes(zeros.call["weight"]) else NOWHERE
+
+
+def _affine(zeros: _Zeros) -> Set[int]:
+    """What a norm multiplies by zero, and adds nothing to, is zero."""
+    call = zeros.call
+    if call["weight"] is None or not (zeros.vanishes(call["weight"]) and zeros.vanishes(call["bias"])):
+        return NOWHERE
+    if call.name == "native_layer_norm":
+        channels = set(range(-len(call["normalized_shape"]), 0))
+    else:
+        channels = {(call["dim"] if call.has("dim") else 1) % len(zeros.out.dims) - len(zeros.out.dims)}
+    return channels & set(zeros.labelled)
+
+
+def _response(zeros: _Zeros) -> Set[int]:
+    """A response norm adds to its input."""
+    return _affine(zeros) & _kept(zeros) if zeros.call["kind"] == "response" else _affine(zeros)
+
+
+def _attention(zeros: _Zeros) -> Set[int]:
+    """A mean of values that are zero is zero."""
+    return {d for d in zeros.labelled if zeros.zero(zeros.call["value"], d)}
+
+
+def _strides(zeros: _Zeros) -> Set[int]:
+    """A pool to one pixel sets the strides of its result in place."""
+    return _kept(zeros) if zeros.call.writes_to_self else NOWHERE
+
+
+_KEEP = (
+    "relu relu6 gelu silu mish hardswish leaky_relu elu celu selu tanh softsign tanhshrink hardshrink "
+    "softshrink neg abs sign sin asin sinh atan erf expm1 log1p sqrt square floor ceil round trunc clone "
+    "contiguous _to_copy detach dropout native_dropout glu "
+    "max_pool{} max_pool{}_with_indices avg_pool{} adaptive_avg_pool{} _adaptive_avg_pool{} "
+    "adaptive_max_pool{} upsample_nearest{} _upsample_nearest_exact{} upsample_linear{} upsample_bilinear{} "
+    "upsample_trilinear{} upsample_bicubic{} _upsample_bilinear{}_aa _upsample_bicubic{}_aa "
+    "reflection_pad{} replication_pad{}"
+)
+
+_MOVE = (
+    "roll flip index_select repeat reshape _unsafe_view _reshape_alias pixel_shuffle pixel_unshuffle "
+    "channel_shuffle native_channel_shuffle mean sum amax amin linalg_vector_norm"
+)
+
+_RULES: dict[str, _Rule] = {
+    **{name.format(f"{n}d"): _kept for n in (1, 2, 3) for name in _KEEP.split()},
+    **dict.fromkeys(_MOVE.split(), _moved),
+    **dict.fromkeys(("add", "sub", "rsub"), _sum),
+    "mul": _product,
+    "div": _quotient,
+    "pow": _power,
+    **dict.fromkeys(("clamp", "hardtanh"), _clamp),
+    "constant_pad_nd": _pad,
+    "cat": _joined,
+    "as_strided": _strides,
+    **dict.fromkeys(("convolution", "linear"), _layer),
+    **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), _matrix_product),
+    "embedding": _embedding,
+    **dict.fromkeys(
+        (
+            "native_batch_norm",
+            "_native_batch_norm_legit_no_training",
+            "cudnn_batch_norm",
+            "native_group_norm",
+            "native_layer_norm",
+        ),
+        _affine,
+    ),
+    "reprune::normalised": _response,
+    **dict.fromkeys(FUSED, _attention),
+}

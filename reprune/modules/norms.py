@@ -1,0 +1,272 @@
+"""Run norms over channels after some of their channels have left.
+
+A layer norm, a root mean square norm and a global response norm take statistics over all channels of a
+position. Channels that have left count as zeros there, so that those that stay are normalised as in the
+network in which the others are zero. A module that loses channels changes its class in place, and back when
+it has all.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.fx
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from .copying import shared_copy
+from .held import ATOMS
+from .sizes import NORMS
+from .wrappers import named_modules
+
+
+def normalised(
+    x: Tensor, weight: Tensor, bias: Tensor | None, kind: str, dim: int, full_width: int, eps: float
+) -> Tensor:
+    """Return `x` normalised over its channels as if there were zeros for those that have left.
+
+    Args:
+        x: Of any shape, with C channels along `dim`.
+        weight: [C], or of C numbers, by which the channels are multiplied.
+        bias: Of C numbers, which are added; or None.
+        kind: "layer" (Ba et al. 2016, eq. 4), "rms" (Zhang and Sennrich 2019, eq. 4) or "response", whose
+            statistics are taken over all dimensions but the first (Woo et al. 2023, algorithm 1).
+        dim: The dimension of the channels.
+        full_width: The number of channels with those that have left.
+        eps: What is added to a mean before one divides by it, or by its root.
+
+    Returns:
+        Of the shape of `x`.
+    """
+    if not torch.jit.is_scripting() and has_torch_function_unary(x):
+        return handle_torch_function(  # type: ignore[no-any-return]
+            normalised, (x,), x, weight, bias, kind, dim, full_width, eps
+        )
+    if kind == "layer":
+        return _layer_norm(x.movedim(dim, -1), weight, bias, full_width, eps).movedim(-1, dim)
+    shape = [1] * x.dim()
+    shape[dim] = weight.numel()
+    scale = weight.reshape(shape)
+    if kind == "rms":
+        exact = x if x.dtype == torch.float64 else x.float()
+        mean = exact.pow(2).sum(dim, keepdim=True) / full_width
+        return scale * (exact * torch.rsqrt(mean + eps)).to(x.dtype)
+    places = [d for d in range(1, x.dim()) if d != dim % x.dim()]
+    strength = torch.linalg.vector_norm(x, 2.0, places, True)
+    relative = strength / (strength.sum(dim, keepdim=True) / full_width + eps)
+    out = x + scale * (x * relative)
+    return out if bias is None else out + bias.reshape(shape)
+
+
+def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, full_width: int, eps: float) -> Tensor:
+    """Return `x` [.., C] normalised over `full_width` channels."""
+    width = x.shape[-1]
+    gone = [0, full_width - width]
+    shift = None if bias is None else F.pad(bias, gone)
+    return F.layer_norm(F.pad(x, gone), [full_width], F.pad(weight, gone), shift, eps)[..., :width]
+
+
+torch.fx.wrap("normalised")  # to torch.fx it is one operation
+
+
+class Norm(NamedTuple):
+    """What a norm over channels computes; the arguments of :func:`normalised`."""
+
+    kind: str
+    dim: int
+    eps: float
+
+
+class NormOfFewerChannels(nn.Module):
+    """A norm over channels that takes those that have left as zeros; it has a class of its own for each norm.
+
+    Attributes:
+        full_width: The number of channels with those that have left.
+    """
+
+    if TYPE_CHECKING:
+        weight: nn.Parameter
+        full_width: int
+        norm_kind: str
+        norm_dim: int
+        norm_eps: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` over its channels; return a tensor of its shape."""
+        bias = getattr(self, "bias", None)
+        return normalised(x, self.weight, bias, self.norm_kind, self.norm_dim, self.full_width, self.norm_eps)
+
+    def extra_repr(self) -> str:
+        """Say how many channels there are, and were."""
+        return f"{self.weight.numel()} of {self.full_width} channels, eps={self.norm_eps:g}"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle by the class that the norm has with all channels: that of fewer is made as it is needed."""
+        return _new, (whole_class(type(self)),), self.__dict__.copy()
+
+
+def _new(whole: type[nn.Module]) -> nn.Module:
+    kind = _class_of_fewer(whole)
+    return kind.__new__(kind)
+
+
+@functools.lru_cache(maxsize=1024)
+def _class_of_fewer(whole: Any) -> Any:
+    """Return the class that a norm of class `whole` takes once it has lost channels."""
+    name = f"{whole.__name__}OfFewerChannels"
+    return type(name, (NormOfFewerChannels, whole), {"__module__": __name__, "__doc__": whole.__doc__})
+
+
+def whole_class(kind: type[nn.Module]) -> type[nn.Module]:
+    """Return the class that a norm of class `kind` has when all of its channels are there."""
+    return kind.__mro__[2] if kind.__mro__[1] is NormOfFewerChannels else kind
+
+
+_KNOWN = {
+    "torch.nn.modules.normalization.LayerNorm": ("layer", -1),
+    "torch.nn.modules.normalization.RMSNorm": ("rms", -1),
+    "torchvision.models.convnext.LayerNorm2d": ("layer", 1),
+    "timm.layers.norm.LayerNorm": ("layer", -1),
+    "timm.layers.norm.LayerNorm2d": ("layer", 1),
+}
+"""{class: what it computes, and along which dimension}."""
+
+_EPS = ("eps", "variance_epsilon", "epsilon")
+"""Names of the number that keeps a norm from dividing by zero."""
+
+_GUESSES = [("rms", -1), ("layer", -1), ("layer", 1), ("rms", 1), ("response", -1), ("response", 1)]
+
+
+def norm_of(module: nn.Module) -> Norm | None:
+    """Return what `module` computes if it is a norm over channels with a weight for each, else None.
+
+    The norms of PyTorch, torchvision and timm are known by their class. Any other class with "norm" in its
+    name is one if it computes what one of them does.
+    """
+    kind = type(module)
+    if issubclass(kind, NormOfFewerChannels):
+        return Norm(module.norm_kind, module.norm_dim, module.norm_eps)  # type: ignore[arg-type]
+    if "norm" not in kind.__name__.lower() and "GRN" not in kind.__name__:
+        return None
+    weight = module._parameters.get("weight")
+    if weight is None or max(weight.shape, default=0) != weight.numel() or module._modules:
+        return None
+    known = _KNOWN.get(f"{kind.__module__}.{kind.__qualname__}")
+    if known is None:
+        return None if isinstance(module, NORMS) else _probed(module)
+    if weight.dim() > 1:
+        return None
+    eps = getattr(module, "eps", None)
+    return Norm(*known, torch.finfo(weight.dtype).eps if eps is None else float(eps))
+
+
+def _probed(module: nn.Module) -> Norm | None:
+    """Return the norm that computes what `module` does on made-up values, or None."""
+    plain = tuple((name, value) for name, value in sorted(module.__dict__.items()) if _is_plain(value))
+    key = type(module), plain, tuple(module._parameters), tuple(map(_width, module._parameters.values()))
+    if key not in _found:
+        _found[key] = _compared(module)
+    return _found[key]
+
+
+_found: dict[Any, Norm | None] = {}
+"""What was found, by the class of the norm and its attributes."""
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in ATOMS or (type(value) is tuple and all(map(_is_plain, value)))
+
+
+def _width(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.numel()
+
+
+def _compared(module: nn.Module) -> Norm | None:
+    own = {name: tensor for name, tensor in module._parameters.items() if tensor is not None}
+    if own.keys() - {"weight", "bias"} or module._buffers:
+        return None
+    named = [value for name in _EPS if isinstance(value := module.__dict__.get(name), float)]
+    draw = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=draw, dtype=torch.float64)
+
+    weight, bias = drawn(*own["weight"].shape), 1e-3 * drawn(*own["bias"].shape) if "bias" in own else None
+    values = {"weight": weight, "bias": bias}
+    copied = shared_copy(module, {own[name]: nn.Parameter(values[name]) for name in own}).eval()
+    for kind, dim in _GUESSES:
+        sides = [2, 3, 5]
+        sides.insert(len(sides) if dim == -1 else dim, weight.numel())
+        x = 1e-3 * drawn(*sides)  # so small that it matters what is added to the variance
+        with torch.no_grad():
+            try:
+                found = copied(x)
+            except Exception:  # whatever it raises where it takes other shapes
+                continue
+            for eps in named or (1e-5, 1e-6, 1e-8, 1e-12):
+                expected = normalised(x, weight, bias, kind, dim, weight.numel(), eps)
+                if isinstance(found, Tensor) and _alike(found, expected):
+                    return Norm(kind, dim, eps)
+    return None
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    """Return whether two results are equal up to rounding, as some norms compute in float32."""
+    if found.shape != expected.shape:
+        return False
+    return float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+def widths_of_norms(model: nn.Module) -> dict[str, int]:
+    """Return {norm over channels: the number of its channels with those that have left}."""
+    return {
+        name: int(getattr(module, "full_width", module.weight.numel()))  # type: ignore[operator, union-attr]
+        for name, module in named_modules(model).items()
+        if norm_of(module) is not None
+    }
+
+
+def sync_norms(model: nn.Module, full_widths: Mapping[str, int]) -> None:
+    """Give the norms of `model` the class for the channels that they have, of `full_widths` by name."""
+    modules = named_modules(model)
+    for name, full_width in full_widths.items():
+        module = modules[name]
+        if module.weight.numel() == full_width:  # type: ignore[operator, union-attr]
+            _make_whole(module)
+        else:
+            _make_of_fewer(module, full_width)
+
+
+def for_any_width(model: nn.Module) -> nn.Module:
+    """Return `model`, a disposable copy, with norms that run with any channels."""
+    modules = named_modules(model)
+    for name, full_width in widths_of_norms(model).items():
+        _make_of_fewer(modules[name], full_width)
+    return model
+
+
+def _make_of_fewer(module: nn.Module, full_width: int) -> None:
+    norm = norm_of(module)
+    assert norm is not None
+    module.__class__ = _class_of_fewer(whole_class(type(module)))
+    kept = {"full_width": full_width, "norm_kind": norm.kind, "norm_dim": norm.dim, "norm_eps": norm.eps}
+    module.__dict__.update(kept)
+    _set_shape(module)
+
+
+def _make_whole(module: nn.Module) -> None:
+    if isinstance(module, NormOfFewerChannels):
+        module.__class__ = whole_class(type(module))
+        for name in ("full_width", "norm_kind", "norm_dim", "norm_eps"):
+            del module.__dict__[name]
+        _set_shape(module)
+
+
+def _set_shape(module: nn.Module) -> None:
+    """Update what PyTorch's norms keep of their width, and timm's."""
+    if "normalized_shape" in module.__dict__:
+        module.__dict__["normalized_shape"] = (module.weight.numel(),)  # type: ignore[operator, union-attr]
