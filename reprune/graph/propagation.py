@@ -65,6 +65,10 @@ class Propagation:
         self._states: ByTensor[State] = ByTensor()
         self._bases: ByTensor[Tensor] = ByTensor()
         self._viewed: ByTensor[bool] = ByTensor()
+        self._blanks: ByTensor[int] = ByTensor()
+        """The number of the blank tensor that each was computed from."""
+        self._count_of_blanks = 0
+        self._taken: dict[tuple[int, int], Ints] = {}
         self._own = frozenset(map(id, tensors.values()))
         self._labels = labels
         self.constraints.have_no_fixed(labels.values())
@@ -83,6 +87,24 @@ class Propagation:
 
     def set(self, x: Tensor, dims: list[Dim], is_activation: bool) -> None:
         self._states[x] = State(tuple(dims), is_activation)
+
+    def made_of(self, x: Tensor, tensors: Sequence[Tensor]) -> None:
+        """Record that `x` was computed from `tensors`: where it is FREE it has the size of a blank one."""
+        if any(dim is FREE for dim in self.state(x).dims):
+            blanks = (found for y in tensors if (found := self._blanks.get(y)) is not None)
+            self._count_of_blanks += 1
+            self._blanks[x] = next(blanks, self._count_of_blanks)
+
+    def take_size(self, x: Tensor, k: int, labels: Ints, why: str) -> None:
+        """Unite `labels`, which met dimension `k` of `x`, with those that met the same blank tensor before.
+
+        A constant for all of them has as many positions as there are labels, and so it must be for the next.
+        """
+        blank = self._blanks.get(x)
+        if blank is not None:
+            first = self._taken.setdefault((blank, k), labels)
+            if first is not labels:
+                self.unite(first, labels, why)
 
     def is_activation(self, x: Tensor) -> bool:
         """Return whether `x` depends on the model's input.

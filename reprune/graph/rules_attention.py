@@ -49,8 +49,10 @@ def attention(known: Propagation, call: Call, is_activation: bool) -> list[Ints]
         known.pin(mask, "is a place in a sequence of an attention", [mask.dim() - 2, mask.dim() - 1])
         for k in range(3, 1 + min(query.dim(), mask.dim())):
             if mask.shape[-k] > 1:
-                other = known.state(mask).dims[-k]
-                dims[-k + 2] = known.unite(dims[-k + 2], other, "meets a fixed mask of an attention")
+                other, why = known.state(mask).dims[-k], "meets a fixed mask of an attention"
+                dims[-k + 2] = met = known.unite(dims[-k + 2], other, why)
+                if other is FREE and isinstance(met, np.ndarray):
+                    known.take_size(mask, -k, met, "is masked with other heads by one constant")
     first, *others = call.outputs()
     known.set(first, [*dims, None, None], is_activation)
     for out in others:  # for the way back

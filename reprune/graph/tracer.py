@@ -131,6 +131,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"{type(error).__name__}: {error}.  reprune.graph.register_rule can give it another"
             ) from error
         note_zeros(self.known, call, states)
+        for x in call.outputs():
+            self.known.made_of(x, tensors)
         self.steps.append(
             Step(
                 operation=operation.text,
@@ -273,12 +275,20 @@ def _attention(
     """
     sizes = {x.dim() for x in (query, key, value)} | {x.shape[-1] - query.shape[-1] for x in (key, value)}
     if query.is_meta and sizes == {4, 0}:
+        if attn_mask is not None:
+            _check_mask(attn_mask.shape, torch.Size([*query.shape[:-1], key.shape[-2]]))
         fused: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         found: Tensor = fused(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
         return found
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
     )
+
+
+def _check_mask(mask: torch.Size, products: torch.Size) -> None:
+    """Raise `RuntimeError` unless a mask fits the products of queries and keys, as with values."""
+    if torch.broadcast_shapes(mask, products) != products:
+        raise RuntimeError(f"a mask of shape {list(mask)} does not fit products of shape {list(products)}")
 
 
 def run(

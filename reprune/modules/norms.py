@@ -47,7 +47,8 @@ def normalised(
             normalised, (x,), x, weight, bias, kind, dim, full_width, eps
         )
     if kind == "layer":
-        return _layer_norm(x.movedim(dim, -1), weight, bias, full_width, eps).movedim(-1, dim)
+        shift = None if bias is None else bias.flatten()
+        return _layer_norm(x.movedim(dim, -1), weight.flatten(), shift, full_width, eps).movedim(-1, dim)
     shape = [1] * x.dim()
     shape[dim] = weight.numel()
     scale = weight.reshape(shape)
@@ -76,9 +77,10 @@ torch.fx.wrap("normalised")  # to torch.fx it is one operation
 class Norm(NamedTuple):
     """What a norm over channels computes; the arguments of :func:`normalised`."""
 
-    kind: str
-    dim: int
-    eps: float
+    norm_kind: str
+    norm_dim: int
+    full_width: int
+    norm_eps: float
 
 
 class NormOfFewerChannels(nn.Module):
@@ -149,7 +151,7 @@ def norm_of(module: nn.Module) -> Norm | None:
     """
     kind = type(module)
     if issubclass(kind, NormOfFewerChannels):
-        return Norm(module.norm_kind, module.norm_dim, module.norm_eps)  # type: ignore[arg-type]
+        return Norm(*(module.__dict__[name] for name in Norm._fields))
     if "norm" not in kind.__name__.lower() and "GRN" not in kind.__name__:
         return None
     weight = module._parameters.get("weight")
@@ -161,7 +163,7 @@ def norm_of(module: nn.Module) -> Norm | None:
     if weight.dim() > 1:
         return None
     eps = getattr(module, "eps", None)
-    return Norm(*known, torch.finfo(weight.dtype).eps if eps is None else float(eps))
+    return Norm(*known, weight.numel(), torch.finfo(weight.dtype).eps if eps is None else float(eps))
 
 
 def _probed(module: nn.Module) -> Norm | None:
@@ -210,7 +212,7 @@ def _compared(module: nn.Module) -> Norm | None:
             for eps in named or (1e-5, 1e-6, 1e-8, 1e-12):
                 expected = normalised(x, weight, bias, kind, dim, weight.numel(), eps)
                 if isinstance(found, Tensor) and _alike(found, expected):
-                    return Norm(kind, dim, eps)
+                    return Norm(kind, dim, weight.numel(), eps)
     return None
 
 
@@ -221,52 +223,45 @@ def _alike(found: Tensor, expected: Tensor) -> bool:
     return float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
 
 
-def widths_of_norms(model: nn.Module) -> dict[str, int]:
-    """Return {norm over channels: the number of its channels with those that have left}."""
-    return {
-        name: int(getattr(module, "full_width", module.weight.numel()))  # type: ignore[operator, union-attr]
-        for name, module in named_modules(model).items()
-        if norm_of(module) is not None
-    }
+def norms_of(model: nn.Module) -> dict[str, Norm]:
+    """Return what the norms over channels of `model` compute, by name."""
+    found = {name: norm_of(module) for name, module in named_modules(model).items()}
+    return {name: norm for name, norm in found.items() if norm is not None}
 
 
-def sync_norms(model: nn.Module, full_widths: Mapping[str, int]) -> None:
-    """Give the norms of `model` the class for the channels that they have, of `full_widths` by name."""
+def sync_norms(model: nn.Module, norms: Mapping[str, Norm]) -> None:
+    """Give the `norms` of `model`, by name, the classes for the channels that they have."""
     modules = named_modules(model)
-    for name, full_width in full_widths.items():
-        module = modules[name]
-        if module.weight.numel() == full_width:  # type: ignore[operator, union-attr]
-            _make_whole(module)
+    for name, norm in norms.items():
+        if _width(modules[name]._parameters["weight"]) == norm.full_width:
+            _make_whole(modules[name])
         else:
-            _make_of_fewer(module, full_width)
+            _make_of_fewer(modules[name], norm)
 
 
 def for_any_width(model: nn.Module) -> nn.Module:
     """Return `model`, a disposable copy, with norms that run with any channels."""
     modules = named_modules(model)
-    for name, full_width in widths_of_norms(model).items():
-        _make_of_fewer(modules[name], full_width)
+    for name, norm in norms_of(model).items():
+        _make_of_fewer(modules[name], norm)
     return model
 
 
-def _make_of_fewer(module: nn.Module, full_width: int) -> None:
-    norm = norm_of(module)
-    assert norm is not None
+def _make_of_fewer(module: nn.Module, norm: Norm) -> None:
     module.__class__ = _class_of_fewer(whole_class(type(module)))
-    kept = {"full_width": full_width, "norm_kind": norm.kind, "norm_dim": norm.dim, "norm_eps": norm.eps}
-    module.__dict__.update(kept)
+    module.__dict__.update(norm._asdict())
     _set_shape(module)
 
 
 def _make_whole(module: nn.Module) -> None:
     if isinstance(module, NormOfFewerChannels):
         module.__class__ = whole_class(type(module))
-        for name in ("full_width", "norm_kind", "norm_dim", "norm_eps"):
+        for name in Norm._fields:
             del module.__dict__[name]
         _set_shape(module)
 
 
 def _set_shape(module: nn.Module) -> None:
-    """Update what PyTorch's norms keep of their width, and timm's."""
+    """Update what norms of PyTorch, and classes derived from them, keep of their width."""
     if "normalized_shape" in module.__dict__:
-        module.__dict__["normalized_shape"] = (module.weight.numel(),)  # type: ignore[operator, union-attr]
+        module.__dict__["normalized_shape"] = (_width(module._parameters["weight"]),)

@@ -15,8 +15,15 @@ NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm)
 _WithWeight = (_Conv, nn.Linear, nn.Embedding, nn.PReLU, *NORMS)
 
 
+WIDTHS = {("torchvision.models.vision_transformer", "VisionTransformer"): ("hidden_dim", "conv_proj")}
+"""{(module, class of a network): (the width that it reads as it runs, the convolution that has that)}."""
+
+
 def sync_layer_sizes(module: nn.Module) -> None:
     """Update the size attributes of a layer to the shape of its weight."""
+    kind = type(module)
+    if (read := WIDTHS.get((kind.__module__, kind.__name__))) is not None:
+        setattr(module, read[0], getattr(module, read[1]).weight.shape[0])
     turned = is_turned(module)
     weight = current_weight(module) if turned or isinstance(module, _WithWeight) else None
     if isinstance(module, nn.modules.batchnorm._NormBase):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..aliases import Ints
 from .copying import shared_copy
 from .heads import sync_heads
-from .norms import sync_norms, widths_of_norms
+from .norms import Norm, norms_of, sync_norms
 from .sizes import set_widths, sync_layer_sizes
 from .wrappers import first_names, have_wrappers, named_modules, paths, plain_names
 
@@ -102,13 +102,13 @@ def replace_tensors(
     """
     for name in sorted((widths or {}).keys() - named_modules(model).keys()):
         raise ValueError(f"plan: made for a model with a norm named {name}; this model has none")
-    full_widths = widths_of_norms(model)
+    norms = norms_of(model)
     for module in model.modules():
         for store in (module._parameters, module._buffers):
             for name, tensor in list(store.items()):
                 if tensor is not None and tensor in new:
                     store[name] = new[tensor]  # type: ignore[assignment]
-    _resized(model, widths or {}, full_widths)
+    _resized(model, widths or {}, norms)
 
 
 def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], meta: bool = False) -> nn.Module:
@@ -124,7 +124,7 @@ def sliced_copy(model: nn.Module, slices: Slices, widths: Mapping[str, int], met
         new = slice_model(model, slices)
     other = shared_copy(model, new)
     if slices or widths:
-        _resized(other, widths, widths_of_norms(model))
+        _resized(other, widths, norms_of(model))
     return other
 
 
@@ -135,17 +135,17 @@ def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, 
     """
     tensors = named_tensors(model)
     other = shared_copy(model, {tensors[name]: tensor for name, tensor in new.items()})
-    _resized(other, widths, widths_of_norms(model))
+    _resized(other, widths, norms_of(model))
     return other
 
 
-def _resized(model: nn.Module, widths: Mapping[str, int], full_widths: Mapping[str, int]) -> None:
+def _resized(model: nn.Module, widths: Mapping[str, int], norms: Mapping[str, Norm]) -> None:
     """Update the sizes that layers of `model` keep as attributes.
 
-    `widths`: of norms without tensors; `full_widths`: of norms over channels, with those that have left.
+    `widths`: of norms without tensors; `norms`: those over channels, as they were before the model was sliced.
     """
     sync_heads(model)
-    sync_norms(model, full_widths)
+    sync_norms(model, norms)
     for module in model.modules():
         sync_layer_sizes(module)
     set_widths(model, widths)

@@ -1,7 +1,8 @@
 """Networks with every parameter and statistic drawn at random, and the network that pruning must equal.
 
 A dropped channel is one that no consumer sees: the *masked* network is the full one in which the consumers'
-input slices are zeroed.
+input slices are zeroed. Where a norm over channels loses some, all tensors of the dropped channels are zeroed, as
+the norm sees them too.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reprune.graph import build_graph
+from reprune.modules.norms import norms_of
 from reprune.modules.slicing import replace_tensors, slice_model
 
 
@@ -54,16 +56,17 @@ def consumers(model: nn.Module) -> dict[str, int]:
 def masked(
     model: nn.Module, slices: Mapping[str, Mapping[int, np.ndarray]], in_place: bool = False
 ) -> nn.Module:
-    """The full network in which the consumers' input slices of the dropped channels are zeroed."""
+    """The full network in which what reads the dropped channels is zeroed, or all of them (see above)."""
     full = model if in_place else copy.deepcopy(model)
     inputs = consumers(model)
-    parameters = dict(full.named_parameters())
+    tensors = dict(full.named_parameters()) | dict(full.named_buffers())
+    everything = any(f"{name}.weight" in slices for name in norms_of(model))
     for name, dims in slices.items():
-        dim = inputs.get(name)
-        if dim is not None and dim in dims:
-            weight = parameters[name].data
-            dropped = np.setdiff1d(np.arange(weight.shape[dim]), dims[dim])
-            weight.index_fill_(dim, torch.from_numpy(dropped), 0)
+        for dim, kept in dims.items():
+            if everything or inputs.get(name) == dim:
+                tensor = tensors[name].data
+                dropped = np.setdiff1d(np.arange(tensor.shape[dim]), kept)
+                tensor.index_fill_(dim, torch.from_numpy(dropped).to(tensor.device), 0)
     return full
 
 
