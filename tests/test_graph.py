@@ -182,7 +182,6 @@ FOOLING = [
     CountedPositions,
     ChannelSoftmax,
     ChannelMean,
-    ChannelNorm,
     HiddenConstant,
     Attention,
     Detached,
@@ -277,7 +276,7 @@ class Sorted(Toy):
         return blank
 
 
-@pytest.mark.parametrize("toy", [Toy, Chunked, Tied, Normalised, Unsqueezed, Sorted])
+@pytest.mark.parametrize("toy", [Toy, Chunked, Tied, Normalised, ChannelNorm, Unsqueezed, Sorted])
 def test_what_can_be_pruned_is(toy):
     torch.manual_seed(0)
     model = toy().double().eval()

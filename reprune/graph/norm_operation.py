@@ -18,11 +18,12 @@ def _contiguous(
     return out.movedim(dim, -1).contiguous().movedim(-1, dim) if kind == "layer" else out
 
 
-_LIBRARY = torch.library.Library("reprune", "FRAGMENT")
+_LIBRARY: Any = torch.library.Library("reprune", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
-    "normalised(Tensor x, Tensor weight, Tensor? bias, str kind, int dim, int full_width, float eps) -> Tensor"
+    "normalised(Tensor x, Tensor weight, Tensor? bias, str kind, int dim, int full_width, float eps)"
+    " -> Tensor"
 )
-_LIBRARY.impl("normalised", _contiguous, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+_LIBRARY.impl("normalised", _contiguous, "CompositeExplicitAutograd")
 
 NORMALISED: Any = torch.ops.reprune.normalised.default
 """The operation that runs :func:`reprune.modules.norms.normalised`."""

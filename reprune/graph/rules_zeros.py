@@ -24,7 +24,7 @@ from .vanishing import NOWHERE
 
 
 def note_zeros(known: Propagation, call: Call, states: Sequence[State]) -> None:
-    """Record what `call`, whose arguments had `states`, makes of zeros; its rule has run."""
+    """Record where the results of `call`, whose arguments had `states`, are zero; its rule has run."""
     rule = _RULES.get(call.name) or (_moved if call.operation.is_view else None)
     written = written_by(call) if call.operation.written else []
     for out in call.outputs():
@@ -76,13 +76,13 @@ _Rule = Callable[[_Zeros], Set[int]]
 
 
 def _kept(zeros: _Zeros) -> Set[int]:
-    """What makes zeros of zeros, at each place of its first argument."""
+    """Keep zeros at each place of the first argument."""
     x = zeros.tensors[0]
     return {d for d in zeros.labelled if zeros.zero(x, d)}
 
 
 def _moved(zeros: _Zeros) -> Set[int]:
-    """Zeros move with their labels; a mean and a maximum of zeros are zero."""
+    """Move zeros with their labels; a mean and a maximum of zeros are zero."""
     x = zeros.tensors[0]
     state, along = zeros.state(x), zeros.along(x)
     if not along:
@@ -102,23 +102,25 @@ def _moved(zeros: _Zeros) -> Set[int]:
 
 
 def _sum(zeros: _Zeros) -> Set[int]:
-    """A sum is zero where all of its terms are."""
+    """Return where all terms of a sum are zero."""
     if any(x != 0 for x in zeros.call.args[:2] if not isinstance(x, Tensor)):
         return NOWHERE
     return {d for d in zeros.labelled if all(zeros.zero(x, d) for x in zeros.tensors)}
 
 
 def _product(zeros: _Zeros) -> Set[int]:
-    """A product is zero where a factor is."""
+    """Return where a factor of a product is zero."""
     return {d for d in zeros.labelled if any(zeros.zero(x, d) for x in zeros.tensors)}
 
 
 def _quotient(zeros: _Zeros) -> Set[int]:
-    """Zero divided by what is the same for all channels, which may not be zero with them, is zero."""
+    """Keep zeros that are divided by what is the same for all channels: zero by zero is no number."""
     above, below = zeros.call.args[:2]
     if not isinstance(above, Tensor):
         return NOWHERE
-    divided = {} if not isinstance(below, Tensor) else {d - below.dim() for d in zeros.state(below).labelled()}
+    divided = (
+        {} if not isinstance(below, Tensor) else {d - below.dim() for d in zeros.state(below).labelled()}
+    )
     return {d for d in zeros.labelled if zeros.zero(above, d) and d not in divided}
 
 
@@ -140,7 +142,7 @@ def _pad(zeros: _Zeros) -> Set[int]:
 
 
 def _joined(zeros: _Zeros) -> Set[int]:
-    """Of parts side by side each is zero at its own masked positions, and at those they have in common."""
+    """Return where each of the parts side by side is zero; along the joint, at its own masked positions."""
     ndim = len(zeros.out.dims)
     joint = zeros.call["dim"] % ndim - ndim
     parts = [x for x in zeros.tensors if x.dim() == ndim]
@@ -152,7 +154,7 @@ def _joined(zeros: _Zeros) -> Set[int]:
 
 
 def _layer(zeros: _Zeros) -> Set[int]:
-    """Masked rows make zeros, if their bias is masked too."""
+    """Make zeros of masked rows, if their bias is masked too."""
     call = zeros.call
     weight: Tensor = call["weight"]
     rows = range(-weight.dim(), 2 - weight.dim())
@@ -162,7 +164,7 @@ def _layer(zeros: _Zeros) -> Set[int]:
 
 
 def _matrix_product(zeros: _Zeros) -> Set[int]:
-    """Rows that are zero on the left, and columns on the right, are zero in the product."""
+    """Return where rows on the left, or columns on the right, are zero, and what is added too."""
     *added, left, right = zeros.tensors
     makers = {-1: [right], -2: [left], -3: [left, right]}
     return {
@@ -177,7 +179,7 @@ def _embedding(zeros: _Zeros) -> Set[int]:
 
 
 def _affine(zeros: _Zeros) -> Set[int]:
-    """What a norm multiplies by zero, and adds nothing to, is zero."""
+    """Return where a norm multiplies by zero, and adds zero."""
     call = zeros.call
     if call["weight"] is None or not (zeros.vanishes(call["weight"]) and zeros.vanishes(call["bias"])):
         return NOWHERE
@@ -189,17 +191,17 @@ def _affine(zeros: _Zeros) -> Set[int]:
 
 
 def _response(zeros: _Zeros) -> Set[int]:
-    """A response norm adds to its input."""
+    """Keep zeros of a norm over channels; a response norm adds to its input."""
     return _affine(zeros) & _kept(zeros) if zeros.call["kind"] == "response" else _affine(zeros)
 
 
 def _attention(zeros: _Zeros) -> Set[int]:
-    """A mean of values that are zero is zero."""
+    """Return where the values, of which an attention takes means, are zero."""
     return {d for d in zeros.labelled if zeros.zero(zeros.call["value"], d)}
 
 
 def _strides(zeros: _Zeros) -> Set[int]:
-    """A pool to one pixel sets the strides of its result in place."""
+    """Keep zeros where only strides are set, in place, as by a pool to one pixel."""
     return _kept(zeros) if zeros.call.writes_to_self else NOWHERE
 
 

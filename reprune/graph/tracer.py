@@ -287,7 +287,7 @@ def _attention(
 
 def _check_mask(mask: torch.Size, products: torch.Size) -> None:
     """Raise `RuntimeError` unless a mask fits the products of queries and keys, as with values."""
-    if torch.broadcast_shapes(mask, products) != products:
+    if torch.broadcast_shapes(mask, products) != products:  # type: ignore[no-untyped-call]
         raise RuntimeError(f"a mask of shape {list(mask)} does not fit products of shape {list(products)}")
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from .attention import AttentionOfFewerHeads
 from .linear import is_turned, only_linear, outputs_of
+from .norms import NormOfFewerChannels
 from .sizes import current_weight
 from .wrappers import named_modules
 
@@ -72,7 +73,7 @@ def _twins() -> dict[type[nn.Module], type[nn.Module]]:
 
 
 def sync_heads(model: nn.Module) -> None:
-    """Update the attributes of all attention modules, before those of their Linear layers are updated."""
+    """Update the attributes of all attention modules, before those of their Linear layers, and after norms."""
     twins = _twins()
     whole = {fewer: kind for kind, fewer in twins.items()}
     for module in model.modules():
@@ -83,6 +84,9 @@ def sync_heads(model: nn.Module) -> None:
             _scale(module)
             if kind in twins:
                 module.__class__ = kind if _has_all_heads(module) else twins[kind]
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            _keep_layer_from_fast_path(module)
     for module in model.modules():
         if isinstance(module, nn.TransformerEncoder):
             _keep_from_fast_path(module)
@@ -150,6 +154,13 @@ def _has_all_heads(module: nn.Module) -> bool:
     layer = module._modules.get("qkv", module._modules.get("to_qkv"))
     weight = current_weight(layer) if isinstance(layer, nn.Linear) else None
     return weight is None or weight.shape[0] == 3 * weight.shape[1]
+
+
+def _keep_layer_from_fast_path(layer: nn.TransformerEncoderLayer) -> None:
+    """Turn the fast path of a layer off whose norms have lost channels, which it does not know of."""
+    fewer = any(isinstance(norm, NormOfFewerChannels) for norm in (layer.norm1, layer.norm2))
+    if fewer and type(layer.self_attn) is nn.MultiheadAttention:
+        layer.self_attn.__class__ = AttentionOfFewerHeads
 
 
 def _keep_from_fast_path(encoder: nn.TransformerEncoder) -> None:

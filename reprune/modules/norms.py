@@ -43,9 +43,7 @@ def normalised(
         Of the shape of `x`.
     """
     if not torch.jit.is_scripting() and has_torch_function_unary(x):
-        return handle_torch_function(  # type: ignore[no-any-return]
-            normalised, (x,), x, weight, bias, kind, dim, full_width, eps
-        )
+        return handle_torch_function(normalised, (x,), x, weight, bias, kind, dim, full_width, eps)
     if kind == "layer":
         shift = None if bias is None else bias.flatten()
         return _layer_norm(x.movedim(dim, -1), weight.flatten(), shift, full_width, eps).movedim(-1, dim)
@@ -56,10 +54,11 @@ def normalised(
         exact = x if x.dtype == torch.float64 else x.float()
         mean = exact.pow(2).sum(dim, keepdim=True) / full_width
         return scale * (exact * torch.rsqrt(mean + eps)).to(x.dtype)
-    places = [d for d in range(1, x.dim()) if d != dim % x.dim()]
-    strength = torch.linalg.vector_norm(x, 2.0, places, True)
+    places = list(range(1, x.dim()))
+    places.remove(dim % x.dim())
+    strength: Tensor = torch.linalg.vector_norm(x, 2.0, places, True)
     relative = strength / (strength.sum(dim, keepdim=True) / full_width + eps)
-    out = x + scale * (x * relative)
+    out: Tensor = x + scale * (x * relative)
     return out if bias is None else out + bias.reshape(shape)
 
 
@@ -111,7 +110,7 @@ class NormOfFewerChannels(nn.Module):
         return _new, (whole_class(type(self)),), self.__dict__.copy()
 
 
-def _new(whole: type[nn.Module]) -> nn.Module:
+def _new(whole: Any) -> Any:
     kind = _class_of_fewer(whole)
     return kind.__new__(kind)
 
@@ -123,7 +122,7 @@ def _class_of_fewer(whole: Any) -> Any:
     return type(name, (NormOfFewerChannels, whole), {"__module__": __name__, "__doc__": whole.__doc__})
 
 
-def whole_class(kind: type[nn.Module]) -> type[nn.Module]:
+def whole_class(kind: Any) -> Any:
     """Return the class that a norm of class `kind` has when all of its channels are there."""
     return kind.__mro__[2] if kind.__mro__[1] is NormOfFewerChannels else kind
 
@@ -199,7 +198,10 @@ def _compared(module: nn.Module) -> Norm | None:
 
     weight, bias = drawn(*own["weight"].shape), 1e-3 * drawn(*own["bias"].shape) if "bias" in own else None
     values = {"weight": weight, "bias": bias}
-    copied = shared_copy(module, {own[name]: nn.Parameter(values[name]) for name in own}).eval()
+    new: dict[Tensor, Tensor] = {
+        tensor: nn.Parameter(value) for name, tensor in own.items() if (value := values[name]) is not None
+    }
+    copied = shared_copy(module, new).eval()
     for kind, dim in _GUESSES:
         sides = [2, 3, 5]
         sides.insert(len(sides) if dim == -1 else dim, weight.numel())

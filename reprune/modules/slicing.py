@@ -142,10 +142,10 @@ def copy_with(model: nn.Module, new: Mapping[str, Tensor], widths: Mapping[str, 
 def _resized(model: nn.Module, widths: Mapping[str, int], norms: Mapping[str, Norm]) -> None:
     """Update the sizes that layers of `model` keep as attributes.
 
-    `widths`: of norms without tensors; `norms`: those over channels, as they were before the model was sliced.
+    `widths`: of norms without tensors; `norms`: those over channels, as they were before it was sliced.
     """
-    sync_heads(model)
     sync_norms(model, norms)
+    sync_heads(model)
     for module in model.modules():
         sync_layer_sizes(module)
     set_widths(model, widths)

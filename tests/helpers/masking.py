@@ -1,7 +1,7 @@
 """Networks with every parameter and statistic drawn at random, and the network that pruning must equal.
 
 A dropped channel is one that no consumer sees: the *masked* network is the full one in which the consumers'
-input slices are zeroed. Where a norm over channels loses some, all tensors of the dropped channels are zeroed, as
+input slices are zeroed. Where a norm over channels loses some, all tensors of dropped channels are zeroed, as
 the norm sees them too.
 """
 
@@ -79,6 +79,7 @@ def difference(a: object, b: object) -> float:
         assert x.shape == y.shape
         if not x.numel():
             continue
+        x, y = x.detach(), y.detach()
         relative = float((x.double() - y.double()).abs().max() / y.double().abs().max().clamp_min(1e-300))
         worst = max(worst, relative) if relative == relative else float("inf")  # NaN agrees with nothing
     return worst
