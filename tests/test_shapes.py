@@ -8,6 +8,7 @@ import torch
 
 from reprune.graph import rules_shape
 from reprune.graph.dimensions import places_of
+from reprune.graph.norm_operation import NORMALISED
 from reprune.graph.propagation import Propagation
 from reprune.graph.shapes import result_of
 from reprune.graph.state import Call
@@ -121,6 +122,9 @@ CALLS = {
     "layer norm of two": (A.native_layer_norm.default, x4, [5, 6], on_meta(5, 6), on_meta(5, 6), 1e-5),
     "layer norm last": (A.native_layer_norm.default, x4.permute(0, 2, 3, 1), [8], v, v, 1e-5),
     "layer norm without scales": (A.native_layer_norm.default, x2.t()[:, :3], [3], None, None, 1e-5),
+    "norm over channels": (NORMALISED, x2, v, v, "layer", -1, 12, 1e-5),
+    "norm over channels of images": (NORMALISED, x4, v, None, "rms", 1, 8, 1e-5),
+    "norm over channels last": (NORMALISED, x4.permute(0, 2, 3, 1), v, v, "response", -1, 8, 1e-5),
     "clone": (A.clone.default, x4),
     "clone transposed": (A.clone.default, x4.transpose(1, 2)),
     "clone of a part": (A.clone.default, x4[:, 1:3]),
@@ -166,7 +170,18 @@ def test_results_are_pytorchs(name):
 
 def test_most_results_are_known():
     known = [n for n, (func, *args) in CALLS.items() if result_of(Call(func, tuple(args), {})) is not None]
-    assert {"relu", "add", "batch norm", "layer norm", "mm", "addmm", "bmm", "mean", "cat"} <= set(known)
+    assert {
+        "relu",
+        "add",
+        "batch norm",
+        "layer norm",
+        "norm over channels",
+        "mm",
+        "addmm",
+        "bmm",
+        "mean",
+        "cat",
+    } <= set(known)
 
 
 x = torch.zeros(2, 6, 4, 3)

@@ -25,6 +25,7 @@ from benchmarks.zoo.networks import OTHERS, Network
 from benchmarks.zoo.peer import beside
 from reprune.graph import ChannelGraph, certifying
 from reprune.graph.model_trace import Certified
+from reprune.modules.norms import for_any_width, norms_of
 from reprune.modules.slicing import replace_tensors, slice_model
 from reprune.timings import interleaved
 from tests.helpers.masking import difference, masked, randomize
@@ -131,13 +132,19 @@ def _exact(row: dict[str, Any], network: Network, model: nn.Module, graph: Chann
     model = copy.deepcopy(model).double()
     example = network.example(model, torch.float64, small=True)
     smaller = slice_model(model, slices)
-    model = masked(model, slices, in_place=True)
+    model = in_full_precision(masked(model, slices, in_place=True))
     expected, expected_trained = _run(model, example), _train(model, example, backward=False)
     replace_tensors(
         model, smaller
     )  # in place: a second copy of the largest networks would not fit beside the first
     row["error"] = difference(_run(model, example), expected)
     row["error_training"] = difference(_train(model, example), expected_trained)
+
+
+def in_full_precision(model: nn.Module) -> nn.Module:
+    """Return `model` with root mean square norms in float64: transformers' compute in float32 always."""
+    norms = {name: norm for name, norm in norms_of(model).items() if norm.norm_kind == "rms"}
+    return for_any_width(model, norms)
 
 
 def _shares(row: dict[str, Any], graph: ChannelGraph) -> None:

@@ -106,9 +106,7 @@ CONFIGS: dict[str, tuple[str, str, str, Given]] = {
 
 ABOUT = (
     "Each has the blocks of its family in fewer layers, most of them of 192 channels, as its configuration "
-    "in `benchmarks/zoo/of_transformers.py` says; no weights were downloaded. ConvNeXt V2 is refused: all of "
-    "its channels are normalised over, by LayerNorms or by its global response normalisation, so none can "
-    "leave without changing what the others say."
+    "in `benchmarks/zoo/of_transformers.py` says; no weights were downloaded."
 )
 
 

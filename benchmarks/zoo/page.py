@@ -89,8 +89,8 @@ ABOUT_OTHERS = (
     "difference is that of the first output from the dense network in float64 with zeros in place of all "
     "parts of parameters that left, relative to the largest value. Where channels leave that a LayerNorm or "
     "GroupNorm normalises over, it cannot be 0: their mean and variance change, and training afterwards is "
-    "to mend that; reprune leaves such channels in place. A dash says that it failed, or that what is left "
-    "does not run, for the reason below the table."
+    "to mend that; with reprune the channels that left count as zeros in the norms. A dash says that it "
+    "failed, or that what is left does not run, for the reason below the table."
 )
 
 

@@ -15,7 +15,7 @@ def _contiguous(
 ) -> Tensor:
     """Run it with strides that do not depend on how many channels there are, as other operations ask them."""
     out = normalised(x, weight, bias, kind, dim, full_width, eps)
-    return out.movedim(dim, -1).contiguous().movedim(-1, dim) if kind == "layer" else out
+    return out.movedim(dim, -1).contiguous().movedim(-1, dim)
 
 
 _LIBRARY: Any = torch.library.Library("reprune", "FRAGMENT")  # type: ignore[no-untyped-call]

@@ -85,19 +85,18 @@ def _moved(zeros: _Zeros) -> Set[int]:
     """Move zeros with their labels; a mean and a maximum of zeros are zero."""
     x = zeros.tensors[0]
     state, along = zeros.state(x), zeros.along(x)
+    whence = state.labelled()
     if not along:
         return NOWHERE
+    if all(k - x.dim() in along for k in whence):
+        return set(zeros.labelled)
     found = set()
     for d in zeros.labelled:
         labels = zeros.out.labels(d)
         assert labels is not None
         label = labels[np.argmax(labels != FIXED)]
-        for k in state.labelled():
-            there = state.labels(k)
-            if there is labels or label in there:  # type: ignore[operator]
-                if k - x.dim() in along:
-                    found.add(d)
-                break
+        if any(k - x.dim() in along and label in state.dims[k] for k in whence):  # type: ignore[operator]
+            found.add(d)
     return found
 
 

@@ -88,6 +88,14 @@ def layer_norm(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | No
     return _like(x), _empty(x, statistics), _empty(x, statistics)
 
 
+def normalised(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return what a norm over channels gives, with the channels last in memory."""
+    x, dim = tensors[0], call["dim"]
+    if any(tensor.numel() != x.shape[dim] for tensor in tensors[1:]):
+        return None  # an error, which PyTorch words
+    return _empty(x, tuple(x.movedim(dim, -1).shape)).movedim(-1, dim)
+
+
 def clone(call: Call, tensors: Sequence[Tensor]) -> Tensor:
     """Return a copy, in the strides that are asked for."""
     return torch.empty_like(tensors[0], memory_format=call["memory_format"] or torch.preserve_format)
@@ -140,6 +148,7 @@ _RESULTS: dict[str, Callable[[Call, Sequence[Tensor]], Any]] = {
     "convolution": convolution,
     "native_batch_norm": batch_norm,
     "native_layer_norm": layer_norm,
+    "reprune::normalised": normalised,
     "clone": clone,
     "roll": roll,
     "mm": matmul,

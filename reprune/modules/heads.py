@@ -73,7 +73,7 @@ def _twins() -> dict[type[nn.Module], type[nn.Module]]:
 
 
 def sync_heads(model: nn.Module) -> None:
-    """Update the attributes of all attention modules, before those of their Linear layers, and after norms."""
+    """Update the attributes of all attention modules, after norms and before their Linear layers."""
     twins = _twins()
     whole = {fewer: kind for kind, fewer in twins.items()}
     for module in model.modules():

@@ -241,10 +241,10 @@ def sync_norms(model: nn.Module, norms: Mapping[str, Norm]) -> None:
             _make_of_fewer(modules[name], norm)
 
 
-def for_any_width(model: nn.Module) -> nn.Module:
-    """Return `model`, a disposable copy, with norms that run with any channels."""
+def for_any_width(model: nn.Module, norms: Mapping[str, Norm] | None = None) -> nn.Module:
+    """Return `model`, a disposable copy, with norms that run with any channels: all, or `norms` by name."""
     modules = named_modules(model)
-    for name, norm in norms_of(model).items():
+    for name, norm in (norms_of(model) if norms is None else norms).items():
         _make_of_fewer(modules[name], norm)
     return model
 
