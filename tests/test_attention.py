@@ -77,7 +77,7 @@ class Crossing(nn.Module):
 
 
 def test_attentions_that_share_a_mask_for_each_head_have_equally_many(values):
-    """Nothing but the size of the mask, which is zero, says so: a block may lose heads only with the other."""
+    """Nothing but the size of the mask, which is zero, says so: both blocks lose heads together."""
     torch.manual_seed(0)
     graph = exact(Crossing().double().eval(), TOKENS, seeds=range(3), layers="linear")
     assert [sorted(p.name for p in group.producers) for group in graph.groups] == [
