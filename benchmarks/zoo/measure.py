@@ -137,6 +137,7 @@ def _exact(row: dict[str, Any], network: Network, model: nn.Module, graph: Chann
     replace_tensors(
         model, smaller
     )  # in place: a second copy of the largest networks would not fit beside the first
+    model = in_full_precision(model)
     row["error"] = difference(_run(model, example), expected)
     row["error_training"] = difference(_train(model, example), expected_trained)
 
