@@ -26,9 +26,13 @@ def residual_norms(kept: Floats, candidates: Floats) -> Floats:
     if scale == 0.0:
         return _norms(candidates)
     filters = kept / scale
-    values, vectors = np.linalg.eigh(filters @ filters.T)  # of [K, K]: much quicker than an SVD of [K, D]
+    more_rows = filters.shape[0] > filters.shape[1]
+    # of [K, K] or [D, D], the smaller: much quicker than an SVD of [K, D]
+    values, vectors = np.linalg.eigh(filters.T @ filters if more_rows else filters @ filters.T)
     strong = values > values[-1] * max(kept.shape) * np.finfo(np.float64).eps
-    basis = (vectors[:, strong] / np.sqrt(values[strong])).T @ filters  # [rank, D], orthonormal rows
+    basis = vectors[:, strong].T  # [rank, D], orthonormal rows
+    if not more_rows:
+        basis = (basis / np.sqrt(values[strong])[:, None]) @ filters
     rest = candidates - (candidates @ basis.T) @ basis
     return _norms(rest)
 

@@ -1,0 +1,143 @@
+"""Peak memory of each process in pruning a model that FSDP2 has sharded.
+
+::
+
+    python -m benchmarks.fsdp_memory --processes 4
+
+Each of the processes, which talk by gloo on this machine, holds its share of a stack of feed-forward blocks. It
+plans, prunes with the optimizer's state, and trains with regrowth over three events in either mode. The peak is
+the most resident memory within the step less that before it (`VmHWM` of Linux, reset before), plus the share of
+the model; the limit is 1.3 times the share and the largest layer. The states of the optimizer count as memory
+that was there before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+
+import reprune
+
+STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+MIB = 2**20
+
+
+class Block(nn.Module):
+    """A feed-forward block of a residual stream."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return a tensor like `x` [tokens, width]."""
+        return x + self.down(torch.relu(self.up(self.norm(x))))
+
+
+def shard(model: nn.Module) -> None:
+    """Shard each block, and the rest."""
+    for block in model:  # type: ignore[attr-defined]
+        fully_shard(block)
+    fully_shard(model)
+
+
+def resident(name: str) -> int:
+    """Return a line of this process's status, in bytes: VmRSS now, or VmHWM at most since it was reset."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def peak_of(step: Callable[[], object]) -> int:
+    """Return by how many bytes resident memory rises at most while `step` runs."""
+    gc.collect()
+    PEAK_RESET.write_text("5")
+    before = resident("VmRSS")
+    step()
+    return resident("VmHWM") - before
+
+
+def made(width: int, hidden: int, blocks: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Return a model in parts, which was never whole, and an optimizer that has stepped."""
+    with torch.device("meta"):
+        model = nn.Sequential(*(Block(width, hidden) for _ in range(blocks)))
+    shard(model)
+    model.to_empty(device="cpu")
+    torch.manual_seed(dist.get_rank())
+    for parameter in model.parameters():
+        local = parameter.to_local()  # type: ignore[attr-defined]
+        nn.init.normal_(local, 0.0 if local.dim() > 1 else 1.0, 0.02)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    trained(model, optimizer, width)
+    return model, optimizer
+
+
+def trained(model: nn.Module, optimizer: torch.optim.Optimizer, width: int) -> None:
+    """Make a step of training."""
+    optimizer.zero_grad()
+    model(torch.ones(2, width)).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def process(rank: int, size: int, store: str, width: int, hidden: int, blocks: int, scope: str) -> None:
+    """Measure all steps in one of the processes; the first prints."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
+    settings = {"sparsity": 0.5, "rule": "uniform", "layers": "linear", "scope": scope}
+    model, optimizer = made(width, hidden, blocks)
+    share = sum(p.to_local().nbytes for p in model.parameters())  # type: ignore[attr-defined]
+    layer = 4 * width * hidden
+    x = torch.ones(2, width)
+    peaks: dict[str, int] = {"a step of training": peak_of(lambda: trained(model, optimizer, width))}
+    plans: list[reprune.PruningPlan] = []
+    peaks["make_plan"] = peak_of(lambda: plans.append(reprune.make_plan(model, x, **settings)))  # type: ignore[arg-type]
+    peaks["apply"] = peak_of(lambda: reprune.fsdp.apply(plans[0], model, shard, optimizer))
+    for mode in ("mask", "shrink"):
+        del model, optimizer
+        model, optimizer = made(width, hidden, blocks)
+        given = {"shard": shard} if mode == "shrink" else {}
+        pruner = reprune.Pruner(model, optimizer, x, interval=1, until=3, mode=mode, **settings, **given)  # type: ignore[arg-type]
+        peaks[f"Pruner, {mode}: an event"] = 0
+        for _ in range(3):
+            trained(pruner.model, optimizer, width)
+            peak = peak_of(pruner.step)
+            peaks[f"Pruner, {mode}: an event"] = max(peak, peaks[f"Pruner, {mode}: an event"])
+        del pruner
+    every: list[dict[str, int]] = [{}] * size
+    dist.all_gather_object(every, peaks)
+    if rank == 0:
+        limit = 1.3 * (share + layer)
+        print(f"{size} processes, {blocks} blocks of {width} and {hidden}: whole {size * share / MIB:.0f} MiB, ")
+        print(f"share {share / MIB:.0f} MiB, largest layer {layer / MIB:.0f} MiB, limit {limit / MIB:.0f} MiB")
+        for name in peaks:
+            most = max(one[name] for one in every)
+            print(f"  {name:<28} {(share + most) / MIB:6.0f} MiB  ({most / MIB:.0f} above the share)")
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    """Run the processes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--hidden", type=int, default=4096)
+    parser.add_argument("--blocks", type=int, default=16)
+    parser.add_argument("--scope", choices=("internal", "all"), default="internal")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        given = (args.processes, f"{folder}/store", args.width, args.hidden, args.blocks, args.scope)
+        mp.spawn(process, given, nprocs=args.processes)
+
+
+if __name__ == "__main__":
+    main()
