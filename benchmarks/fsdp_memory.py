@@ -117,8 +117,12 @@ def process(rank: int, size: int, store: str, width: int, hidden: int, blocks: i
     dist.all_gather_object(every, peaks)
     if rank == 0:
         limit = 1.3 * (share + layer)
-        print(f"{size} processes, {blocks} blocks of {width} and {hidden}: whole {size * share / MIB:.0f} MiB, ")
-        print(f"share {share / MIB:.0f} MiB, largest layer {layer / MIB:.0f} MiB, limit {limit / MIB:.0f} MiB")
+        print(
+            f"{size} processes, {blocks} blocks of {width} and {hidden}: whole {size * share / MIB:.0f} MiB, "
+        )
+        print(
+            f"share {share / MIB:.0f} MiB, largest layer {layer / MIB:.0f} MiB, limit {limit / MIB:.0f} MiB"
+        )
         for name in peaks:
             most = max(one[name] for one in every)
             print(f"  {name:<28} {(share + most) / MIB:6.0f} MiB  ({most / MIB:.0f} above the share)")
@@ -127,7 +131,9 @@ def process(rank: int, size: int, store: str, width: int, hidden: int, blocks: i
 
 def main() -> None:
     """Run the processes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--hidden", type=int, default=4096)

@@ -20,9 +20,12 @@ def test_schedule():
     assert Schedule(2, 4, 0.3).share(2) == pytest.approx(0.15)
 
 
-def test_residuals_are_those_of_least_squares():
+@pytest.mark.parametrize("rows", [5, 20])
+def test_residuals_are_those_of_least_squares(rows):
     rng = np.random.default_rng(0)
-    kept, candidates = rng.normal(size=(5, 12)), rng.normal(size=(7, 12))
+    kept, candidates = rng.normal(size=(rows, 12)), rng.normal(size=(7, 12))
+    if rows > 12:
+        kept[:, :6] = kept[:, 6:]  # or they would span everything
     kept[3] = 2 * kept[1] - kept[0]  # not of full rank
     candidates[2] = kept[:3].sum(axis=0)
     for scale in (1.0, 1e-20, 1e20):
