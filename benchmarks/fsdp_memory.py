@@ -5,9 +5,10 @@
     python -m benchmarks.fsdp_memory --processes 4
 
 The processes talk by gloo on this machine, and each holds its share of a stack of feed-forward blocks. They
-plan, prune with the optimizer's state, and train with regrowth over three events in either mode. The peak of a
-step is the most resident memory within it (`VmHWM` of Linux, reset before) less that before it, plus the share of
-the model; what the optimizer keeps was there before. The limit is 1.3 times the share and the largest layer.
+plan, prune with the optimizer's state, and train with regrowth over three events in either mode. The peak of
+a step is the most resident memory within it (`VmHWM` of Linux, reset before) less that before it, plus the
+share of the model; what the optimizer keeps was there before. The limit is 1.3 times the share and the
+largest layer.
 """
 
 from __future__ import annotations
