@@ -230,6 +230,11 @@ BETWEEN = {
     "padded with ones": (lambda x: F.pad(x[:, 1:], (0, 0, 1, 0), value=1.0), False),
     "to the power of nothing": (lambda x: x**0, False),
     "divided by itself": (lambda x: x / (x.abs() + 1e-9) + x.abs().exp(), False),
+    "biased by a constant": (
+        lambda x: F.instance_norm(x.mT, weight=x.mean((0, 1)), bias=x.new_ones(x.shape[2])).mT,
+        False,
+    ),
+    "numbers of places": (lambda x: F.max_pool1d(x.mT, 3, 1, 1, return_indices=True)[1].mT.to(x), False),
 }
 
 
@@ -253,6 +258,43 @@ def test_only_what_is_zero_when_masked_may_leave(name):
         assert graph.skipped["patch"] == (
             "is normalised over by a layer norm and need not be zero where it is masked"
         )
+
+
+class Assigned(nn.Linear):
+    """A Linear layer whose bias gets other values by `.data`, in place of being written to."""
+
+    def forward(self, x):
+        self.bias.data = 1 / (2 + self.bias.data.abs())
+        return super().forward(x)
+
+
+class Outer(nn.Module):
+    """Products of all pairs of channels: of those with a masked one, half are zero."""
+
+    def forward(self, x):
+        return (x[..., :, None] * torch.sigmoid(x)[..., None, :]).mT.mT
+
+
+class Turned(nn.Linear):
+    """A Linear layer on the last dimension but one."""
+
+    def forward(self, x):
+        return super().forward(x.mT)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [Assigned(5, WIDTH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3)],
+        [nn.Linear(5, WIDTH), Outer(), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3), Turned(WIDTH, 2)],
+    ],
+    ids=["assigned", "outer"],
+)
+def test_what_is_not_zero_by_another_way(layers):
+    """No channel that is normalised over leaves."""
+    x = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    graph = exact(randomize(nn.Sequential(*layers).double()).eval(), x, layers="all")
+    assert graph.skipped["0"] == "is normalised over by a layer norm and need not be zero where it is masked"
 
 
 def test_a_function_in_place_of_a_module_keeps_its_channels():

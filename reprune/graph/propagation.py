@@ -122,6 +122,7 @@ class Propagation:
         """Record that `x` is another name of `base`."""
         if self.knows(base):
             self._states[x] = self.state(base)
+            self.vanishing.set(x, self.vanishing.along(base))
             self.viewed(x, base)
 
     def choose(self, guess: int) -> int:

@@ -30,7 +30,10 @@ def note_zeros(known: Propagation, call: Call, states: Sequence[State]) -> None:
     for out in call.outputs():
         state = known.state(out)
         labelled = state.labelled()
-        zeros = _Zeros(known, call, states, state) if rule is not None and labelled else None
+        zeros = None
+        numbers = out.is_floating_point() or out.is_complex()  # not places, as of maxima, which count from 0
+        if rule is not None and labelled and numbers:
+            zeros = _Zeros(known, call, states, state)
         found = NOWHERE if zeros is None else rule(zeros)  # type: ignore[misc]
         known.vanishing.set(out, found)
         if call.operation.in_place and len(found) == len(labelled):
@@ -63,12 +66,12 @@ class _Zeros:
     def vanishes(self, x: Tensor | None, dims: Iterable[int] | None = None) -> bool:
         """Return whether `x` is zero at all of its masked positions, of `dims` or any dimension.
 
-        It is if it is None, or has none.
+        It is if it is None, or has none. What is FREE takes the labels that it meets, and need not be zero.
         """
         if x is None:
             return True
         state, along = self.state(x), self.along(x)
-        return all(d in along or state.labels(d) is None for d in dims or range(-x.dim(), 0))
+        return all(d in along or state.dims[d] is None for d in dims or range(-x.dim(), 0))
 
 
 _Rule = Callable[[_Zeros], Set[int]]
@@ -95,7 +98,8 @@ def _moved(zeros: _Zeros) -> Set[int]:
         labels = zeros.out.labels(d)
         assert labels is not None
         label = labels[np.argmax(labels != FIXED)]
-        if any(k - x.dim() in along and label in state.dims[k] for k in whence):  # type: ignore[operator]
+        origins = [k for k in whence if label in state.dims[k]]  # type: ignore[operator]
+        if origins and all(k - x.dim() in along for k in origins):  # an outer product has a channel twice
             found.add(d)
     return found
 
@@ -148,7 +152,7 @@ def _joined(zeros: _Zeros) -> Set[int]:
     return {
         d
         for d in zeros.labelled
-        if all(zeros.vanishes(x, [d]) if d == joint else zeros.zero(x, d) for x in parts)
+        if all((d == joint and zeros.state(x).labels(d) is None) or zeros.zero(x, d) for x in parts)
     }
 
 
