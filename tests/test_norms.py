@@ -16,53 +16,9 @@ import reprune
 from reprune.modules.norms import NormOfFewerChannels, for_any_width, norm_of, norms_of
 from reprune.modules.slicing import replace_tensors, slice_model
 from tests.helpers.masking import Toy, difference, exact, masked, randomize
+from tests.helpers.norms import OwnGRN, OwnLayerNorm, OwnRMSNorm
 
 WIDTH = 12
-
-
-class OwnLayerNorm(nn.Module):
-    """As in nanoGPT: a layer norm with or without bias."""
-
-    def __init__(self, width, bias=True):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width)) if bias else None
-
-    def forward(self, x):
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-5)
-
-
-class OwnRMSNorm(nn.Module):
-    """As in Llama."""
-
-    def __init__(self, width, eps=1e-3):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.variance_epsilon = eps
-
-    def forward(self, x):
-        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
-
-
-class OwnGRN(nn.Module):
-    """As in ConvNeXt V2, on images with channels last."""
-
-    def __init__(self, width):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, 1, 1, width))
-        self.bias = nn.Parameter(torch.zeros(1, 1, 1, width))
-
-    def forward(self, x):
-        strength = torch.norm(x, p=2, dim=(1, 2), keepdim=True)
-        relative = strength / (strength.mean(dim=-1, keepdim=True) + 1e-6)
-        return self.weight * (x * relative) + self.bias + x
-
-
-class ShiftedRMSNorm(OwnRMSNorm):
-    """As in Gemma: a weight of zero does not make a channel zero."""
-
-    def forward(self, x):
-        return (1 + self.weight) * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
 
 
 NORMS = {
@@ -139,23 +95,6 @@ def test_gradients_are_those_of_the_masked_norm():
     (small(part) * draw).sum().backward()
     assert difference(part.grad, full.grad[..., :7]) < 1e-12
     assert difference(small[0].weight.grad, norm.weight.grad[:7]) < 1e-12
-
-
-@pytest.mark.parametrize(
-    "norm",
-    [
-        ShiftedRMSNorm(WIDTH),
-        nn.LayerNorm(WIDTH, elementwise_affine=False),
-        nn.LayerNorm([3, WIDTH]),
-        nn.BatchNorm2d(WIDTH),
-        nn.GroupNorm(3, WIDTH),
-        nn.InstanceNorm2d(WIDTH, affine=True),
-        nn.Linear(WIDTH, WIDTH),
-    ],
-    ids=lambda norm: type(norm).__name__,
-)
-def test_what_computes_something_else_is_no_norm_over_channels(norm):
-    assert norm_of(norm) is None
 
 
 class Stream(nn.Module):

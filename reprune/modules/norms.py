@@ -9,6 +9,7 @@ it has all.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,6 +97,10 @@ class NormOfFewerChannels(nn.Module):
         norm_dim: int
         norm_eps: float
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run :meth:`forward`; its input may have the name that it has in the whole norm."""
+        return super().__call__(*args, *kwargs.values())
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` over its channels; return a tensor of its shape."""
         bias = getattr(self, "bias", None)
@@ -167,8 +172,14 @@ def norm_of(module: nn.Module) -> Norm | None:
 
 def _probed(module: nn.Module) -> Norm | None:
     """Return the norm that computes what `module` does on made-up values, or None."""
+    kind = type(module)
+    if len(inspect.signature(kind.forward).parameters) != 2:  # itself, and its input alone
+        return None
+    held = {name for name, value in module.__dict__.items() if not _is_plain(value) and value}
+    if held - {"_parameters"}:  # a list or a function, of which the next norm may have another
+        return _compared(module)
     plain = tuple((name, value) for name, value in sorted(module.__dict__.items()) if _is_plain(value))
-    key = type(module), plain, tuple(module._parameters), tuple(map(_width, module._parameters.values()))
+    key = kind, plain, tuple(module._parameters), tuple(map(_width, module._parameters.values()))
     if key not in _found:
         _found[key] = _compared(module)
     return _found[key]
@@ -186,36 +197,62 @@ def _width(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.numel()
 
 
+class _Values(NamedTuple):
+    """Made-up values on which a module and a norm are compared."""
+
+    sides: tuple[int, ...]
+    scale: float
+    """Of the input."""
+    gain: float
+    """Of the weight."""
+    shift: float
+    """Of the bias."""
+
+
+_VALUES = (
+    _Values((2, 3, 5), 1e-3, 1.0, 1e-3),  # so small that it matters what is added to the variance
+    _Values((3, 7, 4), 1e2, 1e2, 1e2),  # so large that a limit would be met
+    _Values((4, 6), 1.0, 1.0, 1.0),  # tokens, which need not be taken
+)
+
+
 def _compared(module: nn.Module) -> Norm | None:
     own = {name: tensor for name, tensor in module._parameters.items() if tensor is not None}
     if own.keys() - {"weight", "bias"} or module._buffers:
         return None
     named = [value for name in _EPS if isinstance(value := module.__dict__.get(name), float)]
-    draw = torch.Generator().manual_seed(0)
-
-    def drawn(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=draw, dtype=torch.float64)
-
-    weight, bias = drawn(*own["weight"].shape), 1e-3 * drawn(*own["bias"].shape) if "bias" in own else None
-    values = {"weight": weight, "bias": bias}
     new: dict[Tensor, Tensor] = {
-        tensor: nn.Parameter(value) for name, tensor in own.items() if (value := values[name]) is not None
+        tensor: nn.Parameter(torch.empty(tensor.shape, dtype=torch.float64)) for tensor in own.values()
     }
-    copied = shared_copy(module, new).eval()
+    copied = shared_copy(module, new)
     for kind, dim in _GUESSES:
-        sides = [2, 3, 5]
-        sides.insert(len(sides) if dim == -1 else dim, weight.numel())
-        x = 1e-3 * drawn(*sides)  # so small that it matters what is added to the variance
-        with torch.no_grad():
-            try:
-                found = copied(x)
-            except Exception:  # whatever it raises where it takes other shapes
-                continue
-            for eps in named or (1e-5, 1e-6, 1e-8, 1e-12):
-                expected = normalised(x, weight, bias, kind, dim, weight.numel(), eps)
-                if isinstance(found, Tensor) and _alike(found, expected):
-                    return Norm(kind, dim, weight.numel(), eps)
+        for eps in named or (1e-5, 1e-6, 1e-8, 1e-12):
+            norm = Norm(kind, dim, own["weight"].numel(), eps)
+            modes = ((training, values) for training in (False, True) for values in _VALUES)
+            if all(_agrees(copied.train(training), norm, values) for training, values in modes):
+                return norm
     return None
+
+
+@torch.no_grad()
+def _agrees(module: nn.Module, norm: Norm, values: _Values) -> bool:
+    """Return whether `module`, a disposable copy with parameters in float64, computes `norm` on `values`."""
+    if len(values.sides) == 2 and (norm.norm_dim != -1 or norm.norm_kind == "response"):
+        return True  # norms of images
+    draw = torch.Generator().manual_seed(0)
+    sides = list(values.sides)
+    sides.insert(len(sides) if norm.norm_dim == -1 else norm.norm_dim, norm.full_width)
+    x = values.scale * torch.randn(sides, generator=draw, dtype=torch.float64)
+    weight, bias = module._parameters["weight"], module._parameters.get("bias")
+    assert weight is not None
+    for tensor, scale in ((weight, values.gain), (bias, values.shift)):
+        if tensor is not None:
+            tensor.copy_(scale * torch.randn(tensor.shape, generator=draw, dtype=torch.float64))
+    try:
+        found = module(x.clone())
+    except Exception:  # whatever it raises where it takes other shapes
+        return len(values.sides) == 2
+    return isinstance(found, Tensor) and _alike(found, normalised(x, weight, bias, *norm))
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:

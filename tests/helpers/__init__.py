@@ -15,6 +15,7 @@ masking             drawn networks, and the masked network that pruning must equ
 nine_kinds          kinds of points on which backends agree to the last bit
 layer_kinds         networks with every kind of layer that compensation fits
 networks            small networks for plans, surgery and files
+norms               norms over channels as networks define their own, and what only looks like them
 optimizer_cases     optimizers, what each can train, and what the pruner does with it
 oracles             independent judges of a clustering: scipy, definitions, a replay of the merges
 processes           Python in a process of its own that imports what this one does

@@ -1,0 +1,59 @@
+"""A class of one's own is a norm over channels if it computes what one of them does, and only then."""
+
+import pytest
+import torch
+from torch import nn
+
+from reprune.modules.norms import norm_of
+from tests.helpers.masking import exact, randomize
+from tests.helpers.norms import (
+    LimitedNorm,
+    ListedNorm,
+    OfTokensNorm,
+    ShiftedRMSNorm,
+    WhereTrainedNorm,
+    WithResidualNorm,
+)
+
+WIDTH = 12
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        ShiftedRMSNorm(WIDTH),
+        WhereTrainedNorm(WIDTH),
+        OfTokensNorm(WIDTH),
+        LimitedNorm(WIDTH, before=True),
+        LimitedNorm(WIDTH, before=False),
+        WithResidualNorm(WIDTH),
+        nn.LayerNorm(WIDTH, elementwise_affine=False),
+        nn.LayerNorm([3, WIDTH]),
+        nn.BatchNorm2d(WIDTH),
+        nn.GroupNorm(3, WIDTH),
+        nn.InstanceNorm2d(WIDTH, affine=True),
+        nn.Linear(WIDTH, WIDTH),
+    ],
+    ids=lambda norm: type(norm).__name__,
+)
+def test_what_computes_something_else_is_no_norm_over_channels(norm):
+    assert norm_of(norm) is None
+
+
+def test_norms_of_one_class_differ_by_what_they_hold():
+    same, other = ListedNorm(WIDTH, []), ListedNorm(WIDTH, [0.5])
+    assert norm_of(same).norm_kind == "layer"
+    assert norm_of(other) is None
+
+
+def test_its_input_may_be_named():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm, self.last = nn.Linear(5, WIDTH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3)
+
+        def forward(self, x):
+            return self.last(self.norm(input=self.first(x)))
+
+    x = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert [g.name for g in exact(randomize(Model().double()).eval(), x, layers="all").groups] == ["first"]
