@@ -25,8 +25,8 @@ NORMS = {
     "layer": (lambda: nn.LayerNorm(WIDTH), "layer", -1),
     "layer without bias": (lambda: nn.LayerNorm(WIDTH, bias=False), "layer", -1),
     "layer of images": (lambda: LayerNorm2d(WIDTH, eps=1e-3), "layer", 1),
-    "rms": (lambda: nn.RMSNorm(WIDTH, eps=1e-3), "rms", -1),
-    "rms, eps by type": (lambda: nn.RMSNorm(WIDTH), "rms", -1),
+    "rms": (lambda: nn.RMSNorm(WIDTH, eps=1e-3), "torch.rms", -1),
+    "rms, eps by type": (lambda: nn.RMSNorm(WIDTH), "torch.rms", -1),
     "own layer": (lambda: OwnLayerNorm(WIDTH), "layer", -1),
     "own layer without bias": (lambda: OwnLayerNorm(WIDTH, bias=False), "layer", -1),
     "own rms": (lambda: OwnRMSNorm(WIDTH), "rms", -1),
@@ -80,6 +80,31 @@ def test_with_all_channels_it_computes_the_same(name):
     assert type(ours[0]) is type(norm)
     assert ours[0].__dict__.keys() == norm.__dict__.keys()
     assert torch.equal(ours(x), norm(x))
+
+
+@pytest.mark.parametrize("cast", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    "name, all_of_it",
+    [
+        ("layer", True),  # a weight of another type than its input fits on some devices only
+        *((name, whole) for name in ("rms", "rms, eps by type", "own rms") for whole in (True, False)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+def test_in_other_types_of_numbers_than_it_was_pruned_in(name, all_of_it, cast):
+    """Such as a network that is cast after pruning, or activations alone, as by autocast."""
+    norm, x, *_ = norm_and_input(name)
+    kept = np.arange(7)
+    norm, small = norm.float(), nn.Sequential(copy.deepcopy(norm.float()))
+    slices = {f"0.{name}": {0: kept} for name, _ in norm.named_parameters()}
+    replace_tensors(small, slice_model(small, slices))
+    x = 1e-3 * x  # so small that it matters what is added to the mean
+    x[..., 7:] = 0
+    if all_of_it:
+        norm, small = norm.to(cast), small.to(cast)
+    whole, part = norm(x.to(cast)), small(x[..., :7].to(cast))
+    assert whole.dtype == part.dtype
+    assert difference(part, whole[..., :7]) < 4 * torch.finfo(cast if cast.itemsize < 4 else whole.dtype).eps
 
 
 def test_gradients_are_those_of_the_masked_norm():

@@ -231,7 +231,12 @@ def norm_over_channels(known: Propagation, call: Call, is_activation: bool) -> N
     known.set(call.out, dims, is_activation)
 
 
-_NORMS = {"layer": "layer norm", "rms": "root mean square norm", "response": "global response norm"}
+_NORMS = {
+    "layer": "layer norm",
+    "rms": "root mean square norm",
+    "torch.rms": "root mean square norm",
+    "response": "global response norm",
+}
 
 
 def weight_norm(known: Propagation, call: Call, is_activation: bool) -> None:

@@ -34,11 +34,13 @@ def normalised(
         x: Of any shape, with C channels along `dim`.
         weight: [C], or of C numbers, by which the channels are multiplied.
         bias: Of C numbers, which are added; or None.
-        kind: "layer" (Ba et al. 2016, eq. 4), "rms" (Zhang and Sennrich 2019, eq. 4) or "response", whose
-            statistics are taken over all dimensions but the first (Woo et al. 2023, algorithm 1).
+        kind: "layer" (Ba et al. 2016, eq. 4), "rms" (Zhang and Sennrich 2019, eq. 4), "torch.rms", which
+            is the same in the types of numbers of PyTorch's, or "response", whose statistics are taken over
+            all dimensions but the first (Woo et al. 2023, algorithm 1).
         dim: The dimension of the channels.
         full_width: The number of channels with those that have left.
-        eps: What is added to a mean before one divides by it, or by its root.
+        eps: What is added to a mean before one divides by it, or by its root; negative where PyTorch
+            chooses it by the type of `x`.
 
     Returns:
         Of the shape of `x`.
@@ -48,6 +50,11 @@ def normalised(
     if kind == "layer":
         shift = None if bias is None else bias.flatten()
         return _layer_norm(x.movedim(dim, -1), weight.flatten(), shift, full_width, eps).movedim(-1, dim)
+    if kind == "torch.rms":
+        gone = [0, full_width - weight.numel()]
+        chosen = None if eps < 0 else eps
+        whole = F.rms_norm(F.pad(x, gone), [full_width], F.pad(weight, gone), chosen)
+        return whole[..., : weight.numel()]
     shape = [1] * x.dim()
     shape[dim] = weight.numel()
     scale = weight.reshape(shape)
@@ -108,7 +115,8 @@ class NormOfFewerChannels(nn.Module):
 
     def extra_repr(self) -> str:
         """Say how many channels there are, and were."""
-        return f"{self.weight.numel()} of {self.full_width} channels, eps={self.norm_eps:g}"
+        eps = "by type" if self.norm_eps < 0 else f"{self.norm_eps:g}"
+        return f"{self.weight.numel()} of {self.full_width} channels, eps={eps}"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle by the class that the norm has with all channels: that of fewer is made as it is needed."""
@@ -134,7 +142,7 @@ def whole_class(kind: Any) -> Any:
 
 _KNOWN = {
     "torch.nn.modules.normalization.LayerNorm": ("layer", -1),
-    "torch.nn.modules.normalization.RMSNorm": ("rms", -1),
+    "torch.nn.modules.normalization.RMSNorm": ("torch.rms", -1),
     "torchvision.models.convnext.LayerNorm2d": ("layer", 1),
     "timm.layers.norm.LayerNorm": ("layer", -1),
     "timm.layers.norm.LayerNorm2d": ("layer", 1),
@@ -167,7 +175,7 @@ def norm_of(module: nn.Module) -> Norm | None:
     if weight.dim() > 1:
         return None
     eps = getattr(module, "eps", None)
-    return Norm(*known, weight.numel(), torch.finfo(weight.dtype).eps if eps is None else float(eps))
+    return Norm(*known, weight.numel(), -1.0 if eps is None else float(eps))
 
 
 def _probed(module: nn.Module) -> Norm | None:
