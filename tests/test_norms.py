@@ -328,6 +328,23 @@ def test_exported_and_scripted():
     assert torch.equal(scripted(tokens), small.norms[0](tokens))
 
 
+def test_exported_to_onnx_by_the_first_exporter(tmp_path):
+    """It moves the channels of images to the end and back."""
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, WIDTH, 1), LayerNorm2d(WIDTH), nn.Conv2d(WIDTH, 2, 1)
+    small, _ = reprune.prune(
+        nn.Sequential(*layers).eval(), X.float(), keep={"0": 7}, layers="all", scope="all"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch calls it deprecated
+        torch.onnx.export(small, (X.float(),), tmp_path / "small.onnx", dynamo=False, input_names=["x"])
+    session = onnxruntime.InferenceSession(str(tmp_path / "small.onnx"))
+    (found,) = session.run(None, {"x": X.float().numpy()})
+    assert difference(torch.from_numpy(found), small(X.float())) < 1e-6
+
+
 @pytest.mark.parametrize("norm", [nn.LayerNorm, OwnRMSNorm])
 def test_trained_with_regrowth_in_both_modes(norm):
     losses = {}

@@ -49,7 +49,8 @@ def normalised(
         return handle_torch_function(normalised, (x,), x, weight, bias, kind, dim, full_width, eps)
     if kind == "layer":
         shift = None if bias is None else bias.flatten()
-        return _layer_norm(x.movedim(dim, -1), weight.flatten(), shift, full_width, eps).movedim(-1, dim)
+        last = x.dim() - 1  # a transposition to -1 fails in PyTorch's first exporter to ONNX
+        return _layer_norm(x.movedim(dim, last), weight.flatten(), shift, full_width, eps).movedim(last, dim)
     if kind == "torch.rms":
         gone = [0, full_width - weight.numel()]
         chosen = None if eps < 0 else eps
