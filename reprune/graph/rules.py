@@ -37,6 +37,9 @@ _MOVEMENTS = frozenset(
     ).split()
 )
 
+_COMPLEX = frozenset(("view_as_complex", "view_as_real", "_conj", "_neg_view"))
+"""Views of complex numbers, which positions are not."""
+
 _POINTWISE = frozenset(
     (
         "copy clone contiguous _to_copy fill zero bernoulli normal uniform random exponential log_normal "
@@ -60,7 +63,7 @@ _REDUCTIONS = (
 
 def is_movement(call: Call) -> bool:
     """Return whether the call only moves values, so that it can be run on position numbers."""
-    return call.operation.is_view or call.name in _MOVEMENTS
+    return (call.operation.is_view and call.name not in _COMPLEX) or call.name in _MOVEMENTS
 
 
 def is_pointwise(call: Call) -> bool:
@@ -109,6 +112,9 @@ RULES: dict[str, Rule] = {
     "index_put": shape.index_put,
     "torchvision::roi_align": compute.roi_align,
     "as_strided": shape.as_strided,
+    "view_as_complex": shape.as_complex,
+    "view_as_real": shape.as_real,
+    **dict.fromkeys(("_conj", "_neg_view"), shape.conjugate),
     **dict.fromkeys(FUSED, attention),
     **dict.fromkeys(FACTORIES, blank),
     **dict.fromkeys(_REDUCTIONS.split(), shape.reduction),

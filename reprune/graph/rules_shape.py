@@ -266,6 +266,26 @@ def as_strided(known: Propagation, call: Call, is_activation: bool) -> None:
     known.set(call.out, [None] * call.out.dim(), is_activation)
 
 
+def as_complex(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Take the two numbers along the last dimension for one, as rotary embeddings do."""
+    x = call["self"]
+    known.pin(x, f"is a part of a number in {call.func}", [x.dim() - 1])
+    known.viewed(call.out, x)
+    known.set(call.out, list(known.state(x).dims[:-1]), is_activation)
+
+
+def as_real(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Take the two parts of each number for a last dimension."""
+    known.viewed(call.out, call["self"])
+    known.set(call.out, [*known.state(call["self"]).dims, None], is_activation)
+
+
+def conjugate(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Keep all labels: in the same memory other signs are read."""
+    known.viewed(call.out, call["self"])
+    known.set(call.out, list(known.state(call["self"]).dims), is_activation)
+
+
 def reduction(known: Propagation, call: Call, is_activation: bool) -> None:
     """Pin the reduced dimensions: a masked channel is not removed from a mean or a maximum."""
     x = call.tensors()[0]
