@@ -127,3 +127,21 @@ def test_tied_linear_layers_stay_tied(layers):
     graph = build_graph(Tied(), torch.randn(2, 6), layers=layers)
     assert graph.groups == ()  # its columns meet the input
     assert "a" in graph.skipped
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_one_number_is_added_to_a_matrix_product(shape):
+    """It is no channel, and need not have dimensions."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(6, 8), nn.Linear(8, 10), nn.Linear(10, 2)
+            self.shift = nn.Parameter(torch.randn(shape))
+
+        def forward(self, x):
+            return self.head(torch.relu(torch.addmm(self.shift, self.a(x), self.b.weight.T)))
+
+    x = torch.randn(3, 6, dtype=torch.float64)
+    graph = exact(randomize(Model().double()), x, seeds=range(2), layers="linear")
+    assert [group.name for group in graph.groups] == ["a", "b"]

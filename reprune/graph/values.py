@@ -187,10 +187,10 @@ class Values:
             pairs += [(given.state.dims[0], out.state.dims[1]) for given in tensors[1:]]
         elif call.name in ("mm", "addmm"):
             *added, one, other = tensors
-            pairs = [(one.state.dims[1], other.state.dims[0]), (one.state.dims[0], out.state.dims[0])]
-            pairs += [(given.state.dims[-1], out.state.dims[1]) for given in (*added, other)]
             if any(len(given.shape) != 1 or given.shape[0] == 1 < out.shape[1] for given in added):
                 return False
+            pairs = [(one.state.dims[1], other.state.dims[0]), (one.state.dims[0], out.state.dims[0])]
+            pairs += [(given.state.dims[-1], out.state.dims[1]) for given in (*added, other)]
         elif call.name == "convolution" and call["groups"] == 1:
             images, kernel, *bias = (given.state.dims for given in tensors)
             o, i = (1, 0) if call["transposed"] else (0, 1)
