@@ -1,9 +1,12 @@
 """A class of one's own is a norm over channels if it computes what one of them does, and only then."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
+import reprune
 from reprune.modules.norms import norm_of
 from tests.helpers.masking import exact, randomize
 from tests.helpers.norms import (
@@ -56,4 +59,8 @@ def test_its_input_may_be_named():
             return self.last(self.norm(input=self.first(x)))
 
     x = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    small, _ = reprune.prune(Model().double(), x, keep={"first": 7}, layers="all", scope="all")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch calls scripts deprecated
+        assert torch.equal(torch.jit.script(small)(x), small(x))
     assert [g.name for g in exact(randomize(Model().double()).eval(), x, layers="all").groups] == ["first"]

@@ -109,10 +109,12 @@ class NormOfFewerChannels(nn.Module):
         """Run :meth:`forward`; its input may have the name that it has in the whole norm."""
         return super().__call__(*args, *kwargs.values())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x` over its channels; return a tensor of its shape."""
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise `input` over its channels; return a tensor of its shape."""
         bias = getattr(self, "bias", None)
-        return normalised(x, self.weight, bias, self.norm_kind, self.norm_dim, self.full_width, self.norm_eps)
+        return normalised(
+            input, self.weight, bias, self.norm_kind, self.norm_dim, self.full_width, self.norm_eps
+        )
 
     def extra_repr(self) -> str:
         """Say how many channels there are, and were."""
