@@ -47,6 +47,8 @@ def test_norms_of_one_class_differ_by_what_they_hold():
     same, other = ListedNorm(WIDTH, []), ListedNorm(WIDTH, [0.5])
     assert norm_of(same).norm_kind == "layer"
     assert norm_of(other) is None
+    same.numbers = torch.ones(3)  # an attribute without a truth value
+    assert norm_of(same).norm_kind == "layer"
 
 
 def test_its_input_may_be_named():

@@ -186,7 +186,7 @@ def _probed(module: nn.Module) -> Norm | None:
     kind = type(module)
     if len(inspect.signature(kind.forward).parameters) != 2:  # itself, and its input alone
         return None
-    held = {name for name, value in module.__dict__.items() if not _is_plain(value) and value}
+    held = {name for name, value in module.__dict__.items() if not (_is_plain(value) or _is_empty(value))}
     if held - {"_parameters"}:  # a list or a function, of which the next norm may have another
         return _compared(module)
     plain = tuple((name, value) for name, value in sorted(module.__dict__.items()) if _is_plain(value))
@@ -202,6 +202,10 @@ _found: dict[Any, Norm | None] = {}
 
 def _is_plain(value: Any) -> bool:
     return type(value) in ATOMS or (type(value) is tuple and all(map(_is_plain, value)))
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, (dict, list, set)) and not value
 
 
 def _width(tensor: Tensor | None) -> int:
