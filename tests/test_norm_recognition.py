@@ -66,3 +66,27 @@ def test_its_input_may_be_named():
         warnings.simplefilter("ignore")  # PyTorch calls scripts deprecated
         assert torch.equal(torch.jit.script(small)(x), small(x))
     assert [g.name for g in exact(randomize(Model().double()).eval(), x, layers="all").groups] == ["first"]
+
+
+class OfBoth(nn.LayerNorm):
+    """As in segmentation_models_pytorch: of images along dimension 1, of tokens along the last."""
+
+    def forward(self, x):
+        dim = 1 if x.dim() == 4 else -1
+        return super().forward(x.movedim(dim, -1)).movedim(-1, dim)
+
+
+def test_a_norm_of_one_dimension_of_images_and_another_of_tokens_keeps_channels():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm, self.head = nn.Conv2d(3, 8, 1), OfBoth(8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            x = self.norm(self.norm(self.first(x)).flatten(2).transpose(1, 2))
+            return self.head(x.mean(1))
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    graph = exact(randomize(Network().double()).eval(), x)
+    assert graph.skipped["first"] == "is normalised over by a layer norm"

@@ -155,7 +155,7 @@ def summary_beside(rows: list[dict[str, Any]]) -> str:
     """How many networks reprune pruned, refused or got wrong, and Torch-Pruning beside it."""
     pruned = [row for row in rows if row.get("channels", 0) > 0 and "error" in row]
     wrong = [row for row in pruned if max(row["error"], row["error_training"]) >= EXACT]
-    half = [row for row in pruned if row["reached"] <= (1 + NEAR) / 2]
+    half = [row for row in pruned if row.get("reached", 1.0) <= (1 + NEAR) / 2]
     peers = [row for row in rows if "peer" in row["columns"]]
     ran = [row for row in peers if "peer_error" in row]
     alike = [row for row in ran if row["peer_error"] < EXACT and row["peer_reached"] < 1]

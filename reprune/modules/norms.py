@@ -63,7 +63,9 @@ def normalised(
         exact = x if x.dtype == torch.float64 else x.float()
         mean = exact.pow(2).sum(dim, keepdim=True) / full_width
         return scale * (exact * torch.rsqrt(mean + eps)).to(x.dtype)
-    places = list(range(1, x.dim()))
+    if x.dim() != 4:
+        raise ValueError(f"input: expected images of 4 dimensions; got a tensor of {x.dim()}")
+    places = list(range(1, 4))
     places.remove(dim % x.dim())
     strength: Tensor = torch.linalg.vector_norm(x, 2.0, places, True)
     relative = strength / (strength.sum(dim, keepdim=True) / full_width + eps)
@@ -252,22 +254,35 @@ def _compared(module: nn.Module) -> Norm | None:
 @torch.no_grad()
 def _agrees(module: nn.Module, norm: Norm, values: _Values) -> bool:
     """Return whether `module`, a disposable copy with parameters in float64, computes `norm` on `values`."""
-    if len(values.sides) == 2 and (norm.norm_dim != -1 or norm.norm_kind == "response"):
-        return True  # norms of images
+    if len(values.sides) == 2 and norm.norm_kind == "response":
+        return True  # it is of images only
     draw = torch.Generator().manual_seed(0)
-    sides = list(values.sides)
-    sides.insert(len(sides) if norm.norm_dim == -1 else norm.norm_dim, norm.full_width)
-    x = values.scale * torch.randn(sides, generator=draw, dtype=torch.float64)
+
+    def drawn(dim: int) -> Tensor:
+        sides = list(values.sides)
+        sides.insert(len(sides) if dim == -1 else dim, norm.full_width)
+        return values.scale * torch.randn(sides, generator=draw, dtype=torch.float64)
+
+    x = drawn(norm.norm_dim)
     weight, bias = module._parameters["weight"], module._parameters.get("bias")
     assert weight is not None
     for tensor, scale in ((weight, values.gain), (bias, values.shift)):
         if tensor is not None:
             tensor.copy_(scale * torch.randn(tensor.shape, generator=draw, dtype=torch.float64))
-    try:
-        found = module(x.clone())
-    except Exception:  # whatever it raises where it takes other shapes
+    if len(values.sides) == 2 and norm.norm_dim != -1 and _result(module, drawn(-1)) is not None:
+        return False  # of tokens it takes another dimension
+    found = _result(module, x)
+    if found is None:
         return len(values.sides) == 2
     return isinstance(found, Tensor) and _alike(found, normalised(x, weight, bias, *norm))
+
+
+def _result(module: nn.Module, x: Tensor) -> Any:
+    """Return what `module` makes of a copy of `x`; None where it takes other shapes and raises anything."""
+    try:
+        return module(x.clone())
+    except Exception:
+        return None
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:
