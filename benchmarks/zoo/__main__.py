@@ -17,7 +17,8 @@ reached     FLOPs left by make_plan(flops=0.5, scope="all", layers="all", rule="
             says that more must stay, that much
 error       30 % of every group dropped at random, in float64: largest difference between the pruned network
             and the full one with the consumers' input slices zeroed (with zeros in all tensors of what left,
-            where a norm over channels loses some), relative to the largest output; in evaluation, and in training mode
+            where a norm over channels loses some), relative to the largest output; in evaluation, and in
+            training mode
 ONNX        the network so planned, in float32: onnxruntime against eager, relative
 latency     time of the full network over that of the planned one, batch 1 and 16, in turns, channels_last
 plan        time of make_plan, graph and selection, on the wall and of the processor; peak: the model's
