@@ -25,6 +25,7 @@ from reprune.clustering.backends import cpp  # noqa: F401
 
 def run(request):
     """Become the program; return its exit status."""
+    torch.set_num_threads(1)  # see tests.programs.sharded
     for place, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(Path(request["outputs"]) / name, os.O_WRONLY | os.O_CREAT), place)
     os.chdir(request["folder"])

@@ -161,6 +161,7 @@ CASES = [
 
 
 def process(rank, folder):
+    torch.set_num_threads(1)  # see tests.programs.sharded
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/store",

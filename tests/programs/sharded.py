@@ -58,6 +58,9 @@ CASES = {
 
 
 def process(rank, size, cases, folder):
+    # After a fork PyTorch makes its pool of threads anew when one asks for it. Here one does; later two of
+    # autograd's may at once, of which one then finds no pool: "Invalid thread pool!"
+    torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/store{size}",
