@@ -68,7 +68,7 @@ def test_its_input_may_be_named():
     assert [g.name for g in exact(randomize(Model().double()).eval(), x, layers="all").groups] == ["first"]
 
 
-class OfBoth(nn.LayerNorm):
+class NormOfBoth(nn.LayerNorm):
     """As in segmentation_models_pytorch: of images along dimension 1, of tokens along the last."""
 
     def forward(self, x):
@@ -80,7 +80,7 @@ def test_a_norm_of_one_dimension_of_images_and_another_of_tokens_keeps_channels(
     class Network(nn.Module):
         def __init__(self):
             super().__init__()
-            self.first, self.norm, self.head = nn.Conv2d(3, 8, 1), OfBoth(8), nn.Linear(8, 4)
+            self.first, self.norm, self.head = nn.Conv2d(3, 8, 1), NormOfBoth(8), nn.Linear(8, 4)
 
         def forward(self, x):
             x = self.norm(self.norm(self.first(x)).flatten(2).transpose(1, 2))

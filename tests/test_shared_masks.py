@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reprune.graph import traced
+from reprune.graph import traced, tracer
 from tests.helpers.attentions import TOKENS, Separate
 from tests.helpers.masking import exact
 
@@ -50,3 +50,15 @@ def test_a_mask_of_a_fixed_number_of_heads_keeps_them(values):
     graph = exact(Crossing(counted=False).double().eval(), TOKENS, seeds=range(2), layers="linear")
     assert not graph.groups
     assert "does not follow" in graph.skipped["blocks.0.q_proj"]
+
+
+@pytest.mark.parametrize("heads", [1, 3, 4])
+def test_a_mask_fits_on_meta_as_it_does_with_values(heads):
+    """A slice whose mask has another number of heads must fail in a trace without values too."""
+    given = [torch.empty(2, 4, 5, 8, device="meta") for _ in range(3)]
+    mask = torch.empty(1, heads, 5, 5, device="meta")
+    if heads == 3:
+        with pytest.raises(RuntimeError, match="3"):
+            tracer._attention(*given, mask)
+    else:
+        assert tracer._attention(*given, mask).shape == (2, 4, 5, 8)
