@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import reprune
-from reprune.pruner.regrowth import draw, residual_norms
+from reprune.pruner import regrowth
+from reprune.pruner.regrowth import blocks, draw, residual_norms, span
 from reprune.pruner.schedule import Schedule
 from tests.helpers.loops import X, one_step, start
 from tests.helpers.networks import small_resnet
@@ -21,7 +22,10 @@ def test_schedule():
 
 
 @pytest.mark.parametrize("rows", [5, 20])
-def test_residuals_are_those_of_least_squares(rows):
+@pytest.mark.parametrize("block", [1, 24, 2**20])
+def test_residuals_are_those_of_least_squares(rows, block, monkeypatch):
+    """Whatever part of the filters is worked on at a time."""
+    monkeypatch.setattr(regrowth, "BLOCK", block)
     rng = np.random.default_rng(0)
     kept, candidates = rng.normal(size=(rows, 12)), rng.normal(size=(7, 12))
     if rows > 12:
@@ -29,14 +33,21 @@ def test_residuals_are_those_of_least_squares(rows):
     kept[3] = 2 * kept[1] - kept[0]  # not of full rank
     candidates[2] = kept[:3].sum(axis=0)
     for scale in (1.0, 1e-20, 1e20):
-        norms = residual_norms(kept * scale, candidates)
+        norms = residual_norms(candidates, span(kept * scale))
         for w, norm in zip(candidates, norms, strict=True):
             solution = np.linalg.lstsq(kept.T, w, rcond=None)[0]
             assert norm == pytest.approx(np.linalg.norm(w - kept.T @ solution), abs=1e-12)
     assert norms[2] < 1e-12
     np.testing.assert_allclose(
-        residual_norms(np.zeros((2, 12)), candidates), np.linalg.norm(candidates, axis=1)
+        residual_norms(candidates, span(np.zeros((2, 12)))), np.linalg.norm(candidates, axis=1)
     )
+
+
+@pytest.mark.parametrize("count, length", [(0, 3), (7, 0), (7, 3), (1, 50)])
+def test_blocks_cover_all_once(count, length, monkeypatch):
+    monkeypatch.setattr(regrowth, "BLOCK", 10)
+    found = [k for block in blocks(count, length) for k in range(count)[block]]
+    assert found == list(range(count))
 
 
 def test_draws_follow_the_softmax():

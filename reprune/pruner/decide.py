@@ -15,7 +15,7 @@ from ..distributed import owners, rank_and_size, shared
 from ..graph import AtomMask, ChannelGraph, ChannelGroup, Producer
 from ..layer_problems import choose, problem_tables, require_finite
 from ..targets import Settings, counts_of
-from .regrowth import draw, residual_norms
+from .regrowth import Floats, blocks, draw, residual_norms, span
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,7 @@ def _own_part(
             whole = {p.name: _live_kernel(p, source, alive) for p in graph.groups[k].producers}
             if place == rank:
                 mine, kernels = [graph.groups[k]], whole
+            del whole  # that of another process is not needed here
         found |= _decided(mine, kernels, alive, counts, settings, event, share)
     return found
 
@@ -166,11 +167,22 @@ def _regrown(
     dropped = np.setdiff1d(np.arange(group.atoms.size), kept)
     if count == 0 or dropped.size <= count:
         return dropped[:count]
-    filters = []
-    for producer in group.producers:
-        kernel = kernels[producer.name].detach().double().cpu().flatten(1).numpy()
-        for row in producer.rows.T:  # [A] a channel of each atom, -1 where it has none
-            filters.append(np.where(row[:, None] < 0, 0.0, kernel[row]))
-    vectors = np.concatenate(filters, axis=1)
-    norms = residual_norms(vectors[kept], vectors[dropped])
+    basis = span(_filters(group, kernels, kept))
+    norms = np.zeros(dropped.size)
+    for block in blocks(dropped.size, basis.shape[1]):
+        norms[block] = residual_norms(_filters(group, kernels, dropped[block]), basis)
     return dropped[draw(norms, count, seed, event, group.name)]
+
+
+def _filters(group: ChannelGroup, kernels: Mapping[str, Tensor], positions: Ints) -> Floats:
+    """Return what writes to the channels at `positions` in `group`: [positions, numbers], float64."""
+    found = []
+    for producer in group.producers:
+        kernel = kernels[producer.name].detach().flatten(1)
+        for row in producer.rows.T:  # [A] a channel of each atom, -1 where it has none
+            channels = row[positions]
+            there = torch.from_numpy(np.maximum(channels, 0)).to(kernel.device)
+            filters = kernel.index_select(0, there).cpu().double().numpy()
+            filters[channels < 0] = 0.0
+            found.append(filters)
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)

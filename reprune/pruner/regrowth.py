@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -12,33 +13,49 @@ from ..aliases import Ints
 Floats = npt.NDArray[np.float64]
 
 
-def residual_norms(kept: Floats, candidates: Floats) -> Floats:
+BLOCK = 2**20
+"""Numbers of a matrix that are worked on at a time, so that it is not copied as a whole."""
+
+
+def span(filters: Floats) -> Floats:
+    """Return an orthonormal basis [rank, D], in rows, of the span of flattened `filters` [K, D]."""
+    count, length = filters.shape
+    scale = float(np.abs(filters).max(initial=0.0))
+    if scale == 0.0:
+        return filters[:0]
+    more_rows = count > length
+    # the products of the columns or of the rows, whichever are fewer: much quicker than an SVD of [K, D]
+    products = np.zeros((min(count, length),) * 2)
+    for block in blocks(count if more_rows else length, length if more_rows else count):
+        part = (filters[block] if more_rows else filters[:, block]) / scale
+        products += part.T @ part if more_rows else part @ part.T
+    values, vectors = np.linalg.eigh(products)
+    strong = values > values[-1] * max(count, length) * np.finfo(np.float64).eps
+    if more_rows:
+        return np.ascontiguousarray(vectors[:, strong].T)
+    basis: Floats = (vectors[:, strong] / (np.sqrt(values[strong]) * scale)).T @ filters
+    return basis
+
+
+def blocks(count: int, length: int) -> Iterator[slice]:
+    """Yield `count` positions of `length` numbers each in blocks of about `BLOCK` numbers."""
+    step = max(1, BLOCK // max(1, length))
+    for begin in range(0, count, step):
+        yield slice(begin, begin + step)
+
+
+def residual_norms(candidates: Floats, basis: Floats) -> Floats:
     """Return the norms of the candidates' residuals after projection on the kept filters' span.
 
     Args:
-        kept: [K, D] flattened filters that are kept.
-        candidates: [C, D] flattened filters that are not.
+        candidates: [C, D] flattened filters that are not kept.
+        basis: [rank, D] orthonormal rows, the :func:`span` of those that are kept.
 
     Returns:
-        [C] `|| w - P w ||`, P the orthogonal projection on the span of the rows of `kept`.
+        [C] `|| w - P w ||`, P the orthogonal projection on the span.
     """
-    scale = float(np.abs(kept).max(initial=0.0))
-    if scale == 0.0:
-        return _norms(candidates)
-    filters = kept / scale
-    more_rows = filters.shape[0] > filters.shape[1]
-    # of [K, K] or [D, D], the smaller: much quicker than an SVD of [K, D]
-    values, vectors = np.linalg.eigh(filters.T @ filters if more_rows else filters @ filters.T)
-    strong = values > values[-1] * max(kept.shape) * np.finfo(np.float64).eps
-    basis = vectors[:, strong].T  # [rank, D], orthonormal rows
-    if not more_rows:
-        basis = (basis / np.sqrt(values[strong])[:, None]) @ filters
     rest = candidates - (candidates @ basis.T) @ basis
-    return _norms(rest)
-
-
-def _norms(rows: Floats) -> Floats:
-    return np.asarray(np.sqrt((rows**2).sum(axis=1)), dtype=np.float64)
+    return np.asarray(np.sqrt((rest**2).sum(axis=1)), dtype=np.float64)
 
 
 def draw(norms: Floats, count: int, seed: int, event: int, layer: str) -> Ints:
