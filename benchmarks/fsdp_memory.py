@@ -152,7 +152,9 @@ def process(rank: int, size: int, store: str, width: int, hidden: int, blocks: i
     dist.all_gather_object(every, peaks)
     if rank == 0:
         limit = 1.3 * share + layer
-        print(f"{size} processes, {blocks} blocks of {width} and {hidden}: whole {size * share / MIB:.0f} MiB,")
+        print(
+            f"{size} processes, {blocks} blocks of {width} and {hidden}: whole {size * share / MIB:.0f} MiB,"
+        )
         print(
             f"share {share / MIB:.0f} MiB, largest layer {layer / MIB:.0f} MiB, limit {limit / MIB:.0f} MiB"
         )

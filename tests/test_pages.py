@@ -39,7 +39,7 @@ def test_python_code_on_the_pages_runs(
 
 @pytest.mark.parametrize("page", ["prune.md", "cluster.md"])
 def test_commands_are_understood(page: str) -> None:
-    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", "").splitlines()]
     assert lines
     for line in lines:
         program, *words = shlex.split(line)
