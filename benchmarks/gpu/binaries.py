@@ -30,7 +30,7 @@ class Report:
     """Of a multiprocessor at once, as far as registers go."""
     per_pair: float | None
     """Instructions of a lane in the scan's inner loop for each distance; None where there is no scan, or
-    where the compiler laid its loops out so that they cannot be told."""
+    where the compiler laid its loops out so that the scan's could not be identified."""
 
 
 @dataclass(frozen=True)

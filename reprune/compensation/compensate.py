@@ -100,7 +100,7 @@ def compensate(
     one_of(layers, "layers", _LAYERS)
     dense, small = (_network(model, name) for model, name in ((dense, "dense"), (small, "small")))
     _check_fit(dense, small, plan)
-    with _left_as_it_was():
+    with _generators_kept():
         found = collected(images, dense)
         fitting, pair = _fitted(dense, small, plan, found, fixed, layers == "pruned", progress)
     tensors = named_tensors(small)
@@ -158,7 +158,7 @@ def _check_fit(dense: nn.Module, small: nn.Module, plan: PruningPlan) -> None:
 
 
 @contextmanager
-def _left_as_it_was() -> Iterator[None]:
+def _generators_kept() -> Iterator[None]:
     """Put the random generators back after the block, and compile nothing in it."""
     states = generators()
     try:

@@ -290,7 +290,7 @@ def _way(mode: str, tracked: Tracked, shard: Shard | None) -> Callable[[Structur
         if shard is not None:
             raise ValueError("shard: expected None for a model that fully_shard has not sharded")
         return MODES[mode].of
-    if mode == "mask":
+    if MODES[mode] is MaskMode:
         return MaskMode.of
     if not callable(shard):
         raise ValueError(

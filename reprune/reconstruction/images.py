@@ -161,7 +161,7 @@ def _run(
     graph: ChannelGraph, images: Images, uses: _Uses, progress: Progress | None
 ) -> dict[str, float] | str:
     """Fill `uses`, and return the sensitivities, or why there are none."""
-    states = generators()
+    states = generators()  # of all GPUs, which manual_seed seeds; `preserving` keeps the model's alone
     try:
         with preserving(graph.model) as preserved, eagerly():
             preserved.begin_pass()

@@ -32,10 +32,10 @@ def in_scope(graph: ChannelGraph, scope: str) -> ChannelGraph:
 
 def rankable(graph: ChannelGraph, rule: str) -> ChannelGraph:
     """Return the graph of the groups that `rule` can rank; raise `ValueError` if there are none."""
-    bare = [group for group in graph.groups if rule == "bn" and not has_gamma(group)]
-    if not graph.groups or len(bare) == len(graph.groups):
-        _nothing(graph, bool(bare))
-    return graph.without(bare, "no BatchNorm behind it; rule='uniform' prunes it")
+    without_gamma = [group for group in graph.groups if rule == "bn" and not has_gamma(group)]
+    if not graph.groups or len(without_gamma) == len(graph.groups):
+        _nothing(graph, bool(without_gamma))
+    return graph.without(without_gamma, "no BatchNorm behind it; rule='uniform' prunes it")
 
 
 def counts_of(
