@@ -1,13 +1,33 @@
 """What holds for every test."""
 
-import pytest
-import torch
+import os
+from contextlib import suppress
+from importlib import import_module
 
-from reprune import _core
+import pytest
+
 from tests.helpers.forked import Forks
 
-# The networks of the tests are small: one thread of torch's is faster than two that wait for each other.
-torch.set_num_threads(1)
+LIBRARIES = "torch torchvision timm torch_pruning lightning.pytorch sklearn.cluster scipy.stats".split()
+"""What takes longest to import, above all in a new environment, where Python compiles all of it first."""
+
+
+def pytest_collection(session):
+    """Before a process that runs tests imports them; what only hands them out to others needs no torch.
+
+    Of two processes one imports the libraries from the last to the first, so that each compiles half of them.
+    """
+    if session.config.getoption("numprocesses", None):
+        return
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker:
+        for name in LIBRARIES[:: -1 if int(worker.removeprefix("gw")) % 2 else 1]:
+            with suppress(ImportError):
+                import_module(name)
+    import torch
+
+    # The networks of the tests are small: one thread of torch's is faster than two that wait for each other.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +40,8 @@ def run_forked():
 @pytest.fixture(autouse=True)
 def isa():
     """Sets the instruction set by name; every test starts with the machine's best, whatever ran before."""
+    from reprune import _core
+
     _core.set_isa("")
     yield _core.set_isa
     _core.set_isa("")

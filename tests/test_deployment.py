@@ -51,6 +51,16 @@ def folder(tmp_path, monkeypatch):
     torch._dynamo.reset()
 
 
+@pytest.fixture
+def inductor():
+    """Inductor's settings. It believes what the processor says of itself, instead of compiling a program for
+    each instruction set, which takes as long as the networks here."""
+    import torch._inductor.config as settings
+
+    with settings.patch({"cpp.vec_isa_ok": True}):
+        yield settings
+
+
 class Wide(nn.Module):
     """Large enough for its time to be its convolutions'."""
 
@@ -170,6 +180,7 @@ def tiny():
 
 
 @pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles")  # of torch 2.6
+@pytest.mark.usefixtures("inductor")
 def test_compiled():
     """By Inductor, with code for this machine."""
     network, x = tiny(), images(4)
@@ -200,7 +211,7 @@ def test_int8_after_pruning(small):
     assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.95
 
 
-def test_int8_kernels():
+def test_int8_kernels(inductor):
     """onnxruntime, and Inductor with oneDNN, whose sums can overflow without `reduce_range`."""
     pytest.importorskip("onnxscript", reason=NEEDS)
     pytest.importorskip("onnxruntime", reason=NEEDS)
@@ -209,8 +220,6 @@ def test_int8_kernels():
         network.norm.bias.fill_(3.0)
         network.second.weight.fill_(0.05)
     network, x = quantized(network, 2), images(16, seed=9)
-    import torch._inductor.config as inductor
-
     with torch.no_grad(), inductor.patch(freezing=False):  # the page sets it for good
         fast = follow("int8 by Inductor", int8=network, images=x)["fast"]
         found, expected = fast(x), network(x)
