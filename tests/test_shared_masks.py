@@ -58,7 +58,7 @@ def test_a_mask_fits_on_meta_as_it_does_with_values(heads):
     given = [torch.empty(2, 4, 5, 8, device="meta") for _ in range(3)]
     mask = torch.empty(1, heads, 5, 5, device="meta")
     if heads == 3:
-        with pytest.raises(RuntimeError, match="3|broadcast"):
+        with pytest.raises(RuntimeError, match=r"3|broadcast"):
             tracer._attention(*given, mask)
     else:
         assert tracer._attention(*given, mask).shape == (2, 4, 5, 8)
