@@ -300,7 +300,7 @@ def norms_of(model: nn.Module) -> dict[str, Norm]:
 
 def sync_norms(model: nn.Module, norms: Mapping[str, Norm]) -> None:
     """Give the `norms` of `model`, by name, the classes for the channels that they have."""
-    modules = named_modules(model)
+    modules = named_modules(model) if norms else {}
     for name, norm in norms.items():
         if _width(modules[name]._parameters["weight"]) == norm.full_width:
             _make_whole(modules[name])
@@ -310,8 +310,9 @@ def sync_norms(model: nn.Module, norms: Mapping[str, Norm]) -> None:
 
 def for_any_width(model: nn.Module, norms: Mapping[str, Norm] | None = None) -> nn.Module:
     """Return `model`, a disposable copy, with norms that run with any channels: all, or `norms` by name."""
-    modules = named_modules(model)
-    for name, norm in (norms_of(model) if norms is None else norms).items():
+    norms = norms_of(model) if norms is None else norms
+    modules = named_modules(model) if norms else {}
+    for name, norm in norms.items():
         _make_of_fewer(modules[name], norm)
     return model
 
