@@ -36,9 +36,6 @@ REPRUNE_TARGET inline F reciprocal(F x) { return _mm512_rcp14_ps(x); }
 REPRUNE_TARGET inline I bits(F x) { return _mm512_castps_si512(x); }
 REPRUNE_TARGET inline I least(I x, I y) { return _mm512_min_epu32(x, y); }
 REPRUNE_TARGET inline I most(I x, I y) { return _mm512_max_epu32(x, y); }
-REPRUNE_TARGET inline I hide(I code, I lane, I own) {  // makes the code of the lane `own` the largest
-    return _mm512_mask_mov_epi32(code, _mm512_cmpeq_epi32_mask(lane, own), _mm512_set1_epi32(-1));
-}
 REPRUNE_TARGET inline I tag(I key, I mask, I lane) {  // key & ~mask | lane
     return _mm512_ternarylogic_epi32(key, mask, lane, 0xBA);
 }
@@ -83,6 +80,7 @@ REPRUNE_TARGET inline std::int32_t sum_bytes(I x) {
 REPRUNE_TARGET inline I bits(F x) { return _mm256_castps_si256(x); }
 REPRUNE_TARGET inline I least(I x, I y) { return _mm256_min_epu32(x, y); }
 REPRUNE_TARGET inline I most(I x, I y) { return _mm256_max_epu32(x, y); }
+// makes the code of the lane `own` the largest
 REPRUNE_TARGET inline I hide(I code, I lane, I own) { return _mm256_or_si256(code, _mm256_cmpeq_epi32(lane, own)); }
 REPRUNE_TARGET inline I tag(I key, I mask, I lane) { return _mm256_or_si256(_mm256_andnot_si256(mask, key), lane); }
 template <int N>
@@ -216,11 +214,11 @@ inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm
 
 const Scanner scanners[3] = {
     {"avx512", 6.2e-5F, avx512::fixed, avx512::floating, avx512::within, avx512::indices, avx2::squares,
-     avx2::quantise, avx2::adopt, avx2::extent, avx512::gather, avx2::subtract_equal},
+     avx2::quantise, avx2::adopt, avx2::extent, avx512::gather, avx2::subtract_equal, &avx512_line},
     {"avx2", 3.7e-4F, avx2::fixed, avx2::floating, avx2::within, avx2::indices, avx2::squares,
-     avx2::quantise, avx2::adopt, avx2::extent, avx2::gather, avx2::subtract_equal},
+     avx2::quantise, avx2::adopt, avx2::extent, avx2::gather, avx2::subtract_equal, &plain_line},
     {"sse2", 3.7e-4F, sse2::fixed, sse2::floating, sse2::within, sse2::indices, sse2::squares,
-     sse2::quantise, sse2::adopt, sse2::extent, sse2::gather, sse2::subtract_equal},
+     sse2::quantise, sse2::adopt, sse2::extent, sse2::gather, sse2::subtract_equal, &plain_line},
 };
 
 }  // namespace
