@@ -39,12 +39,15 @@ struct Extent {
     double sum_from_mean, from_mean, from_origin;  // the largest, where it is not the sum
 };
 
+// In fixed point, of so many pairs of coordinates.
+using FixedScan = void (*)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys,
+                           Least* least);
+
 struct Scanner {
     const char* name;
     float error;  // relative error of a key beyond that of its coordinates
     // Both write keys [16 * count] too, that of the query included, unless keys is null.
-    void (*fixed)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys,
-                  Least* least);
+    FixedScan (*fixed)(std::int32_t pairs);
     void (*floating)(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys,
                      Least* least);
     // Of two rows x and y, for the lanes s of blocks [first, count): bit s % 64 of hits[s / 64] is set where

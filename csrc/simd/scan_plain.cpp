@@ -35,7 +35,7 @@ void add_products(const char* block, std::int32_t pairs, const std::int32_t* row
     }
 }
 
-void fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys, Least* found) {
+void fixed_scan(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys, Least* found) {
     Least least{infinity, infinity, 0};
     float key[lanes];
     for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (pairs + 2)) {
@@ -53,6 +53,8 @@ void fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const Fix
     }
     *found = least;
 }
+
+FixedScan fixed(std::int32_t) { return fixed_scan; }
 
 void floating(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys, Least* found) {
     Least least{infinity, infinity, 0};

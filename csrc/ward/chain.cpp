@@ -81,7 +81,7 @@ void Chain::scan(float* keys) {
     const Clusters& c = *clusters_;
     const std::int32_t count = (count_ + lanes - 1) / lanes, lane = slot_[at(tip_)];
     if (fixed_) {
-        scan_->fixed(blocks_, count, c.pairs, {c.fixed(tip_), c.norm[at(tip_)], c.inverse_size[at(tip_)], lane}, keys, &least_);
+        fixed_scan_(blocks_, count, c.pairs, {c.fixed(tip_), c.norm[at(tip_)], c.inverse_size[at(tip_)], lane}, keys, &least_);
     } else {
         scan_->floating(blocks_, count, c.d, {query_.data(), c.inverse_size[at(tip_)], lane}, keys, &least_);
     }
@@ -176,6 +176,7 @@ void Chain::start(Clusters& clusters, double limit) {
     limit_ = limit;
     fixed_ = !clusters.fixed_point_fails;
     scan_ = &scanner();
+    fixed_scan_ = scan_->fixed(clusters.pairs);
     count_ = static_cast<std::int32_t>(clusters.live.size());
     const std::int32_t n = clusters.n, d = clusters.d;
     for (auto* ids : {&id_, &slot_, &found_}) ids->resize(at(n + lanes));

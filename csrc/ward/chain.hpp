@@ -36,6 +36,7 @@ class Chain {  // memory is kept from one channel to the next
     bool fixed_ = true;  // fixed point, else floating point: for points of very different size
     std::int32_t count_ = 0;  // live clusters
     const Scanner* scan_ = nullptr;
+    FixedScan fixed_scan_ = nullptr;
     float error_ = 0, limit_root_ = 0;
     double limit_ = 0;
     std::int32_t tip_ = -1;
