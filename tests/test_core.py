@@ -76,6 +76,33 @@ def test_every_instruction_set_gives_the_same_bits(kind, d, isa):
     assert len(set(results)) == 1
 
 
+@pytest.mark.parametrize("n", [2, 8, 15, 17, 33, 49, 100, 257, 319, 1000, 4096, 4097])
+def test_lines_of_any_length_are_the_same_on_every_instruction_set(n, isa):
+    points = np.random.default_rng(n).normal(size=(4, n, 1)).astype(np.float32)
+    points[1] = np.round(points[1] * 8) / 8
+    points[2] *= np.exp2(np.arange(n) % 60)[:, None]
+    results = []
+    for name in ISAS:
+        isa(name)
+        results.append(reprune.linkage(points).tobytes())
+    assert len(set(results)) == 1
+
+
+@pytest.mark.parametrize("name", ISAS)
+@pytest.mark.parametrize("d", [1, 9])
+def test_a_selection_without_labels_is_the_same(name, d, isa):
+    isa(name)
+    problem = LayerProblem("a", (table_of(awkward("duplicates", 90, 21, d)),), 40)
+    with_labels, without = (select_layers([problem], labels=labels)[0] for labels in (True, False))
+    assert without.labels.size == 0
+    assert without.height == with_labels.height
+    for field in ("keep", "order", "gains", "clusters"):
+        np.testing.assert_array_equal(getattr(without, field), getattr(with_labels, field))
+    first = [np.unique(column, return_index=True)[1] for column in with_labels.labels.T]
+    assert all((np.diff(seen) > 0).all() for seen in first)  # numbered in the order of their first filters
+    assert [len(seen) for seen in first] == with_labels.clusters.tolist()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("d", [1, 4, 9])
 @pytest.mark.parametrize("name", ISAS)

@@ -55,10 +55,21 @@ void centre(double* rows, std::int64_t n, std::int64_t d) {
 // its own: it is fetched while this problem is clustered.
 template <class Number>
 void copy(const Points& points, const Number* data, double* rows) {
-    for (std::int64_t i = 0; i < points.n; ++i) {
+    std::int64_t i = 0;
+    if (points.stride_d == 1 && points.stride_n > 3 && points.d > 1) {
+        // four at a time: what is too much is of the next row, and written over; so not of the last one
+        for (; i + 1 < points.n; ++i, rows += points.d) {
+            if (i % 1024 == 0) poll(2048 * points.d);
+            const Number* row = data + i * points.stride_n;
+            REPRUNE_PREFETCH(row + 2 * points.d);
+            for (std::int64_t k = 0; k < points.d; k += 4)
+                for (int l = 0; l < 4; ++l) rows[k + l] = static_cast<double>(row[k + l]);
+        }
+    }
+    for (; i < points.n; ++i) {
         if (i % 1024 == 0) poll(2048 * points.d);
         const Number* row = data + i * points.stride_n;
-        REPRUNE_PREFETCH(row + points.d);
+        REPRUNE_PREFETCH(row + 2 * points.d);
         for (std::int64_t k = 0; k < points.d; ++k) *rows++ = static_cast<double>(row[k * points.stride_d]);
     }
 }

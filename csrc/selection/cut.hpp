@@ -18,7 +18,7 @@ std::int32_t renumber(Label* labels, std::int64_t n) {
     std::int32_t next = 0;
     for (std::int64_t i = 0; i < n; ++i) {
         std::int32_t& seen_as = seen[static_cast<std::size_t>(labels[i])];
-        const std::int32_t before = seen_as, fresh = before < 0, name = fresh != 0 ? next : before;  // no branch to guess
+        const std::int32_t before = seen_as, fresh = before < 0, name = before + ((next - before) & -fresh);  // no branch to guess
         seen_as = name;
         next += fresh;
         labels[i] = static_cast<Label>(name);

@@ -50,7 +50,8 @@ void select_layer(LayerProblem& problem, Label* labels, std::int64_t channels, s
     std::int64_t first = 0;  // channel of the table's first column
     for (const Batch& table : problem.tables) {
         problem.heights.push_back(
-            cut_table(table, problem.keep, threads, labels + first * problem.filters, problem.clusters + first));
+            cut_table(table, problem.keep, threads, labels + first * problem.filters, problem.clusters + first,
+                      problem.labels != nullptr));
         first += table.b;
     }
     std::vector<double> norms;

@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "simd/line.hpp"
+
 namespace reprune {
 
 constexpr int lanes = 16;
@@ -34,15 +36,18 @@ struct Least {
 };
 
 struct Extent {
-    double from_mean, from_origin;
+    double sum_from_mean, from_mean, from_origin;  // the largest, where it is not the sum
 };
+
+// In fixed point, of so many pairs of coordinates.
+using FixedScan = void (*)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys,
+                           Least* least);
 
 struct Scanner {
     const char* name;
     float error;  // relative error of a key beyond that of its coordinates
     // Both write keys [16 * count] too, that of the query included, unless keys is null.
-    void (*fixed)(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys,
-                  Least* least);
+    FixedScan (*fixed)(std::int32_t pairs);
     void (*floating)(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys,
                      Least* least);
     // Of two rows x and y, for the lanes s of blocks [first, count): bit s % 64 of hits[s / 64] is set where
@@ -60,17 +65,20 @@ struct Scanner {
     // to int16; returns its squared norm. width is a multiple of 4.
     std::int32_t (*quantise)(double* total, const double* more, const double* mean, double part, double scale,
                              std::int32_t width, std::int32_t* words);
-    // row [width] = point [d], then zeros, without negative zero; adds it to sum [width]; returns a hash. Reads three numbers
-    // behind the point.
-    std::uint64_t (*adopt)(const double* point, std::int32_t d, std::int32_t width, double* row, double* sum);
-    // The square of the distance from total part to `mean`; and to the origin.
-    Extent (*extent)(const double* total, const double* mean, double part, std::int32_t width);
+    // rows [n, width] = points [n, d], then zeros, without negative zero; sum [width] of them; hashes [n]. Reads three numbers
+    // behind the points.
+    void (*adopt)(const double* points, std::int32_t n, std::int32_t d, std::int32_t width, double* rows, double* sum,
+                  std::uint64_t* hashes);
+    // Of the rows ids [count] of totals [., width], divided by size [.]: squares of the distances to `mean` and to the origin.
+    Extent (*extent)(const double* totals, const double* size, const double* mean, const std::int32_t* ids, std::int32_t count,
+                     std::int32_t width);
     // Indices of keys <= limit, ascending; returns how many.
     std::int32_t (*gather)(const float* keys, std::int32_t count, float limit, std::int32_t* found);
     // gain[left[k]] -= entries of row left[k] of rows [., width] that equal those of `row`; width a multiple of 32, for the
     // coverage.
     void (*subtract_equal)(const std::uint8_t* rows, std::int64_t width, const std::uint8_t* row, const std::int32_t* left,
                            std::int64_t count, std::int32_t* gain);
+    const LineLoops* line;  // of points on a line
 };
 
 // The fastest one here, or what set_isa() chose. Names: "avx512", "avx2", "sse2", "plain".

@@ -35,7 +35,7 @@ void add_products(const char* block, std::int32_t pairs, const std::int32_t* row
     }
 }
 
-void fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys, Least* found) {
+void fixed_scan(const char* blocks, std::int32_t count, std::int32_t pairs, const FixedQuery& query, float* keys, Least* found) {
     Least least{infinity, infinity, 0};
     float key[lanes];
     for (std::int32_t b = 0; b < count; ++b, blocks += 64 * (pairs + 2)) {
@@ -53,6 +53,8 @@ void fixed(const char* blocks, std::int32_t count, std::int32_t pairs, const Fix
     }
     *found = least;
 }
+
+FixedScan fixed(std::int32_t) { return fixed_scan; }
 
 void floating(const char* blocks, std::int32_t count, std::int32_t d, const FloatQuery& query, float* keys, Least* found) {
     Least least{infinity, infinity, 0};
@@ -132,24 +134,37 @@ std::int32_t quantise(double* total, const double* more, const double* mean, dou
     return static_cast<std::int32_t>(squared);
 }
 
-std::uint64_t adopt(const double* point, std::int32_t d, std::int32_t width, double* row, double* sum) {
-    std::uint64_t hash = 0;
-    for (std::int32_t k = 0; k < width; ++k) {
-        row[k] = k < d ? point[k] + 0.0 : 0.0;
-        sum[k] += row[k];
-        std::uint64_t word;
-        std::memcpy(&word, row + k, 8);
-        hash += ((word ^ word >> 32) & 0xffffffff) * (odd + 2 * static_cast<std::uint32_t>(k));
+void adopt(const double* points, std::int32_t n, std::int32_t d, std::int32_t width, double* rows, double* sum,
+           std::uint64_t* hashes) {
+    std::fill(sum, sum + width, 0.0);
+    for (std::int32_t i = 0; i < n; ++i, points += d, rows += width) {
+        std::uint64_t hash = 0;
+        for (std::int32_t k = 0; k < width; ++k) {
+            rows[k] = k < d ? points[k] + 0.0 : 0.0;
+            sum[k] += rows[k];
+            std::uint64_t word;
+            std::memcpy(&word, rows + k, 8);
+            hash += ((word ^ word >> 32) & 0xffffffff) * (odd + 2 * static_cast<std::uint32_t>(k));
+        }
+        hashes[i] = hash;
     }
-    return hash;
 }
 
-Extent extent(const double* total, const double* mean, double part, std::int32_t width) {
-    Extent result{0, 0};
-    for (std::int32_t k = 0; k < width; ++k) {
-        const double x = total[k] * part, step = x - mean[k];
-        result.from_mean += step * step;
-        result.from_origin += x * x;
+Extent extent(const double* totals, const double* size, const double* mean, const std::int32_t* ids, std::int32_t count,
+              std::int32_t width) {
+    Extent result{0, 0, 0};
+    for (std::int32_t c = 0; c < count; ++c) {
+        const double* total = totals + static_cast<std::int64_t>(ids[c]) * width;
+        const double part = 1 / size[ids[c]];
+        double from_mean = 0, from_origin = 0;
+        for (std::int32_t k = 0; k < width; ++k) {
+            const double x = total[k] * part, step = x - mean[k];
+            from_mean += step * step;
+            from_origin += x * x;
+        }
+        result.sum_from_mean += from_mean;
+        result.from_mean = std::max(result.from_mean, from_mean);
+        result.from_origin = std::max(result.from_origin, from_origin);
     }
     return result;
 }
@@ -182,7 +197,7 @@ const Scanner* fastest() {
 }  // namespace
 
 const Scanner plain_scanner{"plain", 1e-6F, fixed, floating, within, indices, squares, quantise,
-                            adopt, extent, gather, subtract_equal};
+                            adopt, extent, gather, subtract_equal, &plain_line};
 
 const Scanner& scanner() {
     const Scanner* s = chosen.load(std::memory_order_relaxed);

@@ -15,46 +15,6 @@ constexpr std::int64_t odd = 0x9e3779b1;
 
 const std::int32_t first_lanes[lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
-namespace avx512 {
-#define REPRUNE_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,bmi,popcnt")))
-#define REPRUNE_WIDTH 16
-using F = __m512;
-using I = __m512i;
-REPRUNE_TARGET inline F load(const void* p) { return _mm512_loadu_ps(p); }
-REPRUNE_TARGET inline I loadi(const void* p) { return _mm512_loadu_si512(p); }
-REPRUNE_TARGET inline I seti(std::int32_t x) { return _mm512_set1_epi32(x); }
-REPRUNE_TARGET inline F set(float x) { return _mm512_set1_ps(x); }
-REPRUNE_TARGET inline I minus2(I x) { return _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_add_epi16(x, x)); }
-REPRUNE_TARGET inline I dot(I sum, I x, I y) { return _mm512_dpwssd_epi32(sum, x, y); }
-REPRUNE_TARGET inline I addi(I x, I y) { return _mm512_add_epi32(x, y); }
-REPRUNE_TARGET inline F number(I x) { return _mm512_cvtepi32_ps(x); }
-REPRUNE_TARGET inline F add(F x, F y) { return _mm512_add_ps(x, y); }
-REPRUNE_TARGET inline F sub(F x, F y) { return _mm512_sub_ps(x, y); }
-REPRUNE_TARGET inline F mul(F x, F y) { return _mm512_mul_ps(x, y); }
-REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm512_fmadd_ps(x, x, sum); }
-REPRUNE_TARGET inline F reciprocal(F x) { return _mm512_rcp14_ps(x); }
-REPRUNE_TARGET inline I bits(F x) { return _mm512_castps_si512(x); }
-REPRUNE_TARGET inline I least(I x, I y) { return _mm512_min_epu32(x, y); }
-REPRUNE_TARGET inline I most(I x, I y) { return _mm512_max_epu32(x, y); }
-REPRUNE_TARGET inline I hide(I code, I lane, I own) {  // makes the code of the lane `own` the largest
-    return _mm512_mask_mov_epi32(code, _mm512_cmpeq_epi32_mask(lane, own), _mm512_set1_epi32(-1));
-}
-REPRUNE_TARGET inline I tag(I key, I mask, I lane) {  // key & ~mask | lane
-    return _mm512_ternarylogic_epi32(key, mask, lane, 0xBA);
-}
-template <int N>  // lanes change places with those N further on
-REPRUNE_TARGET inline I swap(I x) {
-    return N < 4 ? _mm512_shuffle_epi32(x, N == 2 ? _MM_PERM_BADC : _MM_PERM_CDAB)
-                 : _mm512_shuffle_i64x2(x, x, N == 4 ? 0xB1 : 0x4E);
-}
-REPRUNE_TARGET inline std::int32_t first(I x) { return _mm_cvtsi128_si32(_mm512_castsi512_si128(x)); }
-REPRUNE_TARGET inline std::uint32_t above(I x, I y) { return _mm512_cmpgt_epi32_mask(x, y); }
-REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
-REPRUNE_TARGET inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
-REPRUNE_TARGET inline std::uint32_t below(F x, F limit) { return _mm512_cmp_ps_mask(x, limit, _CMP_LE_OQ); }
-#include "simd/scan_x86.inc"
-}  // namespace avx512
-
 namespace avx2 {
 #define REPRUNE_TARGET __attribute__((target("avx2,fma,bmi,popcnt")))
 #define REPRUNE_WIDTH 8
@@ -83,9 +43,10 @@ REPRUNE_TARGET inline std::int32_t sum_bytes(I x) {
 REPRUNE_TARGET inline I bits(F x) { return _mm256_castps_si256(x); }
 REPRUNE_TARGET inline I least(I x, I y) { return _mm256_min_epu32(x, y); }
 REPRUNE_TARGET inline I most(I x, I y) { return _mm256_max_epu32(x, y); }
+// makes the code of the lane `own` the largest
 REPRUNE_TARGET inline I hide(I code, I lane, I own) { return _mm256_or_si256(code, _mm256_cmpeq_epi32(lane, own)); }
 REPRUNE_TARGET inline I tag(I key, I mask, I lane) { return _mm256_or_si256(_mm256_andnot_si256(mask, key), lane); }
-template <int N>
+template <int N>  // lanes change places with those N further on
 REPRUNE_TARGET inline I swap(I x) {
     return N < 4 ? _mm256_shuffle_epi32(x, N == 2 ? 0x4E : 0xB1) : _mm256_permute2x128_si256(x, x, 1);
 }
@@ -135,6 +96,37 @@ REPRUNE_TARGET inline std::uint32_t below(F x, F limit) {
 }
 #include "simd/scan_x86.inc"
 }  // namespace avx2
+
+namespace avx512 {
+#define REPRUNE_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,bmi,popcnt")))
+#define REPRUNE_WIDTH 16
+using F = __m512;
+using I = __m512i;
+REPRUNE_TARGET inline F load(const void* p) { return _mm512_loadu_ps(p); }
+REPRUNE_TARGET inline I loadi(const void* p) { return _mm512_loadu_si512(p); }
+REPRUNE_TARGET inline I seti(std::int32_t x) { return _mm512_set1_epi32(x); }
+REPRUNE_TARGET inline F set(float x) { return _mm512_set1_ps(x); }
+REPRUNE_TARGET inline I minus2(I x) { return _mm512_sub_epi16(_mm512_setzero_si512(), _mm512_add_epi16(x, x)); }
+REPRUNE_TARGET inline I dot(I sum, I x, I y) { return _mm512_dpwssd_epi32(sum, x, y); }
+REPRUNE_TARGET inline I addi(I x, I y) { return _mm512_add_epi32(x, y); }
+REPRUNE_TARGET inline F number(I x) { return _mm512_cvtepi32_ps(x); }
+REPRUNE_TARGET inline F add(F x, F y) { return _mm512_add_ps(x, y); }
+REPRUNE_TARGET inline F sub(F x, F y) { return _mm512_sub_ps(x, y); }
+REPRUNE_TARGET inline F mul(F x, F y) { return _mm512_mul_ps(x, y); }
+REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm512_fmadd_ps(x, x, sum); }
+REPRUNE_TARGET inline F reciprocal(F x) { return _mm512_rcp14_ps(x); }
+REPRUNE_TARGET inline I bits(F x) { return _mm512_castps_si512(x); }
+REPRUNE_TARGET inline I least(I x, I y) { return _mm512_min_epu32(x, y); }
+REPRUNE_TARGET inline I most(I x, I y) { return _mm512_max_epu32(x, y); }
+REPRUNE_TARGET inline I tag(I key, I mask, I lane) {  // key & ~mask | lane
+    return _mm512_ternarylogic_epi32(key, mask, lane, 0xBA);
+}
+REPRUNE_TARGET inline std::uint32_t above(I x, I y) { return _mm512_cmpgt_epi32_mask(x, y); }
+REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
+REPRUNE_TARGET inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
+REPRUNE_TARGET inline std::uint32_t below(F x, F limit) { return _mm512_cmp_ps_mask(x, limit, _CMP_LE_OQ); }
+#include "simd/scan_x86.inc"
+}  // namespace avx512
 
 namespace sse2 {
 #define REPRUNE_TARGET
@@ -216,22 +208,23 @@ inline std::uint32_t below(F x, F limit) { return static_cast<std::uint32_t>(_mm
 
 const Scanner scanners[3] = {
     {"avx512", 6.2e-5F, avx512::fixed, avx512::floating, avx512::within, avx512::indices, avx2::squares,
-     avx2::quantise, avx2::adopt, avx2::extent, avx512::gather, avx2::subtract_equal},
+     avx2::quantise, avx2::adopt, avx2::extent, avx512::gather, avx2::subtract_equal, &avx512_line},
     {"avx2", 3.7e-4F, avx2::fixed, avx2::floating, avx2::within, avx2::indices, avx2::squares,
-     avx2::quantise, avx2::adopt, avx2::extent, avx2::gather, avx2::subtract_equal},
+     avx2::quantise, avx2::adopt, avx2::extent, avx2::gather, avx2::subtract_equal, &plain_line},
     {"sse2", 3.7e-4F, sse2::fixed, sse2::floating, sse2::within, sse2::indices, sse2::squares,
-     sse2::quantise, sse2::adopt, sse2::extent, sse2::gather, sse2::subtract_equal},
+     sse2::quantise, sse2::adopt, sse2::extent, sse2::gather, sse2::subtract_equal, &plain_line},
 };
 
 }  // namespace
 
 const Scanner* x86_scanner(int rank) {
     __builtin_cpu_init();
-    const bool bits = __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt");
-    const bool can[3] = {bits && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                      __builtin_cpu_supports("popcnt");
+    const bool can[3] = {avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                              __builtin_cpu_supports("avx512vnni"),
-                         bits && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), true};
+                         avx2, true};
     return can[rank] ? &scanners[rank] : nullptr;
 }
 

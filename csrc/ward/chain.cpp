@@ -81,14 +81,22 @@ void Chain::scan(float* keys) {
     const Clusters& c = *clusters_;
     const std::int32_t count = (count_ + lanes - 1) / lanes, lane = slot_[at(tip_)];
     if (fixed_) {
-        scan_->fixed(blocks_, count, c.pairs, {c.fixed(tip_), c.norm[at(tip_)], c.inverse_size[at(tip_)], lane}, keys, &least_);
+        fixed_scan_(blocks_, count, c.pairs, {c.fixed(tip_), c.norm[at(tip_)], c.inverse_size[at(tip_)], lane}, keys, &least_);
     } else {
         scan_->floating(blocks_, count, c.d, {query_.data(), c.inverse_size[at(tip_)], lane}, keys, &least_);
     }
 }
 
-void Chain::scan_for(std::int32_t tip) {
-    tip_ = tip;
+bool Chain::look() {
+    if (count_ <= 1 || clusters_->tied) {
+        poll(std::exchange(work_, 0));
+        clusters_->fixed_point_fails = !fixed_;
+        return false;
+    }
+    work_ += static_cast<std::int64_t>(count_) * (clusters_->d + 8) / 8;
+    if (work_ > 1 << 16) poll(std::exchange(work_, 0));
+    if (path_.empty()) path_.push_back(id_[at(count_ - 1)]);
+    tip_ = path_.back();
     if (fixed_ && scans_ >= 64 && candidates_ > 4 * scans_) {  // fixed point is too coarse for these points
         fixed_ = false;
         update_error_bounds();
@@ -109,11 +117,13 @@ void Chain::scan_for(std::int32_t tip) {
         slack_now_ = 2.2F * rounding * std::sqrt(norm / c.inverse_size[at(tip_)]) + 1e-18F;
     }
     scan(nullptr);
+    return true;
 }
 
+void Chain::go_on() { link(path_, *clusters_, *this); }
+
 // *reached is NaN where there was no need to know it: only a chain's first step may lie beyond the limit.
-std::int32_t Chain::nearest(std::int32_t tip, bool first, double* reached) {
-    scan_for(tip);
+std::int32_t Chain::nearest(std::int32_t, bool first, double* reached) {
     const float final = (limit_root_ + slack_now_) * (1 + error_);
     if (least_.key > final * final * (1 + error_)) return -1;
     ++scans_;
@@ -161,11 +171,12 @@ void Chain::update_error_bounds() {  // of the keys' roots
     limit_root_ = key_root(limit_, fixed_ ? clusters_->scale : clusters_->float_scale);
 }
 
-void Chain::run(Clusters& clusters, double limit) {
+void Chain::start(Clusters& clusters, double limit) {
     clusters_ = &clusters;
     limit_ = limit;
     fixed_ = !clusters.fixed_point_fails;
     scan_ = &scanner();
+    fixed_scan_ = scan_->fixed(clusters.pairs);
     count_ = static_cast<std::int32_t>(clusters.live.size());
     const std::int32_t n = clusters.n, d = clusters.d;
     for (auto* ids : {&id_, &slot_, &found_}) ids->resize(at(n + lanes));
@@ -173,20 +184,11 @@ void Chain::run(Clusters& clusters, double limit) {
     blocks_ = memory_.data() + (64 - reinterpret_cast<std::uintptr_t>(memory_.data()) % 64) % 64;
     keys_.resize(at(n + lanes));
     query_.resize(at(d));
-    scans_ = candidates_ = 0;
+    scans_ = candidates_ = work_ = 0;
     path_.clear();
     update_error_bounds();
     std::copy(clusters.live.begin(), clusters.live.end(), id_.begin());
     pack();
-    std::int64_t work = 0;
-    while (count_ > 1 && !clusters.tied) {
-        work += static_cast<std::int64_t>(count_) * (d + 8) / 8;
-        if (work > 1 << 16) poll(std::exchange(work, 0));
-        if (path_.empty()) path_.push_back(id_[at(count_ - 1)]);
-        link(path_, clusters, *this);
-    }
-    poll(work);
-    clusters.fixed_point_fails = !fixed_;
 }
 
 }  // namespace reprune

@@ -12,8 +12,13 @@ namespace reprune {
 
 class Chain {  // memory is kept from one channel to the next
   public:
-    // Makes all joins of cost <= limit among the live clusters, in time O(live^2 d), or ends with clusters.tied.
-    void run(Clusters& clusters, double limit);
+    // All joins of cost <= limit among the live clusters, in time O(live^2 d), or till clusters.tied.
+    void start(Clusters& clusters, double limit);
+    bool look();  // Scans for the neighbours of the chain's tip; false if there is nothing left to do.
+    void go_on();  // By what was seen.
+    void run() {
+        while (look()) go_on();
+    }
 
     // for link.hpp
     std::int32_t nearest(std::int32_t tip, bool first, double* reached);
@@ -25,19 +30,19 @@ class Chain {  // memory is kept from one channel to the next
     void update_error_bounds();
     void enter(std::int32_t slot, std::int32_t id);
     void leave(std::int32_t slot);
-    void scan_for(std::int32_t tip);  // for the neighbours of the chain's tip
     void scan(float* keys);
 
     Clusters* clusters_ = nullptr;
     bool fixed_ = true;  // fixed point, else floating point: for points of very different size
     std::int32_t count_ = 0;  // live clusters
     const Scanner* scan_ = nullptr;
+    FixedScan fixed_scan_ = nullptr;
     float error_ = 0, limit_root_ = 0;
     double limit_ = 0;
     std::int32_t tip_ = -1;
     float slack_now_ = 0;
     Least least_{};
-    std::int64_t scans_ = 0, candidates_ = 0;
+    std::int64_t scans_ = 0, candidates_ = 0, work_ = 0;
     std::vector<std::int32_t> id_, slot_, path_, found_;
     std::vector<char> memory_;
     char* blocks_ = nullptr;  // in memory_, at a multiple of 64: a scan is bound by its loads

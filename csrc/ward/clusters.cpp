@@ -67,10 +67,12 @@ void Clusters::collapse(const double* points) {
     std::size_t count = 4;
     while (count < 8 * at(n)) count *= 2;  // so that few points meet in a bucket
     buckets_.assign(count, -1);
-    mean_.assign(at(width), 0.0);
+    mean_.resize(at(width));
+    hashes_.resize(at(n));
+    scan_->adopt(points, n, d, width, totals.data(), mean_.data(), hashes_.data());
     for (std::int32_t i = n - 1; i >= 0; --i) {
-        double* x = totals.data() + static_cast<std::int64_t>(i) * width;
-        const std::uint64_t hash = scan_->adopt(points + static_cast<std::int64_t>(i) * d, d, width, x, mean_.data());
+        const double* x = total(i);
+        const std::uint64_t hash = hashes_[at(i)];
         std::size_t bucket = (hash ^ hash >> 32) & (count - 1);
         while (buckets_[bucket] >= 0 && std::memcmp(x, total(buckets_[bucket]), 8 * at(d)) != 0)
             bucket = (bucket + 1) & (count - 1);
@@ -97,14 +99,11 @@ void Clusters::begin() {
     norm.resize(at(n));
     inverse_size.resize(at(n));
     slack.resize(at(n));
-    spread = furthest = 0;
-    double radius = 0;  // square of the largest distance to the mean
-    for (const std::int32_t id : live) {
-        const Extent own = scan_->extent(total(id), mean_.data(), 1 / size[at(id)], width);
-        spread += own.from_mean;
-        radius = std::max(radius, own.from_mean);
-        furthest = std::max(furthest, own.from_origin);
-    }
+    const Extent own = scan_->extent(totals.data(), size.data(), mean_.data(), live.data(),
+                                     static_cast<std::int32_t>(live.size()), width);
+    const double radius = own.from_mean;  // square of the largest distance to the mean
+    spread = own.sum_from_mean;
+    furthest = own.from_origin;
     spread /= static_cast<double>(live.size());
     int exponent = 0;
     std::frexp(std::sqrt(furthest), &exponent);

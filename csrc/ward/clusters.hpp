@@ -51,6 +51,7 @@ struct Clusters {  // memory is kept from one channel to the next
 
     const Scanner* scan_ = nullptr;
     std::vector<double> mean_;  // [width]
+    std::vector<std::uint64_t> hashes_;  // [n]
     std::vector<std::int32_t> buckets_;
 };
 

@@ -9,13 +9,14 @@
 
 #include "runtime/call.hpp"
 #include "simd/clones.hpp"
+#include "simd/line.hpp"
+#include "simd/scan.hpp"
 #include "ward/cost.hpp"
 #include "runtime/numbers.hpp"
 
 namespace reprune {
 namespace {
 
-constexpr double times[2] = {0, 1};
 constexpr double above = 1 + 0x1p-30;  // times a cost: surely more
 
 double gap_of(double total_a, double na, double total_b, double nb) {
@@ -23,28 +24,11 @@ double gap_of(double total_a, double na, double total_b, double nb) {
     return ward_cost(step * step, na, nb);
 }
 
-// The vectorised loops.
+// The vectorised loops that are not in simd/line.hpp.
 REPRUNE_CLONES bool all_differ(std::int32_t n, const double* sorted) {
     std::int64_t equal = 0;
     for (std::int32_t i = 1; i < n; ++i) equal |= sorted[i - 1] == sorted[i];
     return equal == 0;
-}
-
-REPRUNE_CLONES void gaps(std::int32_t n, const double* total, const double* size, double* __restrict gap) {
-    for (std::int32_t i = 1; i < n; ++i) gap[i] = gap_of(total[i - 1], size[i - 1], total[i], size[i]);
-}
-
-// Does cluster i join i + 1? Returns whether a gap beside one that is taken may be as small: if not, no cluster is in two joins.
-REPRUNE_CLONES bool smallest(std::int32_t n, const double* gap, const double* size, double limit, double blur,
-                             std::int64_t* __restrict join) {
-    std::int64_t blurred = 0;
-    for (std::int32_t i = 0; i < n; ++i) {
-        const double g = gap[i + 1], beside = gap[i] < gap[i + 2] ? gap[i] : gap[i + 2];
-        const std::int64_t least = (g <= limit) & (g <= beside), near = g * above + blur * (size[i] + size[i + 1]) >= beside;
-        join[i] = least;
-        blurred |= least & near;
-    }
-    return blurred != 0;
 }
 
 REPRUNE_CLONES void heights_of(double* costs, std::int32_t n) {
@@ -55,38 +39,16 @@ REPRUNE_CLONES void heights_of(double* costs, std::int32_t n) {
 
 double* Ward1D::start(std::int32_t n) {
     n_ = n;
-    for (auto* v : {&values_, &heights_, &total_, &size_, &gap_}) v->resize(at(n) + 3);
-    join_.resize(at(n) + 3);
-    for (auto* v : {&order_, &spare_order_, &boundary_, &stack_, &waiting_}) v->resize(at(n) + 2);
+    for (auto* v : {&values_, &heights_, &total_, &size_, &gap_}) v->resize(at(n + line_spare));
+    join_.resize(at(n + line_spare));
+    for (auto* v : {&order_, &boundary_, &stack_, &waiting_}) v->resize(at(n + line_spare));
+    scratch_.resize(at(line_scratch(n)));
     return values_.data();
 }
 
-// order_: the points by value, equal values by id. First one pass by the leading bits (over the range of the values, so that
-// buckets hold few), then insertion within.
+// order_: the points by value, equal values by id. First nearly so, then by insertion.
 void Ward1D::sort() {
-    double low = values_[0], high = low;
-    for (std::int32_t i = 1; i < n_; ++i) {
-        low = std::min(low, values_[at(i)]);
-        high = std::max(high, values_[at(i)]);
-    }
-    furthest_ = std::max(-low, high);
-    std::int32_t buckets = 1;
-    while (buckets < 4 * n_ && buckets < 16384) buckets *= 2;
-    const double scale = high > low ? (buckets - 1) / (high - low) : 0;
-    boundary_.resize(at(std::max(n_, buckets)) + 2);
-    std::int32_t* start = boundary_.data();
-    std::fill(start, start + buckets + 1, 0);
-    for (std::int32_t i = 0; i < n_; ++i) {
-        const auto b = static_cast<std::int32_t>((values_[at(i)] - low) * scale);
-        spare_order_[at(i)] = b;
-        ++start[b + 1];
-    }
-    for (std::int32_t b = 0; b < buckets; ++b) start[b + 1] += start[b];
-    for (std::int32_t i = 0; i < n_; ++i) {
-        const std::int32_t to = start[spare_order_[at(i)]]++;
-        order_[at(to)] = i;
-        total_[at(to)] = values_[at(i)];
-    }
+    furthest_ = scanner().line->sort(values_.data(), n_, scratch_.data(), order_.data(), total_.data());
     std::int64_t moves = 0;
     for (std::int32_t i = 1; i < n_; ++i) {  // stable, so equal values stay by id
         const double x = total_[at(i)];
@@ -165,32 +127,16 @@ bool Ward1D::bound_sizes(double limit) {
 // them are further than the limit from each other, whatever their sizes. So it is left out of later rounds. Most data takes few
 // rounds; where a round joins little, the rest goes one by one. Heights are costs until the end. False: rounding may have decided.
 bool Ward1D::rounds(double limit, bool decide) {
-    double *total = total_.data(), *size = size_.data(), *gap = gap_.data(), *heights = heights_.data();
-    std::int32_t* boundary = boundary_.data();
-    std::int64_t* join = join_.data();
+    const LineLoops& loops = *scanner().line;
+    LineClusters line{total_.data(), size_.data(), gap_.data(), join_.data(), boundary_.data(), heights_.data(), live_, n_};
     while (live_ > 1) {
         poll(10LL * live_);
-        gaps(live_, total, size, gap);  // gap[i]: to the left of cluster i
-        gap[0] = gap[live_] = gap[live_ + 1] = infinity;
-        total[live_] = size[live_] = 0;
-        if (smallest(live_, gap, size, limit, blur_, join) && !(decide && settle(limit))) return false;
-        std::int32_t to = 0, joins = 0;
-        double largest = largest_;
-        std::int64_t joined = 0;  // was this cluster joined to the one before it?
-        for (std::int32_t i = 0; i < live_; ++i) {  // no branches: no one could guess them
-            const std::int64_t yes = join[i], on = (1 - joined) & ((gap[i] <= limit) | (gap[i + 1] <= limit));
-            const double points = size[i] + times[yes] * size[i + 1];
-            heights[n_ + ((boundary[i] - n_) & -yes)] = gap[i + 1];  // [n_] where it is not joined
-            total[to] = total[i] + times[yes] * total[i + 1];
-            size[to] = points;
-            boundary[to] = boundary[i + yes];
-            largest = points > largest ? points : largest;
-            to += static_cast<std::int32_t>(on);
-            joins += static_cast<std::int32_t>(yes);
-            joined = yes;
-        }
-        largest_ = largest;
-        live_ = to;
+        loops.gaps(line);
+        line.gap[0] = line.gap[live_] = line.gap[live_ + 1] = infinity;
+        line.total[live_] = line.size[live_] = 0;
+        if (loops.smallest(line, limit, blur_) && !(decide && settle(limit))) return false;
+        const std::int32_t joins = loops.close(line, limit, &largest_);
+        live_ = line.count;
         if (joins == 0) return true;
         if (joins * 16 < live_) break;
     }

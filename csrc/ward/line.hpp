@@ -41,7 +41,7 @@ class Ward1D {  // memory is kept from one channel to the next
     std::int32_t most_ = 0;  // that many may there be in one, for the blur to hold
     double blur_ = 0;        // costs of clusters of s points that differ by less than s times this may be equal
     std::vector<double> values_, heights_;
-    std::vector<std::int32_t> order_, spare_order_;
+    std::vector<std::int32_t> order_, scratch_;
     // clusters from left to right: sum, size, and the boundary on their right; gap: cost of the join across their left one
     std::vector<double> total_, size_, gap_;
     std::vector<std::int64_t> join_;

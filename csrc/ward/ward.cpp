@@ -25,20 +25,45 @@ double* Ward::start(std::int32_t n, std::int32_t d) {
     return points_.data();
 }
 
-void Ward::run(double limit, bool wide, bool refuse) {
+bool Ward::begin(double limit, bool wide, bool refuse) {
+    limit_ = limit;
+    cost_ = limit * limit / 2 * (1 + 0x1p-6);
+    wide_ = wide;
     clusters_.start(points_.data(), n_, d_);
-    if (limit <= 0) return;
+    if (limit <= 0) return false;
     if (refuse && (wide || clusters_.joins.size() > 1)) throw NearTie();  // of equal points
-    const double cost = limit * limit / 2 * (1 + 0x1p-6);  // a little further, so that rounding near the limit is no matter
-    if (!wide) {
-        clusters_.begin();
-        clusters_.tied = clusters_.blurred(cost);
-        if (!clusters_.tied && !levels(cost, false)) chain_.run(clusters_, cost);
-        if (!clusters_.tied) return;
-        if (refuse) throw NearTie();
-        clusters_.start(points_.data(), n_, d_);
+    if (wide) return false;
+    clusters_.begin();
+    clusters_.tied = clusters_.blurred(cost_);
+    if (clusters_.tied || levels(cost_, false)) return false;
+    chain_.start(clusters_, cost_);
+    return true;
+}
+
+void Ward::end(bool refuse) {
+    if (limit_ <= 0 || !(wide_ || clusters_.tied)) return;
+    if (refuse) throw NearTie();
+    if (!wide_) clusters_.start(points_.data(), n_, d_);
+    rule();
+}
+
+void Ward::run(double limit, bool wide, bool refuse) {
+    if (begin(limit, wide, refuse)) chain_.run();
+    end(refuse);
+}
+
+void Ward::run_two(Ward& a, double limit_a, bool wide_a, Ward& b, double limit_b, bool wide_b) {
+    bool more_a = a.begin(limit_a, wide_a, false), more_b = b.begin(limit_b, wide_b, false);
+    while (more_a && more_b) {
+        more_a = a.chain_.look();
+        more_b = b.chain_.look();
+        if (more_a) a.chain_.go_on();
+        if (more_b) b.chain_.go_on();
     }
-    rule(limit, cost, wide);
+    if (more_a) a.chain_.run();
+    if (more_b) b.chain_.run();
+    a.end(false);
+    b.end(false);
 }
 
 // The cost threshold is raised step by step; below it lists of neighbours suffice, and there are ever fewer clusters. False if
@@ -71,12 +96,12 @@ bool Ward::levels(double limit, bool by_rule) {
 }
 
 // In the order of the rule: on lists of neighbours as far as they reach, then as it reads.
-void Ward::rule(double limit, double cost, bool wide) {
+void Ward::rule() {
     reached_.assign(static_cast<std::size_t>(n_), 0.0);
     bool finished = false;
-    if (!wide) {
+    if (!wide_) {
         clusters_.begin();
-        finished = levels(cost, true);
+        finished = levels(cost_, true);
     }
     clusters_.tied = true;
     if (finished) return;
@@ -84,9 +109,9 @@ void Ward::rule(double limit, double cost, bool wide) {
     for (const std::int32_t id : clusters_.live) reached.push_back(reached_[static_cast<std::size_t>(id)]);
     const auto merge = [&](auto totals) {
         Greedy<decltype(totals)> rule(totals, clusters_.live, std::move(reached));
-        for (const Merge& x : rule.run(limit)) clusters_.joins.push_back({x.a, x.b, x.height});
+        for (const Merge& x : rule.run(limit_)) clusters_.joins.push_back({x.a, x.b, x.height});
     };
-    if (wide) {
+    if (wide_) {
         merge(WideTotals(clusters_));
     } else {
         merge(Totals(clusters_));
