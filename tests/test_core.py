@@ -201,6 +201,8 @@ def test_channels_that_differ_in_all_that_one_is_clustered_by(name, d, isa):
     rng = np.random.default_rng(d)
     weight = rng.normal(size=(40, 25, d)) * rng.uniform(0.1, 1, size=(25, 1))
     weight[:, 1::5] = np.rint(weight[:, 1::5] * 4) / 4
+    weight[:26, ::2] /= 1000  # makes merges enough far below the cut, and others about it
+    weight[-1, 1::2] *= 64
     weight *= 2.0**200  # beyond what is left as it is: each channel is scaled by its own largest
     weight[0, ::3] = 2.0**-200  # too far from the others for squares
     found, expected = (reprune.select_filters(weight, 18, backend=b) for b in ("cpp", "reference"))
@@ -346,6 +348,11 @@ for d, dtype, at_end, n in itertools.product((1, 2, 3, 5, 9), ("f4", "f8"), (Tru
         assert one.height == other.height and (one.labels == other.labels).all()
         one, other = (reprune.linkage(w.swapaxes(0, 1)) for w in views)
         assert (one == other).all()
+for width in (2, 3, 5, 9):  # rows that overlap
+    numbers = rng.normal(size=(60,))
+    windows = (np.lib.stride_tricks.sliding_window_view(x, width) for x in (guarded(numbers, True), numbers))
+    one, other = map(reprune.linkage, windows)
+    assert (one == other).all()
 """
     run_code(program, check=True)
 
