@@ -193,6 +193,24 @@ def test_channels_of_very_different_size():
     np.testing.assert_array_equal(sel.labels, other.labels)
 
 
+@pytest.mark.parametrize("name", ISAS)
+@pytest.mark.parametrize("d", [1, 2, 9])
+def test_channels_that_differ_in_all_that_one_is_clustered_by(name, d, isa):
+    """Two are clustered in turns; the scale, the limit and the ties of one are not the other's."""
+    isa(name)
+    rng = np.random.default_rng(d)
+    weight = rng.normal(size=(40, 25, d)) * rng.uniform(0.1, 1, size=(25, 1))
+    weight[:, 1::5] = np.rint(weight[:, 1::5] * 4) / 4
+    weight[:26, ::2] /= 1000  # makes merges enough far below the cut, and others about it
+    weight[-1, 1::2] *= 64
+    weight *= 2.0**200  # beyond what is left as it is: each channel is scaled by its own largest
+    weight[0, ::3] = 2.0**-200  # too far from the others for squares
+    found, expected = (reprune.select_filters(weight, 18, backend=b) for b in ("cpp", "reference"))
+    assert found.height == expected.height
+    for field in ("labels", "clusters", "order", "gains"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+
+
 @pytest.mark.parametrize("threads", ["1", "2", "7"])
 def test_many_layers_on_any_number_of_threads(threads, monkeypatch):
     shapes = [(64, 40, 9), (200, 33, 1), (48, 3, 49), (129, 17, 9), (30, 70, 4), (300, 8, 1), (20, 20, 1)]
@@ -302,6 +320,41 @@ for d in (1, 9):
     found = [float(line) for line in done.stdout.splitlines()]
     assert len(found) == 2
     assert all(0 <= bytes_each < 12 for bytes_each in found)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="protects pages by the C library's mprotect")
+def test_nothing_is_read_beyond_the_weights():
+    """They begin or end where a page does, and beyond it is one that no one may read."""
+    program = """
+import ctypes, itertools, mmap, numpy as np, reprune
+page, libc = mmap.PAGESIZE, ctypes.CDLL(None)
+def guarded(values, at_end):
+    pages = -(-values.nbytes // page)
+    memory = mmap.mmap(-1, (pages + 2) * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for k in (0, pages + 1):
+        assert libc.mprotect(ctypes.c_void_p(start + k * page), ctypes.c_size_t(page), 0) == 0
+    begin = (pages + 1) * page - values.nbytes if at_end else page
+    found = np.frombuffer(memory, values.dtype, values.size, begin).reshape(values.shape)
+    found[...] = values
+    return found
+turns = (lambda w: w, lambda w: w[::-1], lambda w: w[:, ::-1], lambda w: w[..., ::-1])
+rng = np.random.default_rng(0)
+for d, dtype, at_end, n in itertools.product((1, 2, 3, 5, 9), ("f4", "f8"), (True, False), (2, 17, 40)):
+    for channels, turn in itertools.product((1, 5, 19), turns):
+        weight = rng.normal(size=(n, channels, d)).astype(dtype)
+        views = turn(guarded(weight, at_end)), turn(weight)
+        one, other = (reprune.select_filters(w, n - 1, ties="norm") for w in views)
+        assert one.height == other.height and (one.labels == other.labels).all()
+        one, other = (reprune.linkage(w.swapaxes(0, 1)) for w in views)
+        assert (one == other).all()
+for width in (2, 3, 5, 9):  # rows that overlap
+    numbers = rng.normal(size=(60,))
+    windows = (np.lib.stride_tricks.sliding_window_view(x, width) for x in (guarded(numbers, True), numbers))
+    one, other = map(reprune.linkage, windows)
+    assert (one == other).all()
+"""
+    run_code(program, check=True)
 
 
 def test_unknown_instruction_set():

@@ -43,8 +43,9 @@ class Table {
     Table(const Batch& table, std::int64_t keep, int threads, Label* labels, std::int32_t* clusters,
           bool by_appearance)
         : table_(table), n_(static_cast<std::int32_t>(table.first.n)), d_(static_cast<std::int32_t>(table.first.d)),
-          merges_(static_cast<std::size_t>(n_ - keep)), threads_(threads), labels_(labels), clusters_(clusters), by_appearance_(by_appearance),
-          line_(((n_ + 7) / 8 | 1) * 8), left_(at(table.b)), reached_(at(table.b), -1.0) {}
+          merges_(static_cast<std::size_t>(n_ - keep)), threads_(threads), labels_(labels), clusters_(clusters),
+          by_appearance_(by_appearance), line_(((n_ + 7) / 8 | 1) * 8), left_(at(table.b)),
+          reached_(at(table.b), -1.0) {}
 
     double cut();
 

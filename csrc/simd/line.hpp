@@ -32,9 +32,10 @@ struct LineLoops {
 
 constexpr std::int32_t line_buckets(std::int32_t n) {
     std::int32_t buckets = 1;
-    while (buckets < 4 * n && buckets < 16384) buckets *= 2;
+    while (buckets / 4 < n && buckets < 16384) buckets *= 2;
     return buckets;
 }
+static_assert(line_buckets(1 << 30) == 16384);  // no product overflows
 constexpr std::int32_t line_scratch(std::int32_t n) { return n + line_buckets(n) + 2 * line_spare; }
 
 extern const LineLoops plain_line;

@@ -33,7 +33,6 @@ REPRUNE_TARGET inline F sub(F x, F y) { return _mm256_sub_ps(x, y); }
 REPRUNE_TARGET inline F mul(F x, F y) { return _mm256_mul_ps(x, y); }
 REPRUNE_TARGET inline F square_add(F x, F sum) { return _mm256_fmadd_ps(x, x, sum); }
 REPRUNE_TARGET inline F reciprocal(F x) { return _mm256_rcp_ps(x); }
-REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
 REPRUNE_TARGET inline I count_bytes(I sum, I x, I y) { return _mm256_sub_epi8(sum, _mm256_cmpeq_epi8(x, y)); }
 REPRUNE_TARGET inline std::int32_t sum_bytes(I x) {
     const I s = _mm256_sad_epu8(x, _mm256_setzero_si256());
@@ -122,7 +121,6 @@ REPRUNE_TARGET inline I tag(I key, I mask, I lane) {  // key & ~mask | lane
     return _mm512_ternarylogic_epi32(key, mask, lane, 0xBA);
 }
 REPRUNE_TARGET inline std::uint32_t above(I x, I y) { return _mm512_cmpgt_epi32_mask(x, y); }
-REPRUNE_TARGET inline void storei(std::int32_t* p, I x) { _mm512_storeu_si512(p, x); }
 REPRUNE_TARGET inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
 REPRUNE_TARGET inline std::uint32_t below(F x, F limit) { return _mm512_cmp_ps_mask(x, limit, _CMP_LE_OQ); }
 #include "simd/scan_x86.inc"
@@ -146,7 +144,6 @@ inline F sub(F x, F y) { return _mm_sub_ps(x, y); }
 inline F mul(F x, F y) { return _mm_mul_ps(x, y); }
 inline F square_add(F x, F sum) { return _mm_add_ps(_mm_mul_ps(x, x), sum); }
 inline F reciprocal(F x) { return _mm_rcp_ps(x); }
-inline void storei(std::int32_t* p, I x) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), x); }
 inline I count_bytes(I sum, I x, I y) { return _mm_sub_epi8(sum, _mm_cmpeq_epi8(x, y)); }
 inline std::int32_t sum_bytes(I x) {
     const I s = _mm_sad_epu8(x, _mm_setzero_si128());

@@ -95,7 +95,9 @@ def select(r):
         r.count = 1
     wrong = {}
     for k in range(max(1, r.count // 4)):
-        channels, keep = int(r.rng.integers(1, 5)), int(r.rng.integers(1, r.n + 1))
+        # of few points also so many that most are clustered two in turns, or lines in blocks of sixteen
+        channels = int(r.rng.integers(1, 5 if r.n > 30 or r.rng.random() < 0.5 else 40))
+        keep = int(r.rng.integers(1, r.n + 1))
         weight = draw.values(r.rng, r.kind, (channels, r.n, r.d), r.dtype).transpose(1, 0, 2)
         ties = str(r.rng.choice(["random", "norm"]))
         given = draw.laid_out(weight, r.layout if r.layout != "a list" else "plain")
