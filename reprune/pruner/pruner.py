@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..arguments import shown
+from ..distributed import together
 from ..fsdp import Shard
 from ..modules.sharded import is_sharded
 from ..modules.wrappers import unwrap
@@ -22,6 +24,7 @@ from .history import History
 from .live import Live
 from .mask import MaskMode
 from .mode import Mode
+from .rejoin import rejoined
 from .reshard import ReshardMode
 from .schedule import Schedule
 from .shrink import ShrinkMode
@@ -270,18 +273,32 @@ class Pruner:
         return self.plan
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state for a resume: plain values and tensors, also of dropped channels."""
+        """Return the state for a resume: plain values and tensors, also of dropped channels.
+
+        Of a sharded model it is what this process has, and where that lies in the whole.
+        """
         return state.save(self.live)
 
     @torch.inference_mode(False)
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """Resume from `saved`, with a model at full size or at any point of the same training.
 
         Model and optimizer get their structure; load their own states after this.
-        :func:`reprune.load_training` does all of it. Raises `ValueError` if `saved` belongs to another model;
-        nothing is changed then.
+        :func:`reprune.load_training` does all of it.
+
+        Args:
+            saved: What `state_dict` returned. Of a training of a sharded model: what it returned on this
+                process, or a list of what it returned on each, from which any number of processes can
+                resume, also one with the model in one piece.
+
+        Raises:
+            ValueError: It belongs to another model or to other settings; or states of several processes are
+                of different epochs, or some are missing. Nothing is changed then.
+            TypeError: It is no state.
         """
-        state.load(self.live, saved)
+        live = self.live
+        with together("load_state_dict") if is_sharded(live.model) else nullcontext():
+            state.load(live, rejoined(saved, live.tracked.pieces))
 
 
 def _way(mode: str, tracked: Tracked, shard: Shard | None) -> Callable[[Structure, nn.Module], Mode]:

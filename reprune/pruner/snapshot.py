@@ -13,6 +13,7 @@ from torch import Tensor
 from ..modules.slicing import named_tensors, sliced_shape
 from .history import History
 from .live import Live
+from .rejoin import places_of
 from .snapshot_check import FORMAT, check
 
 
@@ -27,6 +28,7 @@ def fingerprint(live: Live) -> str:
 
 def save(live: Live) -> dict[str, Any]:
     """Return the state of `live`; tensors are copies."""
+    store = live.store.full
     return {
         "format": FORMAT,
         "model": fingerprint(live),
@@ -38,7 +40,8 @@ def save(live: Live) -> dict[str, Any]:
         "alive": torch.from_numpy(live.alive.copy()),
         "coverage": dict(live.coverage),
         "history": live.history.to_list(),
-        "store": {key: tensor.clone() for key, tensor in live.store.full.items()},
+        "store": {key: tensor.clone() for key, tensor in store.items()},
+        "places": places_of(list(store), live.tracked.pieces),
     }
 
 

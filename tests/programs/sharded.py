@@ -19,7 +19,7 @@ import torch.distributed.fsdp
 
 from tests.programs.sharded_cases import applied, layouts, memory, plans, saved, twins
 from tests.programs.sharded_errors import alone, refusals
-from tests.programs.sharded_pruning import interrupted, pruned, resumed
+from tests.programs.sharded_pruning import interrupted, left, pruned, resumed, taken_up
 
 CASES = {
     "usual": {
@@ -45,8 +45,12 @@ CASES = {
             "shrink": lambda: pruned("tokens", "AdamW", "shrink", events=4),
             "resumed mask": lambda: resumed("mask"),
             "resumed shrink": lambda: resumed("shrink"),
+            "left mask": lambda: left("mask"),
+            "left shrink": lambda: left("shrink"),
         },
         4: {
+            "taken up mask": lambda: taken_up("mask"),
+            "taken up shrink": lambda: taken_up("shrink"),
             "convolutions": lambda: applied("convolutions", "AdamW"),
             "tokens": lambda: applied("tokens", "SGD"),
             "mask": lambda: pruned("convolutions", "SGD", "mask", events=6),
@@ -58,6 +62,7 @@ CASES = {
 
 
 def process(rank, size, cases, folder):
+    os.chdir(folder)  # where the processes of one size leave what those of another take up
     # After a fork PyTorch makes its pool of threads anew when one asks for it. Here one does; later two of
     # autograd's may at once, of which one then finds no pool: "Invalid thread pool!"
     torch.set_num_threads(1)

@@ -4,6 +4,7 @@ import copy
 
 import torch
 import torch.distributed as dist
+from torch.distributed import checkpoint
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map_only
@@ -84,6 +85,56 @@ def resumed(mode):
             epoch_of(one, epoch)
     wrong = differences(again.model, later, *in_one_piece(pruner))
     return wrong if again.plan.to_json() == pruner.plan.to_json() else [*wrong, "plan"]
+
+
+def left(mode):
+    """Train on two processes, leave what others can resume from, and how it went on here."""
+    _, optimizer, pruner = begun(mode)
+    for epoch in range(2):
+        epoch_of(pruner, epoch)
+    states = get_state_dict(pruner.model, optimizer)
+    checkpoint.save({"model": states[0], "optimizer": states[1]}, checkpoint_id=mode)
+    torch.save(pruner.state_dict(), f"{mode} {dist.get_rank()}")
+    for epoch in range(2, 4):
+        epoch_of(pruner, epoch)
+    plain, its = in_one_piece(pruner)
+    gradients = [p.grad for p in plain.parameters()]
+    if dist.get_rank() == 0:
+        torch.save((plain.state_dict(), its.state_dict(), gradients, pruner.plan.to_json()), f"{mode} end")
+    return []
+
+
+def taken_up(mode):
+    """Where a training that other processes left differs from theirs, in parts and in one piece."""
+    states = [torch.load(f"{mode} {rank}", mmap=True) for rank in (1, 0)]
+    values, state, gradients, plan = torch.load(f"{mode} end")
+    wrong = []
+    model, optimizer, pruner = begun(mode)
+    for given in (states[:1], states[0]):
+        said = met(lambda: pruner.load_state_dict(given))  # noqa: B023
+        wrong += [] if "are missing, which other processes had" in said else [said]
+    for in_parts in (True, False):
+        if not in_parts:
+            model = NETWORKS["convolutions"][0]()
+            optimizer = OPTIMIZERS["SGD"](model.parameters())
+            pruner = reprune.Pruner(model, optimizer, images(8), **SETTINGS, until=3, mode=mode)
+        pruner.load_state_dict(states)
+        mine = get_state_dict(pruner.model, optimizer)
+        checkpoint.load({"model": mine[0], "optimizer": mine[1]}, checkpoint_id=mode)
+        set_state_dict(pruner.model, optimizer, model_state_dict=mine[0], optim_state_dict=mine[1])
+        for epoch in range(2, 4):
+            epoch_of(pruner, epoch)
+        plain = NETWORKS["convolutions"][0]()
+        if mode == "shrink":
+            reprune.apply(pruner.plan, plain)
+        its = OPTIMIZERS["SGD"](plain.parameters())
+        plain.load_state_dict(values)
+        its.load_state_dict(state)
+        for p, gradient in zip(plain.parameters(), gradients, strict=True):
+            p.grad = gradient
+        wrong += differences(pruner.model, optimizer, plain, its)
+        wrong += [] if pruner.plan.to_json() == plan else ["plan"]
+    return wrong
 
 
 def in_one_piece(pruner):
