@@ -174,3 +174,21 @@ def test_threads_do_not_change_the_result(threads, monkeypatch):
 def test_errors(change, error, message):
     with pytest.raises(error, match=message):
         reprune.select_filters(**({"weight": np.eye(4, 3), "keep": 2} | change))
+
+
+@pytest.mark.parametrize("keep", [1, 4, 5])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("of", [np.asarray, torch.from_numpy])
+def test_what_is_returned_is_the_callers(of, channels, keep):
+    """Arrays that can be written to, and do not change with each other or with the weight."""
+    weight = np.random.default_rng(0).normal(size=(5, channels, 3))
+    sel = reprune.select_filters(of(weight), keep)
+    found = [np.asarray(part) for part in (sel.keep, sel.order, sel.gains, sel.labels, sel.clusters)]
+    before = [part.copy() for part in (*found, weight)]
+    for k, part in enumerate(found):
+        part += 1
+        others = [
+            (one, was) for j, (one, was) in enumerate(zip((*found, weight), before, strict=True)) if j != k
+        ]
+        assert all(np.array_equal(one, was) for one, was in others)
+        part -= 1

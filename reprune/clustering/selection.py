@@ -103,7 +103,7 @@ def select_layers(
 
     `progress` is called on this thread with the number of layers done so far; what it raises ends the work.
     """
-    results = [_keep_all(p) if p.keep == p.tables[0].shape[1] else None for p in problems]
+    results = [_keep_all(p, labels) if p.keep == p.tables[0].shape[1] else None for p in problems]
     todo = [k for k, result in enumerate(results) if result is None]
     done = len(problems) - len(todo)
     if progress is not None and done:
@@ -115,15 +115,15 @@ def select_layers(
     return cast("list[Selection]", results)
 
 
-def _keep_all(problem: LayerProblem) -> Selection:
+def _keep_all(problem: LayerProblem, labels: bool) -> Selection:
     O = problem.tables[0].shape[1]
     I = sum(len(table) for table in problem.tables)
     every: npt.NDArray[np.int64] = np.arange(O)
     return Selection(
         keep=every,
-        order=every,
+        order=every.copy(),
         gains=np.full(O, I),
         heights=(-math.inf,) * len(problem.tables),
-        labels=np.broadcast_to(np.arange(O, dtype=np.int32)[:, None], (O, I)),
+        labels=np.repeat(np.arange(O, dtype=np.int32)[:, None], I if labels else 0, axis=1),
         clusters=np.full(I, O, dtype=np.int32),
     )
