@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <stdexcept>
 #include <tuple>
 
 #include "runtime/call.hpp"
@@ -58,6 +59,7 @@ void by_height(std::vector<Merge>& merges, std::int64_t n) {
 }
 
 void to_scipy(const std::vector<Merge>& merges, std::int64_t n, int exponent, double* z) {
+    if (static_cast<std::int64_t>(merges.size()) != n - 1) throw std::logic_error("a dendrogram lacks merges or has too many");
     Roots row(2 * n);
     std::vector<std::int32_t> size(static_cast<std::size_t>(2 * n), 1);
     Ticks tick;

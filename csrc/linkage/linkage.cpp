@@ -59,9 +59,10 @@ std::vector<Merge> ward_on_a_line(const Points& points, Task& task) {
     const auto add = [&](std::int32_t p) {
         merges.push_back({space.order()[p], space.order()[p + 1], space.heights()[p]});
     };
+    const auto equal = [&](std::int32_t p) { return values[space.order()[p]] == values[space.order()[p + 1]]; };
     const auto n = static_cast<std::int32_t>(points.n);
-    for (std::int32_t p = 0; p + 1 < n; ++p)
-        if (space.sequence().empty() || space.heights()[p] == 0) add(p);
+    for (std::int32_t p = 0; p + 1 < n; ++p)  // points that differ may be joined at height 0, by rounding
+        if (space.sequence().empty() || equal(p)) add(p);
     by_height(merges, points.n);
     for (const std::int32_t p : space.sequence()) add(p);
     return merges;

@@ -24,6 +24,33 @@ double gap_of(double total_a, double na, double total_b, double nb) {
     return ward_cost(step * step, na, nb);
 }
 
+// By how much the costs of the joins of a cluster with those before and after it may differ and yet be equal. Of all clusters:
+struct SameBlur {
+    double blur;
+    const double* size;
+
+    double of(std::int32_t, std::int32_t middle, std::int32_t) const { return blur * size[middle]; }
+    static bool joined(std::int32_t, std::int32_t) { return true; }
+};
+
+// Of each by its own points, with bound_sizes() for each: a point far away, or many near the origin, are no matter to others.
+struct OwnBlur {
+    double most;
+    const double* size;
+    double* far;
+
+    double unit(std::int32_t i) const { return i < 0 ? 0 : far[i] * size[i] * 0x1p-34; }
+    double of(std::int32_t before, std::int32_t middle, std::int32_t after) const {
+        const double unit_of_all = std::max({unit(before), unit(middle), unit(after)});
+        return unit_of_all * unit_of_all * size[middle];
+    }
+    // a is part of b now. False: rounding near the limit is no small matter any more.
+    bool joined(std::int32_t a, std::int32_t b) const {
+        far[b] = std::max(far[a], far[b]);
+        return unit(b) * unit(b) * size[b] <= most;
+    }
+};
+
 // The vectorised loops that are not in simd/line.hpp.
 REPRUNE_CLONES bool all_differ(std::int32_t n, const double* sorted) {
     std::int64_t equal = 0;
@@ -46,7 +73,7 @@ double* Ward1D::start(std::int32_t n) {
     return values_.data();
 }
 
-// order_: the points by value, equal values by id. First nearly so, then by insertion.
+// order_: the points by value, equal values by id. First nearly so, then by insertion, unless few buckets hold nearly all.
 void Ward1D::sort() {
     furthest_ = scanner().line->sort(values_.data(), n_, scratch_.data(), order_.data(), total_.data());
     std::int64_t moves = 0;
@@ -62,15 +89,16 @@ void Ward1D::sort() {
         total_[at(k)] = x;
         order_[at(k)] = id;
         moves += i - k;
-        if (moves > std::int64_t{32} * n_) break;  // few buckets hold nearly all
+        if (moves > std::int64_t{4} * n_) {
+            radix_.run(values_.data(), n_, order_.data());
+            restart();
+            return;
+        }
     }
-    if (moves <= std::int64_t{32} * n_) return;
-    for (std::int32_t i = 0; i < n_; ++i) order_[at(i)] = i;
-    Ticks tick;
-    std::stable_sort(order_.begin(), order_.begin() + n_, [&](std::int32_t a, std::int32_t b) {
-        tick();
-        return values_[at(a)] < values_[at(b)];
-    });
+}
+
+// Every point is a cluster, in their order.
+void Ward1D::restart() {
     for (std::int32_t i = 0; i < n_; ++i) total_[at(i)] = values_[at(order_[at(i)])];
 }
 
@@ -102,11 +130,11 @@ void Ward1D::run(double limit, bool wide, const Tolerance* refuse_within) {
     sort();
     collapse();
     const double cost = limit * limit / 2 * (1 + 0x1p-8);  // a little further, so that rounding near the limit is no matter
-    if (!wide && bound_sizes(cost) && rounds(cost, refuse_within == nullptr) &&
-        largest_ <= most_) {
+    const bool found = !wide && bound_sizes(cost) && rounds(cost, refuse_within == nullptr) && largest_ <= most_;
+    if (found || (!wide && one_by_one(cost))) {
         heights_of(heights_.data(), n_ - 1);
     } else {
-        sort();
+        restart();
         collapse();
         greedy(limit, refuse_within);
     }
@@ -140,7 +168,16 @@ bool Ward1D::rounds(double limit, bool decide) {
         if (joins == 0) return true;
         if (joins * 16 < live_) break;
     }
-    return chain(limit);
+    return chain(limit, SameBlur{blur_, size_.data()});
+}
+
+// As chain() says, from the start, with what is known of each cluster.
+bool Ward1D::one_by_one(double limit) {
+    restart();
+    collapse();
+    far_.resize(at(n_));
+    for (std::int32_t i = 0; i < live_; ++i) far_[at(i)] = std::abs(values_[at(order_[at(boundary_[at(i)])])]);
+    return chain(limit, OwnBlur{limit * 0x1p-11, size_.data(), far_.data()});
 }
 
 // The joins of a round in which gaps side by side are about the same. Here rounding cannot make the order of joins matter, if it
@@ -171,7 +208,8 @@ bool Ward1D::settle(double limit) {
 
 // One by one: the stack holds clusters whose gaps fall towards the top, a chain of nearest neighbours. Where the gap to the
 // cluster that comes next is no smaller than the top gap, the top two are each other's nearest. Joined, they come next.
-bool Ward1D::chain(double limit) {
+template <class Blur>
+bool Ward1D::chain(double limit, Blur blur) {
     double *total = total_.data(), *size = size_.data(), *gap = gap_.data();
     std::int32_t *stack = stack_.data(), *waiting = waiting_.data();
     std::int32_t top = -1, waits = 0;
@@ -193,7 +231,7 @@ bool Ward1D::chain(double limit) {
         }
         if (top > 0) {
             const double other = gap[stack[top]];
-            if (std::min(g, other) * above + blur_ * size[stack[top]] >= std::max(g, other)) return false;
+            if (std::min(g, other) * above + blur.of(stack[top - 1], stack[top], next) >= std::max(g, other)) return false;
         }
         if (top > 0 && gap[stack[top]] <= g) {
             const std::int32_t a = stack[top - 1], b = stack[top];
@@ -201,6 +239,7 @@ bool Ward1D::chain(double limit) {
             total[b] += total[a];
             size[b] += size[a];
             largest_ = std::max(largest_, size[b]);
+            if (!blur.joined(a, b)) return false;
             if (next >= 0) waiting[waits++] = next;
             waiting[waits++] = b;
             top -= 2;

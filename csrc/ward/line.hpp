@@ -2,14 +2,15 @@
 // neighbours has one height, and the clusters at a cut are read off by comparing.
 //
 // Rounds join all neighbours that are each other's nearest, in whatever order. That is the rule of
-// reprune/clustering/reference/linkage.py as long as rounding decides nothing; where it might, the line is done again as the rule
-// reads.
+// reprune/clustering/reference/linkage.py as long as rounding decides nothing. Where it might, by the furthest of all points, the
+// line is done again one by one, by the furthest in each cluster; where it still might, as the rule reads.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "linkage/near_ties.hpp"
+#include "ward/radix.hpp"
 
 namespace reprune {
 
@@ -29,10 +30,13 @@ class Ward1D {  // memory is kept from one channel to the next
   private:
     void sort();
     void collapse();
+    void restart();
     bool bound_sizes(double limit);
     bool rounds(double limit, bool decide);
     bool settle(double limit);
-    bool chain(double limit);
+    bool one_by_one(double limit);
+    template <class Blur>
+    bool chain(double limit, Blur blur);
     void greedy(double limit, const Tolerance* refuse_within);
 
     std::int32_t n_ = 0, live_ = 0;
@@ -42,6 +46,8 @@ class Ward1D {  // memory is kept from one channel to the next
     double blur_ = 0;        // costs of clusters of s points that differ by less than s times this may be equal
     std::vector<double> values_, heights_;
     std::vector<std::int32_t> order_, scratch_;
+    RadixSort radix_;
+    std::vector<double> far_;  // of clusters: their point furthest from the origin, where that is asked for
     // clusters from left to right: sum, size, and the boundary on their right; gap: cost of the join across their left one
     std::vector<double> total_, size_, gap_;
     std::vector<std::int64_t> join_;
