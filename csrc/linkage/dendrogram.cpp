@@ -37,9 +37,9 @@ void by_height(std::vector<Merge>& merges, std::int64_t n) {
         return x.height < y.height;
     });
     const auto alike = [](const Merge& x, const Merge& y) { return x.height == y.height; };
-    if (std::adjacent_find(merges.begin(), merges.end(), alike) == merges.end()) return;
-    Roots number(n);
-    for (auto begin = merges.begin(); begin != merges.end();) {
+    const bool tied = std::adjacent_find(merges.begin(), merges.end(), alike) != merges.end();
+    Roots number(tied ? n : 0);
+    for (auto begin = merges.begin(); tied && begin != merges.end();) {
         auto end = begin;
         for (; end != merges.end() && alike(*begin, *end); ++end) {
             tick();
@@ -56,6 +56,7 @@ void by_height(std::vector<Merge>& merges, std::int64_t n) {
             number.join(a, b, std::max(a, b));
         }
     }
+    for (auto merge = merges.begin(); merge != merges.end() && merge->height == of_equals; ++merge) merge->height = 0;
 }
 
 void to_scipy(const std::vector<Merge>& merges, std::int64_t n, int exponent, double* z) {

@@ -12,9 +12,11 @@ struct Merge {
     std::int32_t a, b;  // any member point of either cluster
     double height;
 };
+constexpr double of_equals = -1;  // in the place of the height of equal points, which merge before others at height 0
 
 // n-1 merges of a clustering in which rounding decided nothing, into the order in which the rule makes them: by height, of
-// equally high ones by the number of the first cluster, which is the largest of its points, then of the second.
+// equally high ones by the number of the first cluster, which is the largest of its points, then of the second. Merges `of_equals`
+// come first, and get their height.
 void by_height(std::vector<Merge>& merges, std::int64_t n);
 
 // n-1 merges that join n points, in order -> z [n-1, 4]: rows (smaller id, larger id, height times 2^exponent, size).

@@ -44,7 +44,9 @@ std::vector<Merge> ward(const Points& points, Task& task) {
     std::vector<Merge> merges;
     merges.reserve(space.joins().size());
     for (const Join& x : space.joins()) merges.push_back({x.gone, x.kept, x.height});
-    if (!space.in_order()) by_height(merges, points.n);
+    if (space.in_order()) return merges;
+    for (std::size_t k = 0; k < space.equal(); ++k) merges[k].height = of_equals;
+    by_height(merges, points.n);
     return merges;
 }
 
@@ -56,15 +58,14 @@ std::vector<Merge> ward_on_a_line(const Points& points, Task& task) {
     space.run(infinity, scale.wide, task.refuse_within());
     std::vector<Merge> merges;
     merges.reserve(static_cast<std::size_t>(points.n));
-    const auto add = [&](std::int32_t p) {
-        merges.push_back({space.order()[p], space.order()[p + 1], space.heights()[p]});
-    };
-    const auto equal = [&](std::int32_t p) { return values[space.order()[p]] == values[space.order()[p + 1]]; };
+    const auto add = [&](std::int32_t p, double height) { merges.push_back({space.order()[p], space.order()[p + 1], height}); };
     const auto n = static_cast<std::int32_t>(points.n);
-    for (std::int32_t p = 0; p + 1 < n; ++p)  // points that differ may be joined at height 0, by rounding
-        if (space.sequence().empty() || equal(p)) add(p);
+    for (std::int32_t p = 0; p + 1 < n; ++p) {  // points that differ may be joined at height 0, too, by rounding
+        const bool equal = values[space.order()[p]] == values[space.order()[p + 1]];
+        if (equal || space.sequence().empty()) add(p, equal ? of_equals : space.heights()[p]);
+    }
     by_height(merges, points.n);
-    for (const std::int32_t p : space.sequence()) add(p);
+    for (const std::int32_t p : space.sequence()) add(p, space.heights()[p]);
     return merges;
 }
 

@@ -80,6 +80,7 @@ void Clusters::collapse(const double* points) {
         buckets_[bucket] = i;
     }
     std::reverse(joins.begin(), joins.end());
+    equal = joins.size();
     for (const Join& x : joins) size[at(x.kept)] += size[at(x.gone)];
     for (const Join& x : joins) size[at(x.gone)] = 0;
     live.resize(at(n));

@@ -33,6 +33,7 @@ struct Clusters {  // memory is kept from one channel to the next
 
     std::int32_t n = 0, d = 0, width = 0, pairs = 0, stride = 0;
     std::vector<Join> joins;             // in the order they were made
+    std::size_t equal = 0;               // so many at first, of equal points
     std::vector<std::int32_t> live;      // ids, ascending; up to date between one search for joins and the next
     bool fixed_point_fails = false;      // it is too coarse for these points
     bool tied = false;                   // rounding may have decided: the rule must, see greedy.hpp

@@ -17,6 +17,7 @@ class Ward {  // memory is kept from one channel to the next
     // The same of two channels in turns: the one computes while the other waits.
     static void run_two(Ward& a, double limit_a, bool wide_a, Ward& b, double limit_b, bool wide_b);
     const std::vector<Join>& joins() const { return clusters_.joins; }
+    std::size_t equal() const { return clusters_.equal; }  // so many joins at first are of equal points
     bool in_order() const { return clusters_.tied; }  // joins are in the order that the rule makes them in, else in any
 
   private:

@@ -9,9 +9,10 @@ its points. Heights are float64, by these formulas and in this order of operatio
     average   (|A_1| height_1 + |A_2| height_2) / (|A_1| + |A_2|)
 
 where `total` is the sum of a cluster's points in the order of its merges; for equal points it is their number
-times one of them. Between single points all four are the distance. The pair of the lowest height merges;
-among equally high pairs the one whose smaller number is the smallest, then the one whose larger number is. A
-merge that rounding makes lower than one of its children gets the child's height.
+times one of them. Between single points all four are the distance. Equal points merge first, at height 0;
+then the pair of the lowest height does, which rounding may make 0 as well. Among equally high pairs it is the
+one whose smaller number is the smallest, then the one whose larger number is. A merge that rounding makes
+lower than one of its children gets the child's height.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy.typing as npt
 
 from .scale import scaled
 
+EQUAL = -1.0
+"""In the place of the height of equal points: below all heights."""
 METHODS = ("ward", "single", "complete", "average")
 """The linkages, in the order the C++ core numbers them."""
 
@@ -37,9 +40,12 @@ def linkage(points: Array, method: str) -> Array:
     total = points.copy()  # [n, d]
     reached = np.zeros(n)  # [n] height of a cluster's own merge
     heights = np.stack([ward(total, size, i) for i in range(n)])  # [n, n], infinite where there is no pair
+    equal = np.array([(points == one).all(axis=1) for one in points])  # [n, n]
+    heights[equal] = EQUAL
     np.fill_diagonal(heights, np.inf)
     for k in range(n - 1):
         a, b = divmod(int(heights.argmin()), n)  # the first of the least ones: a < b, so b is the number
+        alike = heights[a, b] == EQUAL
         height = max(heights[a, b], reached[a], reached[b])
         both = size[a] + size[b]
         Z[k] = *sorted((row[a], row[b])), height, both
@@ -51,10 +57,10 @@ def linkage(points: Array, method: str) -> Array:
             new = np.maximum(heights[a], heights[b])
         elif method == "average":
             new = (size[a] * heights[a] + size[b] * heights[b]) / both
-        total[b] = total[a] + total[b] if height > 0 else both * points[b]
+        total[b] = both * points[b] if alike else total[a] + total[b]
         size[b] = both
         if method == "ward":
-            new = ward(total, size, b)
+            new = np.where(equal[b] & alike, EQUAL, ward(total, size, b))
         heights[b] = heights[:, b] = np.where(gone, np.inf, new)
         heights[a] = heights[:, a] = np.inf
     with np.errstate(over="ignore"):
