@@ -170,6 +170,7 @@ def merge_line(totals, sizes, ids, gaps, marks, parents, heights, n, m, B: tl.co
         tl.store(parents + lost, kept, mask=grown)
         tl.store(parents + n + lost, size, mask=grown)
         tl.store(heights + lost, height, mask=grown)
+        tl.store(parents + 2 * n + lost, n + lost, mask=grown & (height == 0))  # behind those of equal points
         tl.store(totals + to, total, mask=alive)
         tl.store(sizes + to, size, mask=alive)
         tl.store(ids + to, tl.where(grown, kept, id), mask=alive)

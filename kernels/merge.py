@@ -140,7 +140,9 @@ def join(
     tl.store(own + (D + LOW) * C, bound, mask=changed)
     tl.store(word + SIZE * C, size + size_q, mask=changed)
     tl.store(parents + lost, kept, mask=grown)
-    tl.store(heights + lost, tl.sqrt(2 * (squares / (na * nb * (na + nb)))), mask=grown)
+    height = tl.sqrt(2 * (squares / (na * nb * (na + nb))))
+    tl.store(heights + lost, height, mask=grown)
+    tl.store(parents + 2 * n + lost, n + lost, mask=grown & (height == 0))  # behind those of equal points
     tl.store(sizes + lost, size + size_q, mask=grown)
 
 

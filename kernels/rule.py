@@ -137,6 +137,47 @@ def offer(totals, sizes, least, nearest, a, b, n, D: tl.constexpr, B: tl.constex
 
 
 @triton.jit
+def merge_equal(totals, sizes, following, parents, heights, n, D: tl.constexpr, B: tl.constexpr):
+    """Merge equal points, each into the next, before others do; rounding may join those at height 0, too.
+
+    Returns how many merges that are. `following` is scratch: int32 [n].
+    """
+    lane = tl.arange(0, B)
+    for i in range(n):
+        which = tl.full((B,), NOBODY, tl.int32)
+        for j0 in range((i + 1) // B * B, n, B):
+            j = j0 + lane
+            same = (j > i) & (j < n)
+            for c in range(D):
+                same = same & (tl.load(totals + j * D + c, mask=same, other=0) == tl.load(totals + i * D + c))
+            which = tl.minimum(which, tl.where(same, j, NOBODY))
+        tl.store(following + i, tl.min(which, 0))
+    tl.debug_barrier()
+    done = 0
+    for i in range(n):
+        j = tl.load(following + i)
+        if j < NOBODY:
+            both = tl.load(sizes + i) + tl.load(sizes + j)
+            tl.debug_barrier()
+            tl.store(sizes + i, 0)
+            tl.store(sizes + j, both)
+            tl.store(parents + i, j)
+            tl.store(parents + n + i, both)
+            tl.store(parents + 2 * n + i, done)
+            tl.store(heights + i, 0.0)
+            tl.debug_barrier()
+            done += 1
+    for p0 in range(0, n, B):
+        p = p0 + lane
+        times = tl.load(sizes + p, mask=p < n, other=0).to(tl.float64)
+        for c in range(D):
+            x = tl.load(totals + p * D + c, mask=p < n, other=0)
+            tl.store(totals + p * D + c, times * x, mask=p < n)
+    tl.debug_barrier()
+    return done
+
+
+@triton.jit
 def lowest(least, n, B: tl.constexpr):
     """Return the least height and the first place that has it."""
     best = tl.full((B,), float("inf"), tl.float64)
@@ -203,9 +244,12 @@ def rule_kernel(
             tl.store(reached + p, tl.zeros((B,), tl.float64), mask=p < n)
             tl.store(sizes + p, tl.full((B,), 1, tl.int32), mask=p < n)
             tl.store(parents + p, p, mask=p < n)
+            tl.store(least + p, tl.full((B,), float("inf"), tl.float64), mask=p < n)
         tl.debug_barrier()
+        done = merge_equal(totals, sizes, nearest, parents, heights, n, D, B)
         for i in range(n):
-            look(totals, sizes, least, nearest, i, n, D, B)
+            if tl.load(sizes + i) > 0:
+                look(totals, sizes, least, nearest, i, n, D, B)
         tl.debug_barrier()
     go = (flag != 0).to(tl.int32)
     while (done < most) & (go != 0):
@@ -223,7 +267,7 @@ def rule_kernel(
                 c = c0 + lane
                 x = tl.load(totals + a * D + c, mask=c < D, other=0)
                 y = tl.load(totals + b * D + c, mask=c < D, other=0)
-                tl.store(totals + b * D + c, tl.where(low > 0, x + y, both * y), mask=c < D)
+                tl.store(totals + b * D + c, x + y, mask=c < D)
             tl.store(sizes + b, both)
             tl.store(sizes + a, 0)
             tl.store(reached + b, low)
