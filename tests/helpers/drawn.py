@@ -19,6 +19,10 @@ TIED = {
     "signs": lambda rng, shape: rng.choice([-1.0, 1.0], shape) * rng.normal(size=(1, 1, shape[2])),
     "simplex": lambda rng, shape: simplex(shape) * rng.uniform(0.1, 2),
     "offset lattice": lambda rng, shape: rng.integers(-3, 4, shape) + rng.choice([1e3, 1e6, 0.1]),
+    "last bits": lambda rng, shape: last_bits(rng, shape),  # which rounding may join at height 0
+    "last bits, one far away": lambda rng, shape: (
+        last_bits(rng, shape) * np.where(np.arange(shape[0]) == 1, 1e8, 1.0)[:, None, None]
+    ),
     "duplicates": lambda rng, shape: (
         rng.integers(-2, 3, shape)[rng.integers(max(1, shape[0] // 3), size=shape[0])] / 7
     ),
@@ -48,6 +52,10 @@ def draw(kind, shape, seed):
     """A weight [O, I, d] of a kind above."""
     rng = np.random.default_rng(seed)
     return (TIED | EXTREME)[kind](rng, shape)
+
+
+def last_bits(rng, shape):
+    return rng.integers(-2, 3, shape) / 3 * (1 + rng.integers(-2, 3, shape) * 2.0**-52)
 
 
 def sizes(rng, shape):
