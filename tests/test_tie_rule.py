@@ -131,3 +131,15 @@ def test_nothing_depends_on_what_was_done_before(n, d, isa, monkeypatch):
     for name in ("avx512", "avx2", "sse2", "plain"):
         if isa(name):
             assert answers(tied, weight) == expected
+
+
+def test_points_of_one_coordinate_that_differ_in_their_last_bits():
+    """Many at a few places, whose joins rounding makes lower than those before, and one that may be far away."""
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        n, apart = int(rng.integers(12, 24)), rng.choice([0.1, 0.3, 1 / 3])
+        points = np.round(rng.normal(size=(n, 1)) * rng.choice([0.3, 1])) * apart + rng.choice([0, 1 / 3])
+        points *= 1 + rng.integers(-3, 4, size=points.shape) * 2.0**-52
+        points[rng.integers(n)] *= rng.choice([1, 1e5, 1e12])
+        one, other = (reprune.linkage(points, backend=b) for b in ("cpp", "reference"))
+        np.testing.assert_array_equal(one, other)
