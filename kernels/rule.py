@@ -7,7 +7,8 @@ nearest took part in it, as csrc/linkage/greedy.hpp does. Points are scaled, and
 reprune/clustering/reference/linkage.py says, so no square overflows or vanishes.
 
 Scratch is what kernels/ward.py has for the problem: `reals` holds the heights of the nearest and of the
-clusters' own merges (float64 [n] each), `words` the nearest and the sizes (int32 [n] each).
+clusters' own merges (float64 [n] each), `words` the nearest, the sizes and, on a line, the points before
+each (int32 [n] each).
 """
 
 import triton
@@ -93,6 +94,13 @@ def heights_of(totals, sizes, i, j, mask, D: tl.constexpr, B: tl.constexpr):
 
 
 @triton.jit
+def side_by_side(sizes, n, i, j, mask):
+    """Return which clusters j [B] on a line lie beside cluster i; see :func:`rank`."""
+    left, right = tl.load(sizes + n + i), tl.load(sizes + n + j, mask=mask, other=0)
+    return (left + tl.load(sizes + i) == right) | (right + tl.load(sizes + j, mask=mask, other=0) == left)
+
+
+@triton.jit
 def look(totals, sizes, least, nearest, i, n, D: tl.constexpr, B: tl.constexpr):
     """Find the nearest of those above cluster i, the first of equally near ones."""
     lane = tl.arange(0, B)
@@ -102,6 +110,8 @@ def look(totals, sizes, least, nearest, i, n, D: tl.constexpr, B: tl.constexpr):
         j = j0 + lane
         alive = (j > i) & (j < n)
         alive = alive & (tl.load(sizes + j, mask=alive, other=0) > 0)
+        if D == 1:
+            alive = alive & side_by_side(sizes, n, i, j, alive)
         height = tl.where(alive, heights_of(totals, sizes, i, j, alive, D, B), float("inf"))
         better = height < best
         best = tl.where(better, height, best)
@@ -126,6 +136,8 @@ def offer(totals, sizes, least, nearest, a, b, n, D: tl.constexpr, B: tl.constex
         low = tl.load(least + i, mask=alive, other=0)
         height = heights_of(totals, sizes, b, i, alive, D, B)
         again = alive & ((near == a) | (near == b))
+        if D == 1:
+            alive = alive & side_by_side(sizes, n, b, i, alive)
         nearer = alive & (again == 0) & ((height < low) | ((height == low) & (b < near)))
         tl.store(least + i, height, mask=nearer)
         tl.store(nearest + i, tl.full((B,), 0, tl.int32) + b, mask=nearer)
@@ -134,6 +146,18 @@ def offer(totals, sizes, least, nearest, a, b, n, D: tl.constexpr, B: tl.constex
         while p < NOBODY:
             look(totals, sizes, least, nearest, p, n, D, B)
             p = tl.min(tl.where(waiting > p, waiting, NOBODY), 0)
+
+
+@triton.jit
+def rank(points, sizes, n, B: tl.constexpr):
+    """Count the points before each on a line, where only neighbours merge: int32 [n] behind the sizes."""
+    lane = tl.arange(0, B)
+    for i in range(n):
+        before = tl.zeros((B,), tl.int32)
+        for j0 in range(0, n, B):
+            j = j0 + lane
+            before += (tl.load(points + j, mask=j < n, other=float("inf")) < tl.load(points + i)).to(tl.int32)
+        tl.store(sizes + n + i, tl.sum(before, 0))
 
 
 @triton.jit
@@ -246,6 +270,8 @@ def rule_kernel(
             tl.store(parents + p, p, mask=p < n)
             tl.store(least + p, tl.full((B,), float("inf"), tl.float64), mask=p < n)
         tl.debug_barrier()
+        if D == 1:
+            rank(totals, sizes, n, B)
         done = merge_equal(totals, sizes, nearest, parents, heights, n, D, B)
         for i in range(n):
             if tl.load(sizes + i) > 0:
@@ -268,6 +294,10 @@ def rule_kernel(
                 x = tl.load(totals + a * D + c, mask=c < D, other=0)
                 y = tl.load(totals + b * D + c, mask=c < D, other=0)
                 tl.store(totals + b * D + c, x + y, mask=c < D)
+            if D == 1:
+                left = tl.minimum(tl.load(sizes + n + a), tl.load(sizes + n + b))
+                tl.debug_barrier()
+                tl.store(sizes + n + b, left)
             tl.store(sizes + b, both)
             tl.store(sizes + a, 0)
             tl.store(reached + b, low)

@@ -134,7 +134,7 @@ def test_nothing_depends_on_what_was_done_before(n, d, isa, monkeypatch):
 
 
 def test_points_of_one_coordinate_that_differ_in_their_last_bits():
-    """Many at a few places, whose joins rounding makes lower than those before, and one that may be far away."""
+    """Many at a few places, whose joins rounding makes lower than before, and one that may be far away."""
     for seed in range(400):
         rng = np.random.default_rng(seed)
         n, apart = int(rng.integers(12, 24)), rng.choice([0.1, 0.3, 1 / 3])

@@ -12,7 +12,8 @@ where `total` is the sum of a cluster's points in the order of its merges; for e
 times one of them. Between single points all four are the distance. Equal points merge first, at height 0;
 then the pair of the lowest height does, which rounding may make 0 as well. Among equally high pairs it is the
 one whose smaller number is the smallest, then the one whose larger number is. A merge that rounding makes
-lower than one of its children gets the child's height.
+lower than one of its children gets the child's height. Ward's clusters of points of one coordinate are
+intervals, so there only neighbours merge.
 """
 
 from __future__ import annotations
@@ -43,6 +44,13 @@ def linkage(points: Array, method: str) -> Array:
     equal = np.array([(points == one).all(axis=1) for one in points])  # [n, n]
     heights[equal] = EQUAL
     np.fill_diagonal(heights, np.inf)
+    alive = np.ones(n, dtype=bool)
+    on_a_line = method == "ward" and points.shape[1] == 1
+    left = (
+        (points.T < points).sum(axis=1) if on_a_line else np.zeros(n)
+    )  # [n] points to the left of a cluster
+    if on_a_line:
+        heights[~(equal | neighbours(left, size))] = np.inf
     for k in range(n - 1):
         a, b = divmod(int(heights.argmin()), n)  # the first of the least ones: a < b, so b is the number
         alike = heights[a, b] == EQUAL
@@ -50,7 +58,7 @@ def linkage(points: Array, method: str) -> Array:
         both = size[a] + size[b]
         Z[k] = *sorted((row[a], row[b])), height, both
         row[b], reached[b] = n + k, height
-        gone = np.isinf(heights[b])
+        alive[a] = False
         if method == "single":
             new = np.minimum(heights[a], heights[b])
         elif method == "complete":
@@ -59,13 +67,23 @@ def linkage(points: Array, method: str) -> Array:
             new = (size[a] * heights[a] + size[b] * heights[b]) / both
         total[b] = both * points[b] if alike else total[a] + total[b]
         size[b] = both
+        left[b] = min(left[a], left[b])
         if method == "ward":
             new = np.where(equal[b] & alike, EQUAL, ward(total, size, b))
-        heights[b] = heights[:, b] = np.where(gone, np.inf, new)
-        heights[a] = heights[:, a] = np.inf
+        if on_a_line:
+            new = np.where(equal[b] & alike | neighbours(left, size)[b], new, np.inf)
+        heights[b] = heights[:, b] = np.where(alive, new, np.inf)
+        heights[a] = heights[:, a] = heights[b, b] = np.inf
     with np.errstate(over="ignore"):
         Z[:, 2] = np.ldexp(Z[:, 2], exponent)
     return Z
+
+
+def neighbours(left: Array, size: Array) -> npt.NDArray[np.bool_]:
+    """Return [n, n], which clusters on a line lie side by side; `left` [n]: how many points are before each."""
+    follows = left == (left + size)[:, None]
+    result: npt.NDArray[np.bool_] = follows | follows.T
+    return result
 
 
 def pairwise(points: Array) -> Array:
