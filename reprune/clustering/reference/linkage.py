@@ -46,9 +46,7 @@ def linkage(points: Array, method: str) -> Array:
     np.fill_diagonal(heights, np.inf)
     alive = np.ones(n, dtype=bool)
     on_a_line = method == "ward" and points.shape[1] == 1
-    left = (
-        (points.T < points).sum(axis=1) if on_a_line else np.zeros(n)
-    )  # [n] points to the left of a cluster
+    left = (points > points.T).sum(axis=1) if on_a_line else np.zeros(n)  # [n] points before a cluster
     if on_a_line:
         heights[~(equal | neighbours(left, size))] = np.inf
     for k in range(n - 1):
@@ -80,7 +78,7 @@ def linkage(points: Array, method: str) -> Array:
 
 
 def neighbours(left: Array, size: Array) -> npt.NDArray[np.bool_]:
-    """Return [n, n], which clusters on a line lie side by side; `left` [n]: how many points are before each."""
+    """Return which clusters on a line lie side by side, [n, n]; `left` [n]: the points before each."""
     follows = left == (left + size)[:, None]
     result: npt.NDArray[np.bool_] = follows | follows.T
     return result
