@@ -6,20 +6,14 @@
 
 The processes talk by gloo on this machine, and each holds its share of a stack of feed-forward blocks. They
 plan, prune with the optimizer's state, and train with regrowth over six events in either mode. The peak of a
-step is the most memory that the process has from the C library within it (`mallinfo2` of glibc, looked at
-thousands of times in a second), touched or not, less that before it, plus the share of the model; what the
-optimizer keeps was there before. The limit is 1.3 times the share, and the largest layer.
+step is the most memory that is allocated within it (`memory.py`), less that before it, plus the share of the
+model; what the optimizer keeps was there before. The limit is 1.3 times the share, and the largest layer.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
-import sys
 import tempfile
-import threading
-from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -28,24 +22,10 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 
 import reprune
+from benchmarks.memory import peak_of
 
 MIB = 2**20
 EVENTS = 6
-LOOK = 2e-4
-"""Seconds between two looks at the memory."""
-
-
-class Mallinfo2(ctypes.Structure):
-    """`struct mallinfo2` of malloc.h."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    ]
-
-
-libc = ctypes.CDLL(None)
-libc.mallinfo2.restype = Mallinfo2
 
 
 class Block(nn.Module):
@@ -66,33 +46,6 @@ def shard(model: nn.Module) -> None:
     for block in model:  # type: ignore[attr-defined]
         fully_shard(block)
     fully_shard(model)
-
-
-def allocated() -> int:
-    """Return the bytes that are allocated in this process."""
-    info = libc.mallinfo2()
-    return int(info.uordblks + info.hblkhd)  # in the heap and in mappings of their own
-
-
-def peak_of(step: Callable[[], object]) -> int:
-    """Return by how many bytes allocated memory rises at most while `step` runs."""
-    gc.collect()
-    most = before = allocated()
-    over = threading.Event()
-
-    def look() -> None:
-        nonlocal most
-        while not over.wait(LOOK):
-            most = max(most, allocated())
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        step()
-    finally:
-        over.set()
-        watcher.join()
-    return most - before
 
 
 def made(width: int, hidden: int, blocks: int) -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -121,7 +74,6 @@ def trained(model: nn.Module, optimizer: torch.optim.Optimizer, width: int) -> N
 def process(rank: int, size: int, store: str, width: int, hidden: int, blocks: int, scope: str) -> None:
     """Measure all steps in one of the processes; the first prints."""
     torch.set_num_threads(1)
-    sys.setswitchinterval(LOOK)  # so that the watcher gets its turn
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     settings = {"sparsity": 0.5, "rule": "uniform", "layers": "linear", "scope": scope}
     for small in (True, False):  # what the first calls load is the process's

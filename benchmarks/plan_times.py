@@ -9,7 +9,8 @@
 Each network, with random weights, has a process of its own with one thread. There half of the channels are
 pruned by reprune (trace, plan, certificate, application) and by Torch-Pruning (MagnitudePruner: its graph
 and one step, without any certificate), in turns, on fresh networks; a first turn warms up. Times are medians
-of processor time. Peaks are what either takes at most besides, over the memory of the network.
+of processor time. Peaks are what either allocates at most besides (`memory.py`), over the memory of the
+network, in a process of their own.
 
 select     counts, clustering and everything else between trace and certificate
 growth     planning without selection, by the number of convolutions: the exponent of its time
@@ -19,9 +20,12 @@ targets    ten targets of ResNet-50 on one trace, over ten selections and one tr
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import gc
 import json
 import math
+import os
 import resource
 import statistics
 import subprocess
@@ -34,7 +38,7 @@ import torch
 from torch import nn
 
 import reprune
-from benchmarks.zoo.measure import _forget_peak, _memory, _size
+from benchmarks.memory import COUNTED, peak_of, size_of
 from benchmarks.zoo.networks import Network
 from reprune.bench import markdown
 from reprune.files.atomic import write_text
@@ -106,41 +110,49 @@ def by_torch_pruning(model: nn.Module, example: Any) -> float:
 
 
 def measured(name: str, rounds: int) -> dict[str, Any]:
-    network = network_of(name)
+    """Times, after a round that warms up."""
     ours: list[dict[str, float]] = []
     theirs: list[float] = []
-    peaks: dict[str, float] = {}
     problem = ""
     for k in range(rounds + 1):
-        model = network.build().eval()
-        example = network.example(model)
-        gc.collect()
-        _forget_peak()
-        before = _memory("VmRSS")
-        took = planned(model, example, LAYERS.get(name, "conv"), SCOPES.get(name, "internal"))
-        peaks["ours"] = max(peaks.get("ours", 0) if k else 0, (_memory("VmHWM") - before) / _size(model))
+        took = planned(*prepared(name), LAYERS.get(name, "conv"), SCOPES.get(name, "internal"))
         ours += [took] if k else []
         if problem:
             continue
-        model = network.build().eval()
-        gc.collect()
-        _forget_peak()
-        before = _memory("VmRSS")
         try:
-            seconds = by_torch_pruning(model, example)
+            seconds = by_torch_pruning(*prepared(name))
         except Exception as error:
             memory = isinstance(error, MemoryError) or "allocate memory" in str(error)
             problem = f"more than {MOST_BYTES >> 30} GiB" if memory else type(error).__name__
             continue
-        peaks["theirs"] = max(peaks.get("theirs", 0) if k else 0, (_memory("VmHWM") - before) / _size(model))
         theirs += [seconds] if k else []
     row: dict[str, Any] = {key: statistics.median(one[key] for one in ours) for key in ours[0]}
-    row |= {"parameters": sum(p.numel() for p in network.build().parameters()), "peak": peaks["ours"]}
-    return row | (
-        {"problem": problem}
-        if problem
-        else {"theirs": statistics.median(theirs), "peak_theirs": peaks["theirs"]}
+    row["parameters"] = sum(p.numel() for p in prepared(name)[0].parameters())
+    return row | ({"problem": problem} if problem else {"theirs": statistics.median(theirs)})
+
+
+def peaks(name: str) -> dict[str, float]:
+    """Peaks over the memory of the network; a round before warms up."""
+    found: dict[str, float] = {}
+    by_reprune = functools.partial(
+        planned, layers=LAYERS.get(name, "conv"), scope=SCOPES.get(name, "internal")
     )
+    for what, prune in {"peak": by_reprune, "peak_theirs": by_torch_pruning}.items():
+        for _ in range(2):
+            model, example = prepared(name)
+            size = size_of(model)  # as it is before
+            with contextlib.suppress(Exception):  # measured() tells which
+                found[what] = peak_of(functools.partial(prune, model, example)) / size
+    return found
+
+
+def prepared(name: str) -> tuple[nn.Module, Any]:
+    """Return a network in evaluation mode, and what it is run on."""
+    network = network_of(name)
+    model = network.build().eval()
+    example = network.example(model)
+    gc.collect()
+    return model, example
 
 
 class Deep(nn.Sequential):
@@ -229,8 +241,8 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
         "reprune (trace, plan, certificate, application) and by Torch-Pruning (MagnitudePruner, which has no "
         "certificate), in turns in one process. Seconds are medians of the processor time of one thread, on "
         "a machine with other work on it, so ratios say more. The ratio is reprune's time over "
-        "Torch-Pruning's; the peaks are the memory that either takes besides the network, over that of the "
-        "network.",
+        "Torch-Pruning's; the peaks are the memory that either allocates besides the network, over that of "
+        "the network, as malloc counts it, in a process of their own.",
         "",
         *markdown.table(head, lines, "lrlrrr"),
         "",
@@ -264,6 +276,16 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
     return "\n".join(text) + "\n"
 
 
+def in_process(*words: str, **environment: str) -> dict[str, Any]:
+    """Return what this benchmark prints with `words` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.plan_times", *words]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=ROOT, env={**os.environ, **environment}
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -273,6 +295,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write the page only")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--peaks", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.one:
@@ -281,27 +304,24 @@ def main() -> None:
         row = one() if one else measured(arguments.one, arguments.rounds)
         print(json.dumps({"name": arguments.one, **row}))
         return
+    if arguments.peaks:
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
+        print(json.dumps(peaks(arguments.peaks)))
+        return
     lines = [json.loads(line) for line in ROWS.read_text().splitlines()] if ROWS.exists() else []
     rows = {row.pop("name"): row for row in lines}
     for name in [] if arguments.table else arguments.only:
         if name in rows and not arguments.again:
             continue
-        words = [
-            sys.executable,
-            "-m",
-            "benchmarks.plan_times",
-            "--one",
-            name,
-            "--rounds",
-            str(arguments.rounds),
-        ]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
-        if done.returncode:
-            print(f"{name}: {done.stderr.strip().splitlines()[-1]}")
+        try:
+            row = in_process("--one", name, "--rounds", str(arguments.rounds))
+            row |= {} if name in SPECIAL else in_process("--peaks", name, **COUNTED)
+        except subprocess.CalledProcessError as error:
+            print(f"{name}: {error.stderr.strip().splitlines()[-1]}")
             continue
-        rows[name] = json.loads(done.stdout.splitlines()[-1])
-        del rows[name]["name"]
-        print(name, rows[name], flush=True)
+        del row["name"]
+        rows[name] = row
+        print(name, row, flush=True)
         write_text(ROWS, "".join(json.dumps({"name": n, **row}) + "\n" for n, row in rows.items()))
     write_text(PAGE, page(rows))
 

@@ -65,7 +65,9 @@ class Chosen(NamedTuple):
 
 
 BATCH_BYTES = 2**24
-"""Maximum bytes of copied kernels of layers that are selected together on the host."""
+BATCH_SHARE = 1 / 16
+"""Layers are selected together on the host whose copied kernels and labels take at most so many bytes, or
+such a share of all kernels; a larger layer is selected alone."""
 
 
 def select_groups(
@@ -98,6 +100,7 @@ def select_groups(
             for group in groups
         ]
         found = choose(problems, settings, settings.seed, report if progress else None)
+        del problems  # before the next ones are made
         chosen.update(zip((group.name for group in groups), found, strict=True))
     return [chosen[group.name] for group in graph.groups]
 
@@ -136,13 +139,15 @@ def _by_criterion(
             progress(done)
 
 
-def _batches(groups: Iterable[ChannelGroup], together: bool) -> Iterator[list[ChannelGroup]]:
+def _batches(groups: Sequence[ChannelGroup], together: bool) -> Iterator[list[ChannelGroup]]:
     """Yield the groups, as many at a time as need little memory, or all if `together`."""
+    kernels = sum(p.kernel.nbytes for group in groups for p in group.producers)
+    most = max(BATCH_BYTES, BATCH_SHARE * kernels)
     batch: list[ChannelGroup] = []
     size = 0
     for group in groups:
-        need = sum(p.kernel.nbytes for p in group.producers if not _as_it_is(p.kernel, p.rows))
-        if batch and not together and size + need > BATCH_BYTES:
+        need = sum(_room(p.kernel, p.rows, group.heads) for p in group.producers)
+        if batch and not together and size + need > most:
             yield batch
             batch, size = [], 0
         batch.append(group)
@@ -151,10 +156,27 @@ def _batches(groups: Iterable[ChannelGroup], together: bool) -> Iterator[list[Ch
         yield batch
 
 
-def _as_it_is(kernel: Tensor, rows: Ints) -> bool:
-    """Return whether the table of `rows` is the weight itself and not a copy."""
-    native = kernel.device.type == "cpu" and kernel.dtype in (torch.float32, torch.float64)
-    return native and rows.shape[1] == 1 and np.array_equal(rows[:, 0], np.arange(len(kernel)))
+def _room(kernel: Tensor, rows: Ints, heads: bool) -> int:
+    """Return about how many bytes of the host a producer takes: what :func:`tables_of` copies, and labels."""
+    tables = _tables(rows, heads)
+    label = 2 if len(rows) <= 2**16 else 4
+    labels = label * kernel.shape[1] * len(rows) * len(tables)
+    if kernel.device.type != "cpu" or kernel.dtype not in (torch.float32, torch.float64):
+        return kernel.nbytes + labels
+    return labels + kernel[0].nbytes * sum(len(row) for row in tables if _slice(row) is None)
+
+
+def _tables(rows: Ints, heads: bool) -> Sequence[Ints]:
+    """Return the output channels of each table of an atom's `rows` [A, w]."""
+    return [rows.ravel()] if heads else list(rows.T)
+
+
+def _slice(row: Ints) -> slice | None:
+    """Return the slice that has the channels `row`, which are then read where they are, or None."""
+    step = int(row[1] - row[0]) if len(row) > 1 else 1
+    if row[0] < 0 or step < 1 or (np.diff(row) != step).any():
+        return None
+    return slice(int(row[0]), int(row[-1]) + 1, step)
 
 
 def problem_tables(
@@ -182,9 +204,9 @@ def tables_of(kernel: Tensor, rows: Ints, backend: str, heads: bool = False) -> 
         kernel = kernel.cpu()
     points = kernel.transpose(0, 1)  # [I, O, d]
     tables = []
-    for row in [rows.ravel()] if heads else rows.T:
-        if np.array_equal(row, np.arange(points.shape[1])):
-            tables.append(points)
+    for row in _tables(rows, heads):
+        if (places := _slice(row)) is not None:
+            tables.append(points[:, places])
         else:
             table = points[:, placed(row, points.device)]
             if (row < 0).any():  # an atom without a channel here

@@ -227,9 +227,12 @@ def test_many_layers_on_any_number_of_threads(threads, monkeypatch):
         np.testing.assert_array_equal(one.order, other.order)
 
 
-@pytest.mark.parametrize("O, I, d, keep", [(40, 9, 9, 17), (65536, 1, 1, 700), (65537, 1, 1, 700)])
+@pytest.mark.parametrize(
+    "O, I, d, keep",
+    [(40, 9, 9, 17), (700, 37, 1, 300), (300, 16, 9, 290), (65536, 1, 1, 700), (65537, 1, 1, 700)],
+)
 def test_labels_are_left_out_on_request(O, I, d, keep):
-    """Labels of up to 65,536 filters are then kept in two bytes while they are needed."""
+    """Labels of up to 65,536 filters are then kept in two bytes while they are needed, and written over."""
     problems = [LayerProblem("a", (table_of(awkward("heavy", O, I, d, seed=1)),) * 2, keep)]
     (full,), (bare,) = select_layers(problems), select_layers(problems, labels=False)
     assert full.labels.shape == (O, 2 * I)

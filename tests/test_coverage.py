@@ -31,12 +31,20 @@ def test_every_pick_is_a_maximum_and_backends_agree(O, I, clusters, seed, ties):
     np.testing.assert_array_equal(again, (order, gains))
 
 
-@pytest.mark.parametrize("O, I, clusters", [(300, 64, 150), (257, 300, 20), (64, 3, 2), (600, 70, 599)])
+@pytest.mark.parametrize(
+    "O, I, clusters", [(300, 64, 150), (257, 300, 20), (64, 3, 2), (600, 70, 599), (900, 33, 7)]
+)
 def test_larger_tables(O, I, clusters):
     labels = oracles.draw_labels(O, I, clusters, seed=O)
     results = [reprune.max_coverage(labels, O // 2, 3, backend=b) for b in BACKENDS]
     np.testing.assert_array_equal(*results)
     assert results[0][0].dtype == results[0][1].dtype == np.int64
+
+
+def test_few_of_a_table_that_is_too_large_to_be_compared():
+    labels = oracles.draw_labels(400, 42_000, 90, seed=2)
+    results = [reprune.max_coverage(labels, 4, 3, backend=b) for b in BACKENDS]
+    np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("name", ISAS)

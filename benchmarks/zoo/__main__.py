@@ -21,8 +21,9 @@ error       30 % of every group dropped at random, in float64: largest differenc
             training mode
 ONNX        the network so planned, in float32: onnxruntime against eager, relative
 latency     time of the full network over that of the planned one, batch 1 and 16, in turns, channels_last
-plan        time of make_plan, graph and selection, on the wall and of the processor; peak: the model's
-            memory and what make_plan takes at most besides, over the model's (of small ones, several times)
+plan        time of make_plan, graph and selection, on the wall and of the processor; peak, in a call of its
+            own: the model's memory and what make_plan allocates at most besides, over the model's (of small
+            ones, several times)
 peer        the same network and half of its channels by Torch-Pruning (its BasePruner, GroupMagnitude, local,
             output layers ignored, heads named as in its examples): whether it and what it leaves runs, FLOPs
             left, and the largest difference of the first output from the dense network in float64 with zeros

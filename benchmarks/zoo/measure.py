@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-import resource
 import statistics
 import tempfile
 import warnings
@@ -21,6 +20,7 @@ from torch.utils import flop_counter  # noqa: F401, as it imports Triton: its me
 from torch.utils._pytree import tree_leaves
 
 import reprune
+from benchmarks.memory import peak_of, size_of
 from benchmarks.zoo.networks import OTHERS, Network
 from benchmarks.zoo.peer import beside
 from reprune.graph import ChannelGraph, certifying
@@ -49,13 +49,11 @@ def measure(network: Network, columns: Collection[str], target: float = 0.5) -> 
     plan = None
     with _problem(row, "plan"):
         example = network.example(model)
-        before = _memory("VmRSS")
-        _forget_peak()
         start = perf_counter(), process_time()
         plan, row_of_reach = _planned(model, example, target)
         row |= row_of_reach
         row["plan_s"], row["plan_cpu_s"] = perf_counter() - start[0], process_time() - start[1]
-        row["peak"] = 1 + (_memory("VmHWM") - before) / _size(model)
+        row["peak"] = 1 + peak_of(lambda: _planned(model, example, target)) / size_of(model)
         row["reached"] = plan.flops[1] / plan.flops[0]
         if network.kind in OTHERS:
             row["reached_internal"] = _reached(model, example, target, scope="internal")
@@ -298,21 +296,3 @@ def _latency(dense: nn.Module, small: nn.Module, network: Network, batch: int) -
         _, *times = interleaved(calls, perf_counter, lambda times: len(times) == 6)  # the first warms up
     full, pruned = (statistics.median(took) for took in zip(*times, strict=True))
     return full / pruned
-
-
-def _size(model: nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
-
-
-def _memory(what: str) -> int:
-    """Bytes, of this process: VmRSS now, VmHWM at most since :func:`_forget_peak`."""
-    status = Path("/proc/self/status")
-    if not status.exists():  # not Linux: the peak since the start is all there is
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith(what)]
-    return int(line.split()[1]) * 1024
-
-
-def _forget_peak() -> None:
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")

@@ -1,13 +1,14 @@
 #include "selection/coverage.hpp"
 
 #include <algorithm>
-#include <utility>
+#include <type_traits>
 #include <vector>
 
 #include "runtime/call.hpp"
+#include "runtime/pages.hpp"
 #include "simd/clones.hpp"
 #include "selection/matches.hpp"
-#include "selection/members.hpp"
+#include "selection/rings.hpp"
 #include "selection/ties.hpp"
 
 namespace reprune {
@@ -34,7 +35,7 @@ REPRUNE_CLONES std::int32_t largest(const std::int32_t* x, std::size_t n) {
 }
 
 template <class Gains, class Label>
-void greedy(Gains&& coverage, const LabelTable<Label>& table, std::int64_t keep, std::uint32_t key, const double* norms,
+void greedy(Gains& coverage, const LabelTable<Label>& table, std::int64_t keep, std::uint32_t key, const double* norms,
             std::int64_t* order, std::int64_t* gains) {
     const auto n = static_cast<std::size_t>(table.filters);
     // gain[i]: clusters that filter i would newly cover; -1 once picked
@@ -65,21 +66,39 @@ void greedy(Gains&& coverage, const LabelTable<Label>& table, std::int64_t keep,
 
 template <class Label>
 void max_coverage(const LabelTable<Label>& table, std::int64_t keep, std::uint32_t tie_key, const double* norms,
-                  std::int64_t* order, std::int64_t* gains) {
-    if (keep < 288 && table.clusters < 640) {  // where comparing is faster, as measured
+                  std::int64_t* order, std::int64_t* gains, Label* over) {
+    const auto with_rings = [&](auto* memory) {
+        Rings<std::remove_pointer_t<decltype(memory)>> rings(table, memory);
+        greedy(rings, table, keep, tie_key, norms, order, gains);
+    };
+    const auto with_own = [&](auto zero) {
+        HugePageBuffer<decltype(zero)> memory(Rings<decltype(zero)>::room(table.filters, table.channels));
+        with_rings(memory.data());
+    };
+    // where comparing is faster, as measured, and its rows take little memory
+    if (keep < 288 && table.clusters < 640 && table.filters * table.channels < 1 << 24) {
         Matches matches(table);
-        if (matches.fits()) return greedy(std::move(matches), table, keep, tie_key, norms, order, gains);
+        if (matches.fits()) return greedy(matches, table, keep, tie_key, norms, order, gains);
     }
-    if (Members<std::uint16_t>::fits(table.filters)) {
-        greedy(Members<std::uint16_t>(table), table, keep, tie_key, norms, order, gains);
+    if (over != nullptr) {
+        with_rings(reinterpret_cast<std::make_unsigned_t<Label>*>(over));
+    } else if (table.filters <= 65536) {
+        with_own(std::uint16_t{});
     } else {
-        greedy(Members<std::uint32_t>(table), table, keep, tie_key, norms, order, gains);
+        with_own(std::uint32_t{});
     }
 }
 
+template <class Label>
+std::size_t room_for_coverage(std::int64_t filters, std::int64_t channels) {
+    return Rings<std::make_unsigned_t<Label>>::room(filters, channels);
+}
+
 template void max_coverage(const LabelTable<std::int32_t>&, std::int64_t, std::uint32_t, const double*, std::int64_t*,
-                           std::int64_t*);
+                           std::int64_t*, std::int32_t*);
 template void max_coverage(const LabelTable<std::uint16_t>&, std::int64_t, std::uint32_t, const double*, std::int64_t*,
-                           std::int64_t*);
+                           std::int64_t*, std::uint16_t*);
+template std::size_t room_for_coverage<std::int32_t>(std::int64_t, std::int64_t);
+template std::size_t room_for_coverage<std::uint16_t>(std::int64_t, std::int64_t);
 
 }  // namespace reprune

@@ -15,9 +15,13 @@ struct LabelTable {  // the cluster of kernel (i, j) within channel j: labels[i 
 };
 
 // table [O, I] -> order [keep] and gains [keep]. Ties: the larger norms[i] when norms is given, then the hash of ties.hpp
-// under `tie_key`.
+// under `tie_key`. over: null, or the memory of the labels, where channels follow each other and there is room_for_coverage
+// of them. It is written over, and hardly any other is taken.
 template <class Label>
 void max_coverage(const LabelTable<Label>& table, std::int64_t keep, std::uint32_t tie_key, const double* norms,
-                  std::int64_t* order, std::int64_t* gains);
+                  std::int64_t* order, std::int64_t* gains, Label* over = nullptr);
+
+template <class Label>
+std::size_t room_for_coverage(std::int64_t filters, std::int64_t channels);
 
 }  // namespace reprune

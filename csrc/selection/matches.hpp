@@ -1,5 +1,5 @@
 // A label table as rows of bytes: what a pick newly covers is found by comparing its row with every other one. O(keep O I),
-// but 32 entries to an instruction, so better than Members where few filters are kept.
+// but 32 entries to an instruction, so better than Rings where few filters are kept.
 // Clusters of one filter do not affect other filters and share a label, so bytes suffice for most layers of up to 600 filters.
 #pragma once
 

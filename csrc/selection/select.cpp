@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "runtime/call.hpp"
+#include "runtime/pages.hpp"
 #include "selection/coverage.hpp"
 #include "runtime/pool.hpp"
 #include "selection/table.hpp"
@@ -47,11 +48,11 @@ std::vector<double> squared_norms(const LayerProblem& problem) {
 template <class Label>
 void select_layer(LayerProblem& problem, Label* labels, std::int64_t channels, std::uint64_t seed, bool ties_by_norm,
                   int threads) {
+    const bool own = problem.labels == nullptr;  // then there is room for coverage, too
     std::int64_t first = 0;  // channel of the table's first column
     for (const Batch& table : problem.tables) {
         problem.heights.push_back(
-            cut_table(table, problem.keep, threads, labels + first * problem.filters, problem.clusters + first,
-                      problem.labels != nullptr));
+            cut_table(table, problem.keep, threads, labels + first * problem.filters, problem.clusters + first, !own));
         first += table.b;
     }
     std::vector<double> norms;
@@ -59,14 +60,14 @@ void select_layer(LayerProblem& problem, Label* labels, std::int64_t channels, s
     const LabelTable<Label> table{labels, 1, problem.filters, problem.filters, channels,
                                   *std::max_element(problem.clusters, problem.clusters + channels)};
     max_coverage(table, problem.keep, tie_key(seed, problem.name), ties_by_norm ? norms.data() : nullptr, problem.order,
-                 problem.gains);
+                 problem.gains, own ? labels : nullptr);
 }
 
 void select_layer(LayerProblem& problem, std::uint64_t seed, bool ties_by_norm, int threads) {
     std::int64_t channels = 0;
     for (const Batch& table : problem.tables) channels += table.b;
     const auto with_own = [&](auto zero) {
-        std::vector<decltype(zero)> labels(static_cast<std::size_t>(channels * problem.filters));
+        HugePageBuffer<decltype(zero)> labels(room_for_coverage<decltype(zero)>(problem.filters, channels));
         select_layer(problem, labels.data(), channels, seed, ties_by_norm, threads);
     };
     if (problem.labels != nullptr) {
