@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -116,12 +117,41 @@ def together(what: str) -> Iterator[None]:
         yield
         meet()
     except Exception as error:
-        if not block.over:
-            with contextlib.suppress(RuntimeError):  # another one has ended; this error says more
-                gathered(f"{type(error).__name__}: {error}")
+        block.tell(error)
         raise
     finally:
         _block.reset(token)
+
+
+@contextlib.contextmanager
+def undone(undo: Callable[[], None]) -> Iterator[None]:
+    """Call `undo` on all processes if what is in the block raises on one of them; it may gather and meet.
+
+    The block stands in another, :func:`together`. What was under way when it failed is freed before. Raises
+    `RuntimeError` if `undo` fails, as it does where a process has ended.
+    """
+    block = _block.get()
+    assert block is not None
+    meet()  # who fails before this undoes nothing, so neither do others
+    try:
+        yield
+        meet()
+    except Exception as error:
+        block.tell(error)
+        traceback.clear_frames(error.__traceback__)
+        token = _block.set(None)
+        try:
+            with together(block.what):
+                undo()
+        except Exception as another:
+            raise RuntimeError(
+                f"{block.what}: {type(error).__name__}: {error}; and what had been changed until then could "
+                f"not be changed back: {another}; the model and its optimizer have lost values, so continue "
+                "from a checkpoint"
+            ) from error
+        finally:
+            _block.reset(token)
+        raise
 
 
 def meet() -> None:
@@ -142,6 +172,13 @@ class _Block:
 
     def __init__(self, what: str) -> None:
         self.what, self.over = what, False
+
+    def tell(self, error: Exception) -> None:
+        """Report the `error` of this process to the others, unless they know that one has failed."""
+        if not self.over:
+            self.over = True
+            with contextlib.suppress(RuntimeError):  # another one has ended; this error says more
+                gathered(f"{type(error).__name__}: {error}")
 
 
 _block: ContextVar[_Block | None] = ContextVar("together", default=None)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import shown
-from .distributed import check_alike, gathered, meet, together
+from .distributed import check_alike, gathered, meet, together, undone
+from .modules.exchange import Exchange, Moved, laid, moved
 from .modules.sharded import check_reduced, is_part, is_sharded, parted, settle, whole
 from .modules.sharing import check_apart
 from .modules.slicing import named_tensors, replace_tensors, replacement, slice_model, slice_tensor
@@ -29,7 +30,7 @@ __all__ = ["apply"]
 
 Shard = Callable[[nn.Module], Any]
 """The user's function that shards a plain model, in place or by returning it."""
-Move = Callable[[str, str, Tensor, Tensor], Tensor]
+Move = Callable[[str, str, Tensor, Tensor], Moved]
 """See :func:`resharded`."""
 
 
@@ -100,9 +101,13 @@ def apply(
         first = plan_of(model)
         replace_tensors(twin, slice_model(twin, plan.slices), plan.widths)
 
-        def move(name: str, kind: str, value: Tensor, like: Tensor) -> Tensor:
+        def move(name: str, kind: str, value: Tensor, like: Tensor) -> Moved:
             kept = plan.slices.get(name, {})
-            return parted(slice_tensor(whole(value), kept), like) if kept else laid(value, like)
+            if not kept:
+                return laid(value, like)
+            if is_part(value) and is_part(like):
+                return moved(value, like, kept, {})
+            return Moved(parted(slice_tensor(whole(value), kept), like))
 
         made, change = resharded(model, twin, shard, keeper, move)
     change()
@@ -113,10 +118,12 @@ def apply(
 def resharded(
     model: nn.Module, twin: nn.Module, shard: Shard, keeper: Keeper | None, move: Move
 ) -> tuple[nn.Module, Callable[[], None]]:
-    """Return what `shard` makes of `twin`, and a function that gives it and `keeper` their values.
+    """Return what `shard` makes of `twin`, and a function that gives it and `keeper` the values of `model`.
 
     `move(name, kind, value, like)` returns what becomes of a value of the parameter `name` of `model`, laid
     out as `like`, the new parameter: of its own (kind ""), its gradient ("gradient") or a state (its key).
+    What is moved leaves `model` and `keeper` at once, so the function has to be called. Stands in a block
+    :func:`reprune.distributed.together`; if a process fails here, all of them have all as it was.
     """
     check_reduced(model)
     parameters = named_parameters(model)
@@ -124,17 +131,32 @@ def resharded(
     small = unwrap(made)[0]
     new: dict[Tensor, Tensor] = {}
     filled: dict[Tensor, Tensor] = {}
-    for name, like in named_parameters(small).items():
-        old = parameters[name]
-        new[old] = like
-        if like.is_meta:
-            value, gradient = move(name, "", old, like), partial(_gradient, move, name, like)
-            new[old] = filled[like] = replacement(old, value, gradient)
+    exchange = Exchange(model)
 
     def carried_to(entry: Entry) -> Tensor:
-        return move(entry.name, entry.key, entry.value, new[parameters[entry.name]])
+        value = exchange.take(
+            entry.value, move(entry.name, entry.key, entry.value, new[parameters[entry.name]])
+        )
+        exchange.commit()
+        return value
 
-    carried = keeper.carried(parameters, carried_to) if keeper else []
+    def undo() -> None:
+        new.clear()
+        filled.clear()
+        exchange.undo()
+
+    with undone(undo):
+        for name, like in named_parameters(small).items():
+            old = parameters[name]
+            new[old] = like
+            if like.is_meta:
+                along = partial(_along, exchange, move, name, old, like)
+                new[old] = filled[like] = replacement(
+                    old, exchange.take(old, move(name, "", old, like)), along
+                )
+                exchange.commit()
+        carried = keeper.carried(parameters, carried_to) if keeper else []
+    exchange.end()
 
     def change() -> None:
         replace_tensors(small, filled)
@@ -144,8 +166,10 @@ def resharded(
     return made, change
 
 
-def _gradient(move: Move, name: str, like: Tensor, value: Tensor) -> Tensor:
-    return move(name, "gradient", value, like)
+def _along(exchange: Exchange, move: Move, name: str, old: Tensor, like: Tensor, value: Tensor) -> Tensor:
+    """Move a `value` that is attached to `old`; of these only the gradient goes."""
+    to = move(name, "gradient", value, like)
+    return exchange.take(value, to) if value is old.grad else to.value
 
 
 def sharded_by(shard: Shard, plain: nn.Module) -> nn.Module:
@@ -171,17 +195,6 @@ def sharded_by(shard: Shard, plain: nn.Module) -> nn.Module:
 
 def _described(model: nn.Module) -> dict[str, str]:
     return {name: f"{t.dtype} of shape {tuple(t.shape)}" for name, t in named_tensors(model).items()}
-
-
-def laid(value: Tensor, like: Tensor) -> Tensor:
-    """Return all of `value`, in parts as `like` is; collective if `value` lies otherwise."""
-    if is_part(value) and is_part(like) and _spec(value) == _spec(like):
-        return value.detach()
-    return parted(whole(value), like)
-
-
-def _spec(part: Any) -> tuple[Any, Any]:
-    return part.device_mesh, part.placements
 
 
 def _check_alike(plan: PruningPlan, parameters: Mapping[str, Tensor], keeper: Keeper | None) -> None:
