@@ -102,16 +102,16 @@ def agreed(work: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def together(what: str) -> Iterator[None]:
+def together(what: str, so: str = "nothing was changed on this one") -> Iterator[None]:
     """Let all processes do what is in the block: if it raises on one of them, it raises on all.
 
-    There it is the error itself, elsewhere a `RuntimeError` that begins with `what`, at the next
-    :func:`meet` or at the end of the block. A block inside another belongs to it.
+    There it is the error itself, elsewhere a `RuntimeError` that begins with `what` and says what
+    follows (`so`), at the next :func:`meet` or at the end of the block. A block inside another belongs to it.
     """
     if _block.get() is not None:
         yield
         return
-    block = _Block(what)
+    block = _Block(what, so)
     token = _block.set(block)
     try:
         yield
@@ -141,13 +141,12 @@ def undone(undo: Callable[[], None]) -> Iterator[None]:
         traceback.clear_frames(error.__traceback__)
         token = _block.set(None)
         try:
-            with together(block.what):
+            with together(block.what, "this one cannot go back"):
                 undo()
         except Exception as another:
             raise RuntimeError(
-                f"{block.what}: {type(error).__name__}: {error}; and what had been changed until then could "
-                f"not be changed back: {another}; the model and its optimizer have lost values, so continue "
-                "from a checkpoint"
+                f"{block.what}: it failed, and then could not go back ({type(another).__name__}: {another}): "
+                "model and optimizer have lost values; continue from a checkpoint"
             ) from error
         finally:
             _block.reset(token)
@@ -163,15 +162,15 @@ def meet() -> None:
     if block is None:
         return
     block.over = True
-    _hear(block.what, gathered(None))
+    _hear(block.what, gathered(None), block.so)
     block.over = False
 
 
 class _Block:
     """A block :func:`together`; it is `over` once another process is known to have failed."""
 
-    def __init__(self, what: str) -> None:
-        self.what, self.over = what, False
+    def __init__(self, what: str, so: str) -> None:
+        self.what, self.so, self.over = what, so, False
 
     def tell(self, error: Exception) -> None:
         """Report the `error` of this process to the others, unless they know that one has failed."""
@@ -184,13 +183,11 @@ class _Block:
 _block: ContextVar[_Block | None] = ContextVar("together", default=None)
 
 
-def _hear(what: str, reasons: Sequence[str | None]) -> None:
+def _hear(what: str, reasons: Sequence[str | None], so: str = "nothing was changed on this one") -> None:
     """Raise `RuntimeError` with the first of the `reasons` for which processes have failed."""
     for rank, reason in enumerate(reasons):
         if reason is not None:
-            raise RuntimeError(
-                f"{what}: process {rank} failed, so nothing was changed on this one; its error was {reason}"
-            )
+            raise RuntimeError(f"{what}: process {rank} failed, so {so}; its error was {reason}")
 
 
 def check_alike(everyone: Sequence[Mapping[str, str]], what: str = "step") -> None:

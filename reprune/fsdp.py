@@ -162,8 +162,16 @@ def resharded(
         replace_tensors(small, filled)
         if keeper:
             keeper.replace(new, carried)
+        model.register_forward_pre_hook(_used_up, prepend=True)
 
     return made, change
+
+
+def _used_up(*_: Any) -> None:
+    raise RuntimeError(
+        "model: expected the one that reprune made of this when it was pruned; this one has given its "
+        "parameters to it, so continue with what reprune.fsdp.apply returned, or with pruner.model"
+    )
 
 
 def _along(exchange: Exchange, move: Move, name: str, old: Tensor, like: Tensor, value: Tensor) -> Tensor:
