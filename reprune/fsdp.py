@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .arguments import shown
 from .distributed import check_alike, gathered, meet, together, undone
 from .modules.exchange import Exchange, Moved, laid, moved
-from .modules.sharded import check_reduced, is_part, is_sharded, parted, settle, whole
+from .modules.sharded import check_reduced, is_part, is_sharded, parted, settle, sharded_modules, whole
 from .modules.sharing import check_apart
 from .modules.slicing import named_tensors, replace_tensors, replacement, slice_model, slice_tensor
 from .modules.twin import twin_of
@@ -162,7 +162,8 @@ def resharded(
         replace_tensors(small, filled)
         if keeper:
             keeper.replace(new, carried)
-        model.register_forward_pre_hook(_used_up, prepend=True)
+        for module in (model, *sharded_modules(model)):
+            module.register_forward_pre_hook(_used_up, prepend=True)
 
     return made, change
 

@@ -20,7 +20,12 @@ from ..distributed import meet
 
 def is_sharded(model: nn.Module) -> bool:
     """Return whether parameters of `model` are, or between two passes will be, DTensors."""
-    return any(map(is_part, model.parameters())) or any(map(_is_sharded_module, model.modules()))
+    return any(map(is_part, model.parameters())) or any(True for _ in sharded_modules(model))
+
+
+def sharded_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Return the modules of `model` that were given to `fully_shard`."""
+    return filter(_is_sharded_module, model.modules())
 
 
 def is_part(tensor: Any) -> bool:
@@ -35,7 +40,7 @@ def settle(model: nn.Module) -> None:
     Raises `TypeError` if one was sharded by anything but `fully_shard`.
     """
     own: set[tuple[int, str]] = set()
-    for module in filter(_is_sharded_module, model.modules()):
+    for module in sharded_modules(model):
         module.reshard()  # type: ignore[operator]  # of FSDPModule
         own.update(_sharded_names(module))
     for path, module in model.named_modules():
@@ -251,7 +256,7 @@ def _sharded_names(module: Any) -> Iterator[tuple[int, str]]:
 
 def parameters_in_parts(model: nn.Module) -> Iterator[tuple[int, Any]]:
     """Yield (id of a parameter, what `fully_shard` keeps of it) for all of `model` that are sharded."""
-    for module in filter(_is_sharded_module, model.modules()):
+    for module in sharded_modules(model):
         for one in _parameters_of(module):
             yield id(one.sharded_param), one
 
