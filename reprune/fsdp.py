@@ -1,7 +1,8 @@
 """Prune a model that `torch.distributed.fsdp.fully_shard` has sharded over processes (FSDP2).
 
 :func:`reprune.make_plan` takes such a model as it is. No process ever holds more than its own part, and one
-parameter or the layers of one group of channels.
+parameter or the layers of one group of channels. The parts are exchanged for smaller ones a tensor at a time
+(:mod:`.modules.exchange`).
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def apply(
     """Return `model`, which `fully_shard` has sharded, pruned as `plan` says and sharded anew.
 
     All processes call it alike. `fully_shard` keeps what it was made for, so the pruned model is a new one:
-    continue with what this returns, and drop `model`, of which it uses the tensors that stay as they are. The
+    continue with what this returns, and drop `model`, which is used up: the new one has the tensors that stay
+    as they are, and the others are let go one after another, so that no process holds both models. The
     optimizer is the same one, holds the new parameters, and its state and the gradients are cut with them.
 
     Args:
@@ -65,7 +67,10 @@ def apply(
         TypeError: An argument has a wrong type, such as a model that is not sharded, or by something else.
         RuntimeError: Another process has failed.
 
-        Then model and optimizer are as they were, on all processes.
+        Then model and optimizer are as they were, on all processes: what had been exchanged until then was
+        gathered anew. That takes all of them. Where one has ended, was interrupted by a signal, or has no
+        memory to gather one tensor, the error says that model and optimizer have lost values: start again
+        from a checkpoint.
 
     Examples:
         In every process of `torchrun`::
