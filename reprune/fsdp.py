@@ -65,7 +65,7 @@ def apply(
         ValueError: The plan was made for another model; the processes have different plans or states; `shard`
             has changed more than how parameters are sharded; or as for :func:`reprune.apply`.
         TypeError: An argument has a wrong type, such as a model that is not sharded, or by something else.
-        RuntimeError: Another process has failed.
+        RuntimeError: Another process has failed, or `model` was pruned before and is used up.
 
         Then model and optimizer are as they were, on all processes: what had been exchanged until then was
         gathered anew. That takes all of them. Where one has ended, was interrupted by a signal, or has no
@@ -95,6 +95,8 @@ def apply(
             "model: expected one whose parameters fully_shard has sharded; got one with plain parameters; "
             "reprune.apply prunes it in place"
         )
+    if _used_up in model._forward_pre_hooks.values():
+        _used_up()
     with together("apply"):
         twin = twin_of(model)
         plan.check(twin)

@@ -35,29 +35,30 @@ class Exchange:
 
     def __init__(self, model: nn.Module) -> None:
         self._keepers = dict(parameters_in_parts(model))
-        self._ready: dict[int, tuple[Any, Callable[[Tensor], None]]] = {}
-        self._gone: list[Callable[[], None]] = []
+        self._ready: dict[int, _Part] = {}
+        self._gone: list[_Part] = []
 
     def take(self, old: Tensor, moved: Moved) -> Tensor:
         """Return what takes the place of `old`, which goes at the next :meth:`commit` if it can come back."""
         if moved.restore is not None:
-            self._ready[id(old)] = old, moved.restore
+            self._ready[id(old)] = _Part(old, self._keepers.get(id(old)), moved.restore)
         return moved.value
 
     def commit(self) -> None:
         """Let go of the old parts for which others were taken, once all processes have got so far."""
         if not self._ready:
             return
-        meet()
-        for old, restore in self._ready.values():
-            self._gone.append(_let_go(old, self._keepers.get(id(old)), restore))
+        meet()  # what follows does not fail
+        for part in self._ready.values():
+            part.go()
+        self._gone.extend(self._ready.values())
         self._ready.clear()
 
     def undo(self) -> None:
         """Restore all parts that were let go, the last one first; collective."""
         self._ready.clear()
         while self._gone:
-            self._gone.pop()()
+            self._gone.pop().come_back()
 
     def end(self) -> None:
         """Drop what is needed to go back."""
@@ -128,31 +129,40 @@ def _left_out(shape: tuple[int, ...], kept: Positions) -> list[Positions]:
     return blocks
 
 
-def _let_go(part: Any, keeper: Any, restore: Callable[[Tensor], None]) -> Callable[[], None]:
-    """Let go of the memory of `part`, and return a function that restores it.
+class _Part:
+    """What a process holds of a tensor, which can go and come back.
 
-    Who uses the part afterwards meets an error, and others who refer to its memory still have it. `keeper`
-    is what `fully_shard` keeps of a parameter: it refers to that memory and what lies around the part.
+    Who uses it in between meets an error, and others who refer to its memory still have it. `keeper` is what
+    `fully_shard` keeps of a parameter: it refers to that memory and what lies around the part.
     """
-    local = part._local_tensor
-    data = getattr(keeper, "_sharded_param_data", None)
-    if data is not None and data.untyped_storage().data_ptr() != local.untyped_storage().data_ptr():
-        data = None  # as after a load, before the next pass
-    memory = local if data is None else data
-    learns, pinned, device = local.requires_grad, memory.is_pinned(), memory.device
-    shapes = [t.detach().to("meta") for t in (memory, local)]
-    start = local.storage_offset() - memory.storage_offset()
-    part._local_tensor = local.new_empty(0)
-    if data is not None:
-        keeper._sharded_param_data = data.new_empty(0)
-    aligned = data is not None
 
-    def put_back() -> None:
-        anew = torch.zeros_like(shapes[0], device="cpu" if pinned else device, pin_memory=pinned)
-        here = anew.as_strided(shapes[1].shape, shapes[1].stride(), start) if aligned else anew
-        restore(here)
-        part._local_tensor = here.requires_grad_(learns)
-        if aligned:
-            keeper._sharded_param_data = anew
+    def __init__(self, part: Any, keeper: Any, restore: Callable[[Tensor], None]) -> None:
+        local, around = part._local_tensor, getattr(keeper, "_sharded_param_data", None)
+        if around is not None and _memory(around) != _memory(local):
+            around = None  # as after a load, before the next pass
+        all_of_it = local if around is None else around
+        self._part, self._keeper, self._restore = part, keeper if around is not None else None, restore
+        self._learns, self._pinned, self._device = local.requires_grad, local.is_pinned(), local.device
+        self._start = local.storage_offset() - all_of_it.storage_offset()
+        self._like = [t.detach().to("meta") for t in (all_of_it, local)]
+        self._nothing = local.detach().new_empty(0)
 
-    return put_back
+    def go(self) -> None:
+        """Refer to its memory no more."""
+        self._part._local_tensor = self._nothing
+        if self._keeper is not None:
+            self._keeper._sharded_param_data = self._nothing
+
+    def come_back(self) -> None:
+        """Restore it; collective."""
+        device = "cpu" if self._pinned else self._device
+        around = torch.zeros_like(self._like[0], device=device, pin_memory=self._pinned)
+        here = around.as_strided(self._like[1].shape, self._like[1].stride(), self._start)
+        self._restore(here)
+        self._part._local_tensor = here.requires_grad_(self._learns)
+        if self._keeper is not None:
+            self._keeper._sharded_param_data = around
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -44,12 +44,10 @@ def failing(at, undoes=True):
 def expected(said, what):
     """Whether a process has met what it should where the second one has failed."""
     error = "MemoryError: of process 1"
-    return said == (
-        error
-        if dist.get_rank()
-        else f"RuntimeError: {what}: process 1 failed, so nothing was "
-        f"changed on this one; its error was {error}"
+    heard = (
+        f"RuntimeError: {what}: process 1 failed, so nothing was changed on this one; its error was {error}"
     )
+    return said == (error if dist.get_rank() == 1 else heard)
 
 
 def apply_fails(name, kind):
@@ -124,7 +122,8 @@ def used_up():
     copied = {name: t.clone() for name, t in referred.items()}
     fsdp.apply(plan, model, shard)
     found["kept"] = all(torch.equal(referred[name], t) for name, t in copied.items())
-    found["old model"] = met(lambda: model(x))
+    found["old model"] = met(lambda: model(x)), met(lambda: model.blocks[0](x))
+    found["old model"] += (met(lambda: fsdp.apply(plan, model, shard)),)
     with failing(3, undoes=False):
         found["no way back"] = met(lambda: fsdp.apply(plan, other, shard))
     return found
