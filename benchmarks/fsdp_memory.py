@@ -124,6 +124,11 @@ def held(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     return sum(t.to_local().nbytes for t in (*model.parameters(), *states))  # type: ignore[attr-defined]
 
 
+def above(one: tuple[int, int]) -> float:
+    """Return by how much a peak (share, peak) is above 1.3 times the share."""
+    return one[1] - 1.3 * one[0]
+
+
 def stored(pruner: reprune.Pruner) -> int:
     """Return the bytes of what a pruner stores in this process: nothing before its first event."""
     return sum(t.nbytes for t in pruner.live.store.full.values())
@@ -151,7 +156,7 @@ def process(
         share = held(model, optimizer)
         peak = share + (stored(pruner) if pruner else 0) + peak_of(step)
         share += stored(pruner) if pruner else 0
-        found[name] = max((share, peak), found.get(name, (0, 0)), key=lambda one: one[1] - 1.3 * one[0])
+        found[name] = max((share, peak), found.get(name, (share, peak)), key=above)
 
     measure("a step of training", lambda: trained(model, optimizer, width))
     plans: list[reprune.PruningPlan] = []
@@ -172,7 +177,7 @@ def process(
     if rank == 0:
         print(f"{size} processes, {blocks} blocks of {width} and {hidden}, layers of {layer / MIB:.0f} MiB")
         for name in found:
-            share, peak = max((one[name] for one in every), key=lambda one: one[1] - 1.3 * one[0])
+            share, peak = max((one[name] for one in every), key=above)
             mib = (n / MIB for n in (share, peak, 1.3 * share + layer))
             print(f"  {name:<32} share {{:4.0f}} MiB, peak {{:4.0f}}, limit {{:4.0f}}".format(*mib))
     dist.destroy_process_group()
