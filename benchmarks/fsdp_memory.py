@@ -6,10 +6,10 @@
 
 The processes talk by gloo on this machine, and each holds its share of a stack of feed-forward blocks. They
 plan, prune with the optimizer's state, and train with regrowth over some events in either mode. The share of
-process is what it holds anyway between two steps: its parts of the weights, of the optimizer's momentum and,
-with a pruner, of what that stores, from its first event on. The peak of a step is what it held before, and by
-how much the memory that it has from the C library rises within the step (`mallinfo2` of glibc, looked at
-thousands of times in a second), touched or not. The limit is 1.3 times the share, and the largest layer.
+a process is what it holds anyway between two steps: its parts of the weights, of the optimizer's momentum
+and, with a pruner, of what that stores, from its first event on. The peak of a step is what it held before,
+and by how much the memory that it has from the C library rises within the step (`mallinfo2` of glibc, looked
+at thousands of times in a second), touched or not. The limit is 1.3 times the share, and the largest layer.
 """
 
 from __future__ import annotations

@@ -39,7 +39,10 @@ class Exchange:
         self._gone: list[_Part] = []
 
     def take(self, old: Tensor, moved: Moved) -> Tensor:
-        """Return what takes the place of `old`, which goes at the next :meth:`commit` if it can come back."""
+        """Return what takes the place of `old`, which goes at the next :meth:`commit` if it can come back.
+
+        Until then it is as it was.
+        """
         if moved.restore is not None:
             self._ready[id(old)] = _Part(old, self._keepers.get(id(old)), moved.restore)
         return moved.value
@@ -138,13 +141,14 @@ class _Part:
 
     def __init__(self, part: Any, keeper: Any, restore: Callable[[Tensor], None]) -> None:
         local, around = part._local_tensor, getattr(keeper, "_sharded_param_data", None)
+        assert Piece.of(part).size() == tuple(local.shape)
         if around is not None and _memory(around) != _memory(local):
             around = None  # as after a load, before the next pass
-        all_of_it = local if around is None else around
+        all_around = local if around is None else around
         self._part, self._keeper, self._restore = part, keeper if around is not None else None, restore
         self._learns, self._pinned, self._device = local.requires_grad, local.is_pinned(), local.device
-        self._start = local.storage_offset() - all_of_it.storage_offset()
-        self._like = [t.detach().to("meta") for t in (all_of_it, local)]
+        self._start = local.storage_offset() - all_around.storage_offset()
+        self._like = [t.detach().to("meta") for t in (all_around, local)]
         self._nothing = local.detach().new_empty(0)
 
     def go(self) -> None:
