@@ -5,9 +5,11 @@
     python -m benchmarks.fsdp_memory --processes 4
 
 The processes talk by gloo on this machine, and each holds its share of a stack of feed-forward blocks. They
-plan, prune with the optimizer's state, and train with regrowth over six events in either mode. The peak of a
-step is the most memory that is allocated within it (`memory.py`), less that before it, plus the share of the
-model; what the optimizer keeps was there before. The limit is 1.3 times the share, and the largest layer.
+plan, prune with the optimizer's state, and train with regrowth over some events in either mode. The share of
+a process is what it holds anyway between two steps: its parts of the weights, of the optimizer's momentum
+and, with a pruner, of what that stores, from its first event on. The peak of a step is what it held before,
+and by how much what is allocated rises within the step (`memory.py`). The limit is 1.3 times the share, and
+the largest layer.
 """
 
 from __future__ import annotations
@@ -25,7 +27,6 @@ import reprune
 from benchmarks.memory import peak_of
 
 MIB = 2**20
-EVENTS = 6
 
 
 class Block(nn.Module):
@@ -71,7 +72,25 @@ def trained(model: nn.Module, optimizer: torch.optim.Optimizer, width: int) -> N
     optimizer.zero_grad()
 
 
-def process(rank: int, size: int, store: str, width: int, hidden: int, blocks: int, scope: str) -> None:
+def held(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Return the bytes of weights and momentum that this process holds."""
+    states = [state["momentum_buffer"] for state in optimizer.state.values()]
+    return sum(t.to_local().nbytes for t in (*model.parameters(), *states))  # type: ignore[attr-defined]
+
+
+def above(one: tuple[int, int]) -> float:
+    """Return by how much a peak (share, peak) is above 1.3 times the share."""
+    return one[1] - 1.3 * one[0]
+
+
+def stored(pruner: reprune.Pruner) -> int:
+    """Return the bytes of what a pruner stores in this process: nothing before its first event."""
+    return sum(t.nbytes for t in pruner.live.store.full.values())
+
+
+def process(
+    rank: int, size: int, store: str, width: int, hidden: int, blocks: int, scope: str, events: int
+) -> None:
     """Measure all steps in one of the processes; the first prints."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
@@ -82,37 +101,38 @@ def process(rank: int, size: int, store: str, width: int, hidden: int, blocks: i
             reprune.fsdp.apply(
                 reprune.make_plan(model, torch.ones(2, 8), **settings), model, shard, optimizer
             )  # type: ignore[arg-type]
-    share = sum(p.to_local().nbytes for p in model.parameters())  # type: ignore[attr-defined]
     layer = 4 * width * hidden
     x = torch.ones(2, width)
-    peaks: dict[str, int] = {"a step of training": peak_of(lambda: trained(model, optimizer, width))}
+    found: dict[str, tuple[int, int]] = {}  # {step: (share, peak)}
+
+    def measure(name: str, step: Callable[[], object], pruner: reprune.Pruner | None = None) -> None:
+        share = held(model, optimizer)
+        peak = share + (stored(pruner) if pruner else 0) + peak_of(step)
+        share += stored(pruner) if pruner else 0
+        found[name] = max((share, peak), found.get(name, (share, peak)), key=above)
+
+    measure("a step of training", lambda: trained(model, optimizer, width))
     plans: list[reprune.PruningPlan] = []
-    peaks["make_plan"] = peak_of(lambda: plans.append(reprune.make_plan(model, x, **settings)))  # type: ignore[arg-type]
-    peaks["apply"] = peak_of(lambda: reprune.fsdp.apply(plans[0], model, shard, optimizer))
+    measure("make_plan", lambda: plans.append(reprune.make_plan(model, x, **settings)))  # type: ignore[arg-type]
+    measure("apply", lambda: reprune.fsdp.apply(plans[0], model, shard, optimizer))
     for mode in ("mask", "shrink"):
         del model, optimizer
         model, optimizer = made(width, hidden, blocks)
         given = {"shard": shard} if mode == "shrink" else {}
-        pruner = reprune.Pruner(model, optimizer, x, interval=1, until=EVENTS, mode=mode, **settings, **given)  # type: ignore[arg-type]
-        peaks[f"Pruner, {mode}: an event"] = 0
-        for _ in range(EVENTS):
-            trained(pruner.model, optimizer, width)
-            peak = peak_of(pruner.step)
-            peaks[f"Pruner, {mode}: an event"] = max(peak, peaks[f"Pruner, {mode}: an event"])
+        pruner = reprune.Pruner(model, optimizer, x, interval=1, until=events, mode=mode, **settings, **given)  # type: ignore[arg-type]
+        for event in range(events):
+            model = pruner.model
+            trained(model, optimizer, width)
+            measure(f"Pruner, {mode}: {'a later' if event else 'the first'} event", pruner.step, pruner)
         del pruner
-    every: list[dict[str, int]] = [{}] * size
-    dist.all_gather_object(every, peaks)
+    every: list[dict[str, tuple[int, int]]] = [{}] * size
+    dist.all_gather_object(every, found)
     if rank == 0:
-        limit = 1.3 * share + layer
-        print(
-            f"{size} processes, {blocks} blocks of {width} and {hidden}: whole {size * share / MIB:.0f} MiB,"
-        )
-        print(
-            f"share {share / MIB:.0f} MiB, largest layer {layer / MIB:.0f} MiB, limit {limit / MIB:.0f} MiB"
-        )
-        for name in peaks:
-            most = max(one[name] for one in every)
-            print(f"  {name:<28} {(share + most) / MIB:6.0f} MiB  ({most / MIB:.0f} above the share)")
+        print(f"{size} processes, {blocks} blocks of {width} and {hidden}, layers of {layer / MIB:.0f} MiB")
+        for name in found:
+            share, peak = max((one[name] for one in every), key=above)
+            mib = (n / MIB for n in (share, peak, 1.3 * share + layer))
+            print(f"  {name:<32} share {{:4.0f}} MiB, peak {{:4.0f}}, limit {{:4.0f}}".format(*mib))
     dist.destroy_process_group()
 
 
@@ -125,10 +145,19 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--hidden", type=int, default=4096)
     parser.add_argument("--blocks", type=int, default=16)
+    parser.add_argument("--events", type=int, default=6)
     parser.add_argument("--scope", choices=("internal", "all"), default="internal")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        given = (args.processes, f"{folder}/store", args.width, args.hidden, args.blocks, args.scope)
+        given = (
+            args.processes,
+            f"{folder}/store",
+            args.width,
+            args.hidden,
+            args.blocks,
+            args.scope,
+            args.events,
+        )
         mp.spawn(process, given, nprocs=args.processes)
 
 

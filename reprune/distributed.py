@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -101,27 +102,55 @@ def agreed(work: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def together(what: str) -> Iterator[None]:
+def together(what: str, so: str = "nothing was changed on this one") -> Iterator[None]:
     """Let all processes do what is in the block: if it raises on one of them, it raises on all.
 
-    There it is the error itself, elsewhere a `RuntimeError` that begins with `what`, at the next
-    :func:`meet` or at the end of the block. A block inside another belongs to it.
+    There it is the error itself, elsewhere a `RuntimeError` that begins with `what` and says what
+    follows (`so`), at the next :func:`meet` or at the end of the block. A block inside another belongs to it.
     """
     if _block.get() is not None:
         yield
         return
-    block = _Block(what)
+    block = _Block(what, so)
     token = _block.set(block)
     try:
         yield
         meet()
     except Exception as error:
-        if not block.over:
-            with contextlib.suppress(RuntimeError):  # another one has ended; this error says more
-                gathered(f"{type(error).__name__}: {error}")
+        block.tell(error)
         raise
     finally:
         _block.reset(token)
+
+
+@contextlib.contextmanager
+def undone(undo: Callable[[], None]) -> Iterator[None]:
+    """Call `undo` on all processes if what is in the block raises on one of them; it may gather and meet.
+
+    The block stands in another, :func:`together`. What was under way when it failed is freed before. Raises
+    `RuntimeError` if `undo` fails, as it does where a process has ended.
+    """
+    block = _block.get()
+    assert block is not None
+    meet()  # who fails before this undoes nothing, so neither do others
+    try:
+        yield
+        meet()
+    except Exception as error:
+        block.tell(error)
+        traceback.clear_frames(error.__traceback__)
+        token = _block.set(None)
+        try:
+            with together(block.what, "this one cannot go back"):
+                undo()
+        except Exception as another:
+            raise RuntimeError(
+                f"{block.what}: it failed, and then could not go back ({type(another).__name__}: {another}): "
+                "model and optimizer have lost values; continue from a checkpoint"
+            ) from error
+        finally:
+            _block.reset(token)
+        raise
 
 
 def meet() -> None:
@@ -133,27 +162,32 @@ def meet() -> None:
     if block is None:
         return
     block.over = True
-    _hear(block.what, gathered(None))
+    _hear(block.what, gathered(None), block.so)
     block.over = False
 
 
 class _Block:
     """A block :func:`together`; it is `over` once another process is known to have failed."""
 
-    def __init__(self, what: str) -> None:
-        self.what, self.over = what, False
+    def __init__(self, what: str, so: str) -> None:
+        self.what, self.so, self.over = what, so, False
+
+    def tell(self, error: Exception) -> None:
+        """Report the `error` of this process to the others, unless they know that one has failed."""
+        if not self.over:
+            self.over = True
+            with contextlib.suppress(RuntimeError):  # another one has ended; this error says more
+                gathered(f"{type(error).__name__}: {error}")
 
 
 _block: ContextVar[_Block | None] = ContextVar("together", default=None)
 
 
-def _hear(what: str, reasons: Sequence[str | None]) -> None:
+def _hear(what: str, reasons: Sequence[str | None], so: str = "nothing was changed on this one") -> None:
     """Raise `RuntimeError` with the first of the `reasons` for which processes have failed."""
     for rank, reason in enumerate(reasons):
         if reason is not None:
-            raise RuntimeError(
-                f"{what}: process {rank} failed, so nothing was changed on this one; its error was {reason}"
-            )
+            raise RuntimeError(f"{what}: process {rank} failed, so {so}; its error was {reason}")
 
 
 def check_alike(everyone: Sequence[Mapping[str, str]], what: str = "step") -> None:

@@ -1,7 +1,8 @@
 """Prune a model that `torch.distributed.fsdp.fully_shard` has sharded over processes (FSDP2).
 
 :func:`reprune.make_plan` takes such a model as it is. No process ever holds more than its own part, and one
-parameter or the layers of one group of channels.
+parameter or the layers of one group of channels. The parts are exchanged for smaller ones a tensor at a time
+(:mod:`.modules.exchange`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from .arguments import shown
-from .distributed import check_alike, gathered, meet, together
-from .modules.sharded import check_reduced, is_part, is_sharded, parted, settle, whole
+from .distributed import check_alike, gathered, meet, together, undone
+from .modules.exchange import Exchange, Moved, laid, moved
+from .modules.sharded import check_reduced, is_part, is_sharded, parted, settle, sharded_modules, whole
 from .modules.sharing import check_apart
 from .modules.slicing import named_tensors, replace_tensors, replacement, slice_model, slice_tensor
 from .modules.twin import twin_of
@@ -29,7 +31,7 @@ __all__ = ["apply"]
 
 Shard = Callable[[nn.Module], Any]
 """The user's function that shards a plain model, in place or by returning it."""
-Move = Callable[[str, str, Tensor, Tensor], Tensor]
+Move = Callable[[str, str, Tensor, Tensor], Moved]
 """See :func:`resharded`."""
 
 
@@ -43,7 +45,8 @@ def apply(
     """Return `model`, which `fully_shard` has sharded, pruned as `plan` says and sharded anew.
 
     All processes call it alike. `fully_shard` keeps what it was made for, so the pruned model is a new one:
-    continue with what this returns, and drop `model`, of which it uses the tensors that stay as they are. The
+    continue with what this returns, and drop `model`, which is used up: the new one has the tensors that stay
+    as they are, and the others are let go one after another, so that no process holds both models. The
     optimizer is the same one, holds the new parameters, and its state and the gradients are cut with them.
 
     Args:
@@ -62,9 +65,12 @@ def apply(
         ValueError: The plan was made for another model; the processes have different plans or states; `shard`
             has changed more than how parameters are sharded; or as for :func:`reprune.apply`.
         TypeError: An argument has a wrong type, such as a model that is not sharded, or by something else.
-        RuntimeError: Another process has failed.
+        RuntimeError: Another process has failed, or `model` was pruned before and is used up.
 
-        Then model and optimizer are as they were, on all processes.
+        Then model and optimizer are as they were, on all processes: what had been exchanged until then was
+        gathered anew. That takes all of them. Where one has ended, was interrupted by a signal, or has no
+        memory to gather one tensor, the error says that model and optimizer have lost values: start again
+        from a checkpoint.
 
     Examples:
         In every process of `torchrun`::
@@ -89,6 +95,8 @@ def apply(
             "model: expected one whose parameters fully_shard has sharded; got one with plain parameters; "
             "reprune.apply prunes it in place"
         )
+    if _used_up in model._forward_pre_hooks.values():
+        _used_up()
     with together("apply"):
         twin = twin_of(model)
         plan.check(twin)
@@ -100,9 +108,13 @@ def apply(
         first = plan_of(model)
         replace_tensors(twin, slice_model(twin, plan.slices), plan.widths)
 
-        def move(name: str, kind: str, value: Tensor, like: Tensor) -> Tensor:
+        def move(name: str, kind: str, value: Tensor, like: Tensor) -> Moved:
             kept = plan.slices.get(name, {})
-            return parted(slice_tensor(whole(value), kept), like) if kept else laid(value, like)
+            if not kept:
+                return laid(value, like)
+            if is_part(value) and is_part(like):
+                return moved(value, like, kept, {})
+            return Moved(parted(slice_tensor(whole(value), kept), like))
 
         made, change = resharded(model, twin, shard, keeper, move)
     change()
@@ -113,10 +125,12 @@ def apply(
 def resharded(
     model: nn.Module, twin: nn.Module, shard: Shard, keeper: Keeper | None, move: Move
 ) -> tuple[nn.Module, Callable[[], None]]:
-    """Return what `shard` makes of `twin`, and a function that gives it and `keeper` their values.
+    """Return what `shard` makes of `twin`, and a function that gives it and `keeper` the values of `model`.
 
     `move(name, kind, value, like)` returns what becomes of a value of the parameter `name` of `model`, laid
     out as `like`, the new parameter: of its own (kind ""), its gradient ("gradient") or a state (its key).
+    What is moved leaves `model` and `keeper` at once, so the function has to be called. Stands in a block
+    :func:`reprune.distributed.together`; if a process fails here, all of them have all as it was.
     """
     check_reduced(model)
     parameters = named_parameters(model)
@@ -124,28 +138,54 @@ def resharded(
     small = unwrap(made)[0]
     new: dict[Tensor, Tensor] = {}
     filled: dict[Tensor, Tensor] = {}
-    for name, like in named_parameters(small).items():
-        old = parameters[name]
-        new[old] = like
-        if like.is_meta:
-            value, gradient = move(name, "", old, like), partial(_gradient, move, name, like)
-            new[old] = filled[like] = replacement(old, value, gradient)
+    exchange = Exchange(model)
 
     def carried_to(entry: Entry) -> Tensor:
-        return move(entry.name, entry.key, entry.value, new[parameters[entry.name]])
+        value = exchange.take(
+            entry.value, move(entry.name, entry.key, entry.value, new[parameters[entry.name]])
+        )
+        exchange.commit()
+        return value
 
-    carried = keeper.carried(parameters, carried_to) if keeper else []
+    def undo() -> None:
+        new.clear()
+        filled.clear()
+        exchange.undo()
+
+    with undone(undo):
+        for name, like in named_parameters(small).items():
+            old = parameters[name]
+            new[old] = like
+            if like.is_meta:
+                along = partial(_along, exchange, move, name, old, like)
+                new[old] = filled[like] = replacement(
+                    old, exchange.take(old, move(name, "", old, like)), along
+                )
+                exchange.commit()
+        carried = keeper.carried(parameters, carried_to) if keeper else []
+    exchange.end()
 
     def change() -> None:
         replace_tensors(small, filled)
         if keeper:
             keeper.replace(new, carried)
+        for module in (model, *sharded_modules(model)):
+            module.register_forward_pre_hook(_used_up, prepend=True)
 
     return made, change
 
 
-def _gradient(move: Move, name: str, like: Tensor, value: Tensor) -> Tensor:
-    return move(name, "gradient", value, like)
+def _used_up(*_: Any) -> None:
+    raise RuntimeError(
+        "model: expected the one that reprune made of this when it was pruned; this one has given its "
+        "parameters to it, so continue with what reprune.fsdp.apply returned, or with pruner.model"
+    )
+
+
+def _along(exchange: Exchange, move: Move, name: str, old: Tensor, like: Tensor, value: Tensor) -> Tensor:
+    """Move a `value` that is attached to `old`; of these only the gradient goes."""
+    to = move(name, "gradient", value, like)
+    return exchange.take(value, to) if value is old.grad else to.value
 
 
 def sharded_by(shard: Shard, plain: nn.Module) -> nn.Module:
@@ -171,17 +211,6 @@ def sharded_by(shard: Shard, plain: nn.Module) -> nn.Module:
 
 def _described(model: nn.Module) -> dict[str, str]:
     return {name: f"{t.dtype} of shape {tuple(t.shape)}" for name, t in named_tensors(model).items()}
-
-
-def laid(value: Tensor, like: Tensor) -> Tensor:
-    """Return all of `value`, in parts as `like` is; collective if `value` lies otherwise."""
-    if is_part(value) and is_part(like) and _spec(value) == _spec(like):
-        return value.detach()
-    return parted(whole(value), like)
-
-
-def _spec(part: Any) -> tuple[Any, Any]:
-    return part.device_mesh, part.placements
 
 
 def _check_alike(plan: PruningPlan, parameters: Mapping[str, Tensor], keeper: Keeper | None) -> None:

@@ -49,7 +49,10 @@ def test_what_apply_makes_is_what_it_makes_of_the_plain_model(found):
 
 @pytest.mark.parametrize("layout", ["rows", "replicated", "columns"])
 def test_parts_may_be_few_rows_or_lie_otherwise(found, layout):
-    """One process has none of five rows; two groups hold the same (HSDP); or along the second dimension."""
+    """One process has none of five rows; two groups hold the same (HSDP); or along the second dimension.
+
+    So it is also if one process has failed at the last tensor before.
+    """
     assert [one[layout] for one in everyone(found, 4, "layouts")] == [[]] * 4
 
 
@@ -153,3 +156,32 @@ def test_if_one_process_fails_at_an_event_the_training_can_go_on(found, case):
         assert one[case].startswith(expected), one[case]
         assert one[case].endswith("| as before")
         assert one[f"{mode} then"] == "no error"
+
+
+@pytest.mark.parametrize("work", ["apply", "event"])
+def test_if_one_process_fails_at_any_tensor_all_go_back(found, work):
+    """Of the first, one in the middle and the last: then all is as before, to the bit, and learns on."""
+    assert everyone(found, 2, f"{work} fails") == [[], []]
+
+
+def test_a_model_that_was_pruned_is_used_up(found):
+    """Who still uses it hears of the new one; others who refer to its memory have their values."""
+    for one in everyone(found, 2, "used up"):
+        assert one["kept"]
+        assert one["old model"] == 3 * one["old model"][:1]
+        assert one["old model"][0].startswith("RuntimeError: model: expected the one that reprune made of")
+
+
+def test_all_hear_that_there_is_no_way_back(found):
+    for one in everyone(found, 2, "used up"):
+        assert re.match("RuntimeError: apply: .* could not go back .* continue from a", one["no way back"])
+
+
+@pytest.mark.parametrize("work", ["apply", "an event"])
+def test_no_process_holds_a_second_model(found, work):
+    """At most 1.3 times its share of weights, momentum and what is stored, and the largest layer."""
+    for one in everyone(found, 2, "shares"):
+        if one is None:
+            pytest.skip("the C library does not tell how much memory it has given")
+        _, peak, limit = one[work]
+        assert peak <= limit

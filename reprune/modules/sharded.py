@@ -20,7 +20,12 @@ from ..distributed import meet
 
 def is_sharded(model: nn.Module) -> bool:
     """Return whether parameters of `model` are, or between two passes will be, DTensors."""
-    return any(map(is_part, model.parameters())) or any(map(_is_sharded_module, model.modules()))
+    return any(map(is_part, model.parameters())) or any(True for _ in sharded_modules(model))
+
+
+def sharded_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Return the modules of `model` that were given to `fully_shard`."""
+    return filter(_is_sharded_module, model.modules())
 
 
 def is_part(tensor: Any) -> bool:
@@ -35,7 +40,7 @@ def settle(model: nn.Module) -> None:
     Raises `TypeError` if one was sharded by anything but `fully_shard`.
     """
     own: set[tuple[int, str]] = set()
-    for module in filter(_is_sharded_module, model.modules()):
+    for module in sharded_modules(model):
         module.reshard()  # type: ignore[operator]  # of FSDPModule
         own.update(_sharded_names(module))
     for path, module in model.named_modules():
@@ -54,9 +59,7 @@ def settle(model: nn.Module) -> None:
 
 def check_reduced(model: nn.Module) -> None:
     """Raise `ValueError` if a sharded module holds gradients of this process alone, which would be lost."""
-    for one in (
-        one for module in filter(_is_sharded_module, model.modules()) for one in _parameters_of(module)
-    ):
+    for _, one in parameters_in_parts(model):
         gathered = getattr(one, "_unsharded_param", None)
         own = getattr(one, "unsharded_accumulated_grad", None), getattr(gathered, "grad", None)
         if any(gradient is not None for gradient in own):
@@ -73,8 +76,14 @@ def whole(tensor: Tensor) -> Tensor:
     """
     if not is_part(tensor):
         return tensor.detach()
+    _reserve(tensor)
     meet()
     return _gathered(tensor.detach())
+
+
+def _reserve(part: Any) -> None:
+    """Raise if this process has no memory for all of a DTensor, while no other waits for it to gather."""
+    torch.empty(part.shape, dtype=part.dtype, device=part.device_mesh.device_type)
 
 
 def _gathered(part: Any) -> Tensor:
@@ -161,18 +170,26 @@ class Piece:
         """Return the whole tensor of which every process has `values`; collective for one in parts."""
         if self.mesh is None:
             return values
+        return whole(self.part(values.to(self.mesh.device_type))).to(values.device)
+
+    def part(self, values: Tensor) -> Tensor:
+        """Return the tensor of which every process has `values`: a DTensor with them, in their memory."""
         from torch.distributed.tensor import DTensor
 
-        stride = torch.empty(self.shape, device="meta").stride()
-        part = DTensor.from_local(
-            values.to(self.mesh.device_type),
-            self.mesh,
-            self.placements,
-            run_check=False,
-            shape=torch.Size(self.shape),
-            stride=stride,
+        kind: Any = DTensor
+        full = torch.empty(self.shape, device="meta")
+        like = (
+            kind.from_local(  # which would take values to the device of the mesh from that of offloaded ones
+                values.to("meta"),
+                self.mesh,
+                self.placements,
+                run_check=False,
+                shape=full.shape,
+                stride=full.stride(),
+            )
         )
-        return whole(part).to(values.device)
+        part: Tensor = kind(values, like._spec, requires_grad=False)
+        return part
 
 
 def part_of(tensor: Tensor, where: Mapping[int, Ints]) -> tuple[Tensor, dict[int, Ints]]:
@@ -235,6 +252,13 @@ def _sharded_names(module: Any) -> Iterator[tuple[int, str]]:
         if not one.is_dtensor:  # else it was one before: of tensor parallelism
             yield id(info.module), info.param_name
             yield from zip(map(id, info.shared_modules), info.shared_param_names, strict=True)
+
+
+def parameters_in_parts(model: nn.Module) -> Iterator[tuple[int, Any]]:
+    """Yield (id of a parameter, what `fully_shard` keeps of it) for all of `model` that are sharded."""
+    for module in sharded_modules(model):
+        for one in _parameters_of(module):
+            yield id(one.sharded_param), one
 
 
 def _parameters_of(module: Any) -> Iterator[Any]:

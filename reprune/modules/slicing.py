@@ -19,8 +19,10 @@ from .norms import Norm, norms_of, sync_norms
 from .sizes import set_widths, sync_layer_sizes
 from .wrappers import first_names, have_wrappers, named_modules, paths, plain_names
 
-Slices = Mapping[str, Mapping[int, Ints]]
-"""{parameter or buffer: {dimension: sorted kept positions}}; everything else is not sliced."""
+Positions = Mapping[int, Ints]
+"""{dimension: sorted positions} of one tensor; other dimensions are complete."""
+Slices = Mapping[str, Positions]
+"""{parameter or buffer: the kept positions}; everything else is not sliced."""
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -37,12 +39,27 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {plain(name): tensor for name, tensor in found}
 
 
-def slice_tensor(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
+def slice_tensor(tensor: Tensor, kept: Positions) -> Tensor:
     """Return the kept positions of `tensor` as a new tensor in the same memory format."""
     out = tensor.detach()
     for dim, positions in kept.items():
         out = out.index_select(dim, torch.from_numpy(positions).to(out.device))
     return in_format_of(tensor, out)
+
+
+def write(full: Tensor, where: Positions, part: Tensor) -> None:
+    """Assign `full[where] = part`, on the device of `full`."""
+    dims = [(dim, kept) for dim, kept in where.items() if kept.size < full.shape[dim]]
+    if not dims:
+        full.copy_(part)
+        return
+    (dim, kept), rest = dims[0], dict(dims[1:])
+    index = torch.from_numpy(kept).to(full.device)
+    if rest:
+        rows = full.index_select(dim, index)
+        write(rows, rest, part)
+        part = rows
+    full.index_copy_(dim, index, part.to(full.device))
 
 
 def in_format_of(tensor: Tensor, out: Tensor) -> Tensor:
@@ -59,7 +76,7 @@ def format_of(tensor: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
-def sliced_shape(shape: Sequence[int], kept: Mapping[int, Ints]) -> tuple[int, ...]:
+def sliced_shape(shape: Sequence[int], kept: Positions) -> tuple[int, ...]:
     """Return the shape of the kept positions of a tensor of `shape`."""
     return tuple(kept[dim].size if dim in kept else size for dim, size in enumerate(shape))
 
@@ -151,7 +168,7 @@ def _resized(model: nn.Module, widths: Mapping[str, int], norms: Mapping[str, No
     set_widths(model, widths)
 
 
-def _shape(tensor: Tensor, kept: Mapping[int, Ints]) -> Tensor:
+def _shape(tensor: Tensor, kept: Positions) -> Tensor:
     if not tensor.is_floating_point():
         return slice_tensor(tensor, kept)  # an index, or a count: its values matter
     empty = torch.empty(sliced_shape(tensor.shape, kept), dtype=tensor.dtype, device="meta")

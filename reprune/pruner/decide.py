@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ from ..distributed import owners, rank_and_size, shared
 from ..graph import AtomMask, ChannelGraph, ChannelGroup, Producer
 from ..layer_problems import choose, problem_tables, require_finite
 from ..targets import Settings, counts_of
-from .regrowth import Floats, blocks, draw, residual_norms, span
+from .regrowth import blocks, draw, residual_norms, span
 
 
 @dataclass(frozen=True)
@@ -94,12 +96,13 @@ def _decided(
 ) -> dict[str, GroupDecision]:
     """Return what is decided about the groups `mine`, whose layers have `kernels` [O, I', ...]."""
     require_finite(kernels, {})
-    problems = []
-    for group in mine:
+
+    def problem(group: ChannelGroup) -> LayerProblem:
         rows = [(kernels[p.name], p.rows[alive[group.atoms]]) for p in group.producers]
-        tables = problem_tables(rows, settings, group.heads)
-        problems.append(LayerProblem(group.name, tables, counts[group.name]))
-    chosen = choose(problems, settings, settings.seed + event)
+        return LayerProblem(group.name, problem_tables(rows, settings, group.heads), counts[group.name])
+
+    # nothing else refers to the problems, so that their tables are gone before the regrowth
+    chosen = choose([problem(group) for group in mine], settings, settings.seed + event)
     found: dict[str, GroupDecision] = {}
     for group, choice in zip(mine, chosen, strict=True):
         there = np.flatnonzero(alive[group.atoms])
@@ -174,15 +177,18 @@ def _regrown(
     return dropped[draw(norms, count, seed, event, group.name)]
 
 
-def _filters(group: ChannelGroup, kernels: Mapping[str, Tensor], positions: Ints) -> Floats:
-    """Return what writes to the channels at `positions` in `group`: [positions, numbers], float64."""
+def _filters(
+    group: ChannelGroup, kernels: Mapping[str, Tensor], positions: Ints
+) -> npt.NDArray[np.floating[Any]]:
+    """Return what writes to the channels at `positions` in `group`: [positions, numbers]."""
     found = []
     for producer in group.producers:
         kernel = kernels[producer.name].detach().flatten(1)
         for row in producer.rows.T:  # [A] a channel of each atom, -1 where it has none
             channels = row[positions]
             there = torch.from_numpy(np.maximum(channels, 0)).to(kernel.device)
-            filters = kernel.index_select(0, there).cpu().double().numpy()
+            rows = kernel.index_select(0, there).cpu()
+            filters = (rows if rows.dtype == torch.float64 else rows.float()).numpy()
             filters[channels < 0] = 0.0
             found.append(filters)
     return found[0] if len(found) == 1 else np.concatenate(found, axis=1)

@@ -14,12 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from ..modules.slicing import in_format_of, named_tensors, replace_tensors, replacement, slice_tensor
+from ..modules.slicing import (
+    Positions,
+    in_format_of,
+    named_tensors,
+    replace_tensors,
+    replacement,
+    slice_tensor,
+    write,
+)
 from ..modules.wrappers import plain_names
 from ..optimizers import Keeper
 from ..plan import forget_plan, plan_of, remember_plan
 from .live import Live
-from .store import Positions, write
 from .zeros import missing
 
 

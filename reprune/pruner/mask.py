@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ..aliases import Ints
 from ..modules.sharded import Piece, is_sharded, local, part_of
-from ..modules.slicing import named_tensors, slice_tensor
+from ..modules.slicing import Positions, named_tensors, slice_tensor, write
 from ..modules.wrappers import named_parameters
 from .compiled import CompiledCode
 from .mode import Present
 from .shrink import ShrinkMode
-from .store import Layout, Positions, Store, write
+from .store import Layout, Store
 from .structure import Structure
 from .tracked import Tracked
 from .zeros import missing, zeroed

@@ -11,8 +11,9 @@ from typing import NamedTuple, Protocol
 from torch import Tensor, nn
 
 from ..modules.sharded import Piece
+from ..modules.slicing import Positions
 from .compiled import CompiledCode
-from .store import Layout, Positions, Store
+from .store import Layout, Store
 from .structure import Structure
 from .tracked import Tracked
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..arguments import shown
-from ..distributed import together
 from ..fsdp import Shard
 from ..modules.sharded import is_sharded
 from ..modules.wrappers import unwrap
@@ -24,7 +22,6 @@ from .history import History
 from .live import Live
 from .mask import MaskMode
 from .mode import Mode
-from .rejoin import rejoined
 from .reshard import ReshardMode
 from .schedule import Schedule
 from .shrink import ShrinkMode
@@ -296,9 +293,7 @@ class Pruner:
                 of different epochs, or some are missing. Nothing is changed then.
             TypeError: It is no state.
         """
-        live = self.live
-        with together("load_state_dict") if is_sharded(live.model) else nullcontext():
-            state.load(live, rejoined(saved, live.tracked.pieces))
+        state.load(self.live, saved)
 
 
 def _way(mode: str, tracked: Tracked, shard: Shard | None) -> Callable[[Structure, nn.Module], Mode]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,23 +18,28 @@ BLOCK = 2**20
 """Numbers of a matrix that are worked on at a time, so that it is not copied as a whole."""
 
 
-def span(filters: Floats) -> Floats:
-    """Return an orthonormal basis [rank, D], in rows, of the span of flattened `filters` [K, D]."""
+def span(filters: npt.NDArray[np.floating[Any]]) -> Floats:
+    """Return an orthonormal basis [rank, D], in rows, of the span of flattened `filters` [K, D].
+
+    They are worked on in float64, a block at a time where there are more filters than numbers in each.
+    """
     count, length = filters.shape
-    scale = float(np.abs(filters).max(initial=0.0))
+    scale = max(float(filters.max(initial=0.0)), -float(filters.min(initial=0.0)))
     if scale == 0.0:
-        return filters[:0]
+        return np.zeros((0, length))
     more_rows = count > length
     # the products of the columns or of the rows, whichever are fewer: much quicker than an SVD of [K, D]
     products = np.zeros((min(count, length),) * 2)
     for block in blocks(count if more_rows else length, length if more_rows else count):
-        part = (filters[block] if more_rows else filters[:, block]) / scale
+        part = np.divide(filters[block] if more_rows else filters[:, block], scale, dtype=np.float64)
         products += part.T @ part if more_rows else part @ part.T
     values, vectors = np.linalg.eigh(products)
     strong = values > values[-1] * max(count, length) * np.finfo(np.float64).eps
     if more_rows:
         return np.ascontiguousarray(vectors[:, strong].T)
-    basis: Floats = (vectors[:, strong] / (np.sqrt(values[strong]) * scale)).T @ filters
+    basis: Floats = (vectors[:, strong] / (np.sqrt(values[strong]) * scale)).T @ filters.astype(
+        np.float64, copy=False
+    )
     return basis
 
 
@@ -44,16 +50,17 @@ def blocks(count: int, length: int) -> Iterator[slice]:
         yield slice(begin, begin + step)
 
 
-def residual_norms(candidates: Floats, basis: Floats) -> Floats:
+def residual_norms(candidates: npt.NDArray[np.floating[Any]], basis: Floats) -> Floats:
     """Return the norms of the candidates' residuals after projection on the kept filters' span.
 
     Args:
-        candidates: [C, D] flattened filters that are not kept.
+        candidates: [C, D] flattened filters that are not kept, worked on in float64.
         basis: [rank, D] orthonormal rows, the :func:`span` of those that are kept.
 
     Returns:
         [C] `|| w - P w ||`, P the orthogonal projection on the span.
     """
+    candidates = candidates.astype(np.float64, copy=False)
     rest = candidates - (candidates @ basis.T) @ basis
     return np.asarray(np.sqrt((rest**2).sum(axis=1)), dtype=np.float64)
 

@@ -9,16 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fsdp import Shard, laid, resharded
-from ..modules.sharded import Piece, parted, whole
-from ..modules.slicing import named_tensors, replace_tensors, replacement, slice_tensor, sliced_shape
+from ..fsdp import Shard, resharded
+from ..modules.exchange import Moved, fill, laid, moved
+from ..modules.sharded import Piece, is_part, parted, whole
+from ..modules.slicing import (
+    Positions,
+    named_tensors,
+    replace_tensors,
+    replacement,
+    slice_tensor,
+    sliced_shape,
+)
 from ..modules.twin import twin_of
 from ..modules.wrappers import unwrap
 from ..optimizers import Keeper
 from .compiled import CompiledCode
 from .mode import Present
 from .shrink import ShrinkMode, moved_grad
-from .store import Layout, Positions, Store
+from .store import Layout, Store
 from .tracked import Tracked
 
 
@@ -50,15 +58,34 @@ class ReshardMode(ShrinkMode):
             """Return what is in the store, whole, at the positions that are present afterwards."""
             return slice_tensor(pieces[name].joined(store.full[key]), after[name]).to(device)
 
-        def move(name: str, kind: str, value: Tensor, like: Tensor) -> Tensor:
+        def stored(key: str, name: str, value: Tensor, like: Tensor) -> Moved:
+            """Move a part that is in the store, and from there comes back."""
+
+            def take(here: Tensor, piece: Piece, where: Positions) -> None:
+                fill(here, piece, pieces[name].joined(store.full[key]), where, {})
+
+            piece = Piece.of(like)
+            here = torch.empty(piece.size(), dtype=value.dtype, device=value.device)
+            take(here, piece, after[name])
+            return Moved(piece.part(here), partial(take, piece=Piece.of(value), where=before[name]))
+
+        def move(name: str, kind: str, value: Tensor, like: Tensor) -> Moved:
             if name not in after:
                 return laid(value, like)
+            parts = is_part(value) and is_part(like)
             if kind == "gradient":
-                return parted(moved_grad(whole(value), pieces[name].shape, before[name], after[name]), like)
-            return parted(present(kind or f"model/{name}", name, value.device), like)
+                if parts:
+                    return moved(value, like, *common(before[name], after[name]))
+                return Moved(
+                    parted(moved_grad(whole(value), pieces[name].shape, before[name], after[name]), like)
+                )
+            key = kind or f"model/{name}"
+            if parts:
+                return stored(key, name, value, like)
+            return Moved(parted(present(key, name, value.device), like))
 
         def gradient(name: str, value: Tensor) -> Tensor:
-            return move(name, "gradient", value, value)
+            return move(name, "gradient", value, value).value
 
         twin = twin_of(tracked.model)
         tensors, new = named_tensors(twin), dict[Tensor, Tensor]()
@@ -80,3 +107,12 @@ class ReshardMode(ShrinkMode):
 
     def changed(self, compiled: CompiledCode) -> None:
         """Do nothing: the new model has no compiled code."""
+
+
+def common(before: Positions, after: Positions) -> tuple[Positions, Positions]:
+    """Return where a tensor in either layout has what is present in both."""
+    both = {dim: np.intersect1d(before[dim], after[dim], assume_unique=True) for dim in after}
+    return (
+        {dim: np.searchsorted(before[dim], kept) for dim, kept in both.items()},
+        {dim: np.searchsorted(after[dim], kept) for dim, kept in both.items()},
+    )

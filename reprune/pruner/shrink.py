@@ -9,11 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from ..modules.sharded import Piece
-from ..modules.slicing import named_tensors, replace_tensors, replacement, slice_tensor, sliced_shape
+from ..modules.slicing import (
+    Positions,
+    named_tensors,
+    replace_tensors,
+    replacement,
+    slice_tensor,
+    sliced_shape,
+    write,
+)
 from ..optimizers import Keeper
 from .compiled import CompiledCode
 from .mode import Present
-from .store import Layout, Positions, Store, write
+from .store import Layout, Store
 from .structure import Structure
 from .tracked import Tracked
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..distributed import together
+from ..modules.sharded import is_sharded
 from ..modules.slicing import named_tensors, sliced_shape
 from .history import History
 from .live import Live
-from .rejoin import places_of
+from .rejoin import places_of, rejoined
 from .snapshot_check import FORMAT, check
 
 
@@ -45,12 +48,20 @@ def save(live: Live) -> dict[str, Any]:
     }
 
 
-def load(live: Live, saved: Mapping[str, Any], own: bool = False) -> None:
-    """Restore `live`, its model and optimizer to the structure of `saved`.
+def load(live: Live, saved: Mapping[str, Any] | Sequence[Mapping[str, Any]], own: bool = False) -> None:
+    """Restore `live`, its model and optimizer to the structure of `saved`, which may be :func:`rejoined`.
 
     `own` says that the tensors of `saved` are not used elsewhere and that all values of model, copies and
     optimizer are loaded after this. Until then they share the tensors of `saved`, so that little is copied.
+
+    All processes with parts of a model do this together: if one fails, all raise, and model and optimizer
+    are as they were.
     """
+    with together("load_state_dict") if is_sharded(live.model) else nullcontext():
+        _load(live, rejoined(saved, live.tracked.pieces), own)
+
+
+def _load(live: Live, saved: Mapping[str, Any], own: bool) -> None:
     check_saved(live, saved)
     alive = saved["alive"].cpu().numpy().copy()
     known = saved["store"].keys() if own else ()

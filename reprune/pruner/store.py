@@ -7,11 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..aliases import Ints
-from ..modules.slicing import slice_tensor
+from ..modules.slicing import Positions, slice_tensor, write
 
-Positions = Mapping[int, Ints]
-"""{dimension: sorted positions} of one tensor; other dimensions are complete."""
 Layout = Mapping[str, Positions]
 """{tensor: {dimension: positions that are present}}."""
 
@@ -44,18 +41,3 @@ class Store:
     def take(self, key: str, where: Positions, device: torch.device) -> Tensor:
         """Return the positions `where` as a new tensor on `device`."""
         return slice_tensor(self.full[key], where).to(device).clone(memory_format=torch.preserve_format)
-
-
-def write(full: Tensor, where: Positions, part: Tensor) -> None:
-    """Assign `full[where] = part`, on the device of `full`."""
-    dims = [(dim, kept) for dim, kept in where.items() if kept.size < full.shape[dim]]
-    if not dims:
-        full.copy_(part)
-        return
-    (dim, kept), rest = dims[0], dict(dims[1:])
-    index = torch.from_numpy(kept).to(full.device)
-    if rest:
-        rows = full.index_select(dim, index)
-        write(rows, rest, part)
-        part = rows
-    full.index_copy_(dim, index, part.to(full.device))

@@ -13,10 +13,10 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from ..aliases import Ints
 from ..graph import AtomMask, ChannelGraph, Guard, preserving
-from ..modules.slicing import copy_with, named_tensors, replacement, slice_tensor, sliced_copy
+from ..modules.slicing import Positions, copy_with, named_tensors, replacement, slice_tensor, sliced_copy
 from ..modules.wrappers import eagerly, named_modules
 from ..optimizers.walk import walk
-from .store import Layout, Positions
+from .store import Layout
 
 AtomsAlong = Mapping[str, Mapping[int, Ints]]
 """{tensor: {dimension: the atom of each position}}."""

@@ -12,6 +12,8 @@ sharded             processes that hold one model in parts                      
 sharded_cases       what they do with it, and find                              test_fsdp.py
 sharded_pruning     how they train and prune it                                test_fsdp.py
 sharded_errors      what they meet                                              test_fsdp.py
+sharded_undo        how they go back when one of them fails                     test_fsdp.py
+sharded_memory      how much memory they take                                   test_fsdp.py
 ranks               two processes that train, or differ at an event             test_ranks.py
 workers             what each process of a distributed training does            test_ranks.py and another
 """

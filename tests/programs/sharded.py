@@ -19,7 +19,9 @@ import torch.distributed.fsdp
 
 from tests.programs.sharded_cases import applied, layouts, memory, plans, saved, twins
 from tests.programs.sharded_errors import alone, refusals
+from tests.programs.sharded_memory import shares
 from tests.programs.sharded_pruning import interrupted, left, pruned, resumed, taken_up
+from tests.programs.sharded_undo import apply_fails, event_fails, used_up
 
 CASES = {
     "usual": {
@@ -34,6 +36,10 @@ CASES = {
             "mask": lambda: pruned("convolutions", "SGD", "mask", events=3),
             "shrink": lambda: pruned("convolutions", "SGD", "shrink", events=3),
             "interrupted": interrupted,
+            "apply fails": lambda: apply_fails("tokens", "AdamW"),
+            "event fails": lambda: event_fails("convolutions", "SGD"),
+            "used up": used_up,
+            "shares": shares,
         },
         4: {"layouts": layouts},
     },
@@ -47,10 +53,14 @@ CASES = {
             "resumed shrink": lambda: resumed("shrink"),
             "left mask": lambda: left("mask"),
             "left shrink": lambda: left("shrink"),
+            "apply fails": lambda: apply_fails("convolutions", "SGD"),
+            "event fails": lambda: event_fails("tokens", "AdamW"),
         },
         4: {
             "taken up mask": lambda: taken_up("mask"),
             "taken up shrink": lambda: taken_up("shrink"),
+            "apply fails": lambda: apply_fails("convolutions", "AdamW"),
+            "event fails": lambda: event_fails("convolutions", "AdamW"),
             "convolutions": lambda: applied("convolutions", "AdamW"),
             "tokens": lambda: applied("tokens", "SGD"),
             "mask": lambda: pruned("convolutions", "SGD", "mask", events=6),
