@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..modules.held import tensors_in
+from ..modules.held import modules_of, tensors_in
 from .memory import Memory
 from .preserving import functions_of
 from .propagation import Propagation
@@ -32,7 +32,7 @@ def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Modul
         known.read(where)
     left = {where: state for where, state in memory.unread() if _is_result(state) and where not in names}
     if left and any(state is not None and state.is_activation for state in states):
-        hung = (*map(vars, model.modules()), *functions_of(model))
+        hung = (*map(vars, modules_of(model)), *functions_of(model))
         for x in tensors_in(*hung, enter=lambda one: one is not known):
             left.pop(storage_of(x) or 0, None)
     for state in left.values():

@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_iter
 
 from ..aliases import Ints
 from ..modules.copying import fresh
-from ..modules.held import tensors_in
+from ..modules.held import modules_of, tensors_in
 from ..modules.norms import normalised
-from ..modules.wrappers import eagerly, paths
+from ..modules.wrappers import eagerly
 from .labels import LABEL
 from .memory import Memory
 from .modes import asking_for_mode, trains_alike
@@ -95,7 +95,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         call = Call(func, args, kwargs or {})
-        operation = call.operation
+        operation, own = call.operation, self._own
         rule, count = self._rules.get(id(operation)) or self._looked_up(call)
         if operation.has_parts and not has_rule(call):
             with self:  # as it does without inference mode
@@ -112,12 +112,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             call.out = self.without_values(call, self.memory.made)
         if operation.asks_data and any(state.is_activation for state in states[-1:]):
             self.data_dependent = True  # its last tensor, for a gather the last index, comes from the data
-        touched, flowing = [], []
+        touched: list[Ints] = []
+        flowing: list[Ints] = []
         for state in states:
-            here = [dim for dim in state.dims if isinstance(dim, np.ndarray)]
-            touched += here
-            if state.is_activation:
-                flowing += here
+            for dim in state.dims:
+                if isinstance(dim, np.ndarray):
+                    touched.append(dim)
+                    if state.is_activation:
+                        flowing.append(dim)
         if self.known.unread:
             for x in tensors:
                 self.known.read(storage_of(x))
@@ -137,7 +139,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             Step(
                 operation=operation.text,
                 what=what,
-                reads=tuple(self._own[id(x)] for x in tensors if id(x) in self._own),
+                reads=tuple([own[id(x)] for x in tensors if id(x) in own]),
                 touched=touched,
                 flowing=flowing,
                 edges=self.known.constraints.edges[united:],
@@ -147,7 +149,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if what is None and tensors and not operation.in_place and is_movement(call):
             self._moves.check(self.known, call, tensors[0], states[0], united)
         for x, state in zip(tensors, states, strict=True):
-            if not state.is_activation and id(x) not in self._own:
+            if not state.is_activation and id(x) not in own:
                 written = self.memory.content(x)
                 if written is not None and written.is_activation:
                     self.known.pin_state(written, f"is read by another name in {func}")
@@ -303,13 +305,13 @@ def run(
     pass in evaluation mode follows (and with `twice` in any case).
     """
     model.eval()
-    modules = [module for _, module in paths(model)]
-    before, written = _attributes(modules), trace.preserved.written
+    modules = modules_of(model)
+    before, written = _Attributes(modules), trace.preserved.written
     try:
         with asking_for_mode() as asked:
             _pass(model, example, trace)
             trace.counting = False
-            twice = twice or trace.preserved.written > written or not _same(before, _attributes(modules))
+            twice = twice or trace.preserved.written > written or before.are_others()
             if twice:
                 _pass(model, example, trace)
     except (UntraceableError, TimeoutError, NeedsValuesError):
@@ -323,7 +325,7 @@ def run(
     if trains_alike(model, asked.values()):
         return Ran(twice)
     model.train()
-    for module in model.modules():
+    for module in modules_of(model):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()  # its statistics must not change, and one example may be too few for new ones
     try:
@@ -362,16 +364,28 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
     pin_outputs(trace.known, trace.memory, output, model)
 
 
-def _attributes(modules: Sequence[nn.Module]) -> list[Any]:
-    """Return the containers that hang on `modules`, and what is in them; new modules are among it."""
-    found: list[Any] = []
-    for module in modules:
-        values = module.__dict__.values()
-        found += values
-        for value in values:
-            if isinstance(value, (dict, list)) and value:
-                found += value.values() if isinstance(value, dict) else value
-    return found
+class _Attributes:
+    """What hangs on `modules`, and what is in the containers among it, such as other modules."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = modules
+        self._values = self._hanging()
+        self._containers = [value for value in self._values if isinstance(value, (dict, list))]
+        self._inside = self._contents()
+
+    def are_others(self) -> bool:
+        """Return whether it is not all the same as before."""
+        return not (_same(self._values, self._hanging()) and _same(self._inside, self._contents()))
+
+    def _hanging(self) -> list[Any]:
+        return [value for module in self._modules for value in module.__dict__.values()]
+
+    def _contents(self) -> list[Any]:
+        found: list[Any] = []
+        for one in self._containers:
+            if one:
+                found += one.values() if isinstance(one, dict) else one
+        return found
 
 
 def _same(one: list[Any], other: list[Any]) -> bool:

@@ -11,7 +11,7 @@ Calls run on few numbers: dimensions without labels that an operation treats ali
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,24 +84,21 @@ def computed(call: Call, states: Sequence[State], known: Propagation) -> Compute
     tensors = [Given(x.shape, x.dtype, s) for x, s in zip(call.tensors(), states, strict=True)]
     outs = [Given(x.shape, x.dtype, known.state(x)) for x in call.outputs()]
     left = iter(tensors)
-    args = _replaced(call.args, left)
-    kwargs = {name: _replaced((value,), left)[0] for name, value in call.kwargs.items()}
-    numbers = list(call.scalars())
+    args = tuple([_replaced(x, left) for x in call.args])
+    kwargs = {name: _replaced(x, left) for name, x in call.kwargs.items()} if call.kwargs else {}
+    numbers = call.scalars()
     if call.name == "convolution":
         numbers.pop()
     return Computed(call.name, call.func, args, kwargs, numbers, tensors, outs)
 
 
-def _replaced(values: tuple[Any, ...], left: Any) -> tuple[Any, ...]:
-    """Return `values` with each tensor replaced by the next of what is `left`."""
-    return tuple(
-        next(left)
-        if isinstance(x, Tensor)
-        else [next(left) if isinstance(y, Tensor) else y for y in x]
-        if type(x) in (list, tuple)
-        else x
-        for x in values
-    )
+def _replaced(value: Any, left: Iterator[Given]) -> Any:
+    """Return an argument with each tensor in it replaced by the next of what is `left`."""
+    if isinstance(value, Tensor):
+        return next(left)
+    if value.__class__ is list or value.__class__ is tuple:
+        return [next(left) if isinstance(x, Tensor) else x for x in value]
+    return value
 
 
 class Values:
@@ -123,8 +120,8 @@ class Values:
 
     def differ(self, full: Computed, small: Computed) -> bool:
         """Return whether the slice's call, `small`, gives something else than the `full` model's."""
-        given = (*full.tensors, *full.outs), (*small.tensors, *small.outs)
-        if any(a.dtype.is_complex for a in full.tensors) or len(given[0]) != len(given[1]):
+        given = [*full.tensors, *full.outs], [*small.tensors, *small.outs]
+        if len(given[0]) != len(given[1]) or any(a.dtype.is_complex for a in full.tensors):
             return False
         if full.func is not small.func:
             return True
@@ -134,11 +131,12 @@ class Values:
             pair = self._pairs.get(key)
             if pair is None:
                 pair = self._pairs[key] = self._compared(mine, other)
-            if pair.resized < pair.other and i < len(full.tensors):
+            resized, parted, whole = pair
+            if resized < parted and i < len(full.tensors):
                 return False  # the data decide how many
-            if pair.other < _NEVER:
+            if parted < _NEVER:
                 return True
-            same = same and pair.whole
+            same = same and whole
         return not (same or self._is_evident(full, small, numbers)) and self._run_differently(full, small)
 
     def _compared(self, full: Given, small: Given) -> _Pair:
