@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from torch import nn
@@ -35,6 +36,10 @@ def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Modul
         hung = (*map(vars, modules_of(model)), *functions_of(model))
         for x in tensors_in(*hung, enter=lambda one: one is not known):
             left.pop(storage_of(x) or 0, None)
+    if left:
+        gc.collect()  # what only a cycle keeps is nobody's output
+        there = {where for where, _ in memory.unread()}
+        left = {where: state for where, state in left.items() if where in there}
     for state in left.values():
         known.pin_state(state, KEPT)
 

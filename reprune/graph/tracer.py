@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -378,7 +379,7 @@ class _Attributes:
         return not (_same(self._values, self._hanging()) and _same(self._inside, self._contents()))
 
     def _hanging(self) -> list[Any]:
-        return [value for module in self._modules for value in module.__dict__.values()]
+        return list(chain.from_iterable([module.__dict__.values() for module in self._modules]))
 
     def _contents(self) -> list[Any]:
         found: list[Any] = []
