@@ -22,6 +22,7 @@ from ..modules.copying import fresh
 from ..modules.held import modules_of, tensors_in
 from ..modules.norms import normalised
 from ..modules.wrappers import eagerly
+from .computed import computed
 from .labels import LABEL
 from .memory import Memory
 from .modes import asking_for_mode, trains_alike
@@ -36,7 +37,6 @@ from .rules_zeros import note_zeros
 from .signature import signature
 from .state import Call, State, storage_of
 from .steps import Step
-from .values import computed
 from .watch import current
 from .without_values import NeedsValuesError, WithoutValues, on_real_device
 
