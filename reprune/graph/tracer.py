@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +20,7 @@ from ..modules.copying import fresh
 from ..modules.held import modules_of, tensors_in
 from ..modules.norms import normalised
 from ..modules.wrappers import eagerly
+from .attributes import Attributes
 from .computed import computed
 from .labels import LABEL
 from .memory import Memory
@@ -307,7 +306,7 @@ def run(
     """
     model.eval()
     modules = modules_of(model)
-    before, written = _Attributes(modules), trace.preserved.written
+    before, written = Attributes(modules), trace.preserved.written
     try:
         with asking_for_mode() as asked:
             _pass(model, example, trace)
@@ -363,34 +362,6 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
     with eagerly(), trace, _Functions(trace):
         output = model(*args, **kwargs)
     pin_outputs(trace.known, trace.memory, output, model)
-
-
-class _Attributes:
-    """What hangs on `modules`, and what is in the containers among it, such as other modules."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._modules = modules
-        self._values = self._hanging()
-        self._containers = [value for value in self._values if isinstance(value, (dict, list))]
-        self._inside = self._contents()
-
-    def are_others(self) -> bool:
-        """Return whether it is not all the same as before."""
-        return not (_same(self._values, self._hanging()) and _same(self._inside, self._contents()))
-
-    def _hanging(self) -> list[Any]:
-        return list(chain.from_iterable([module.__dict__.values() for module in self._modules]))
-
-    def _contents(self) -> list[Any]:
-        found: list[Any] = []
-        for one in self._containers:
-            if one:
-                found += one.values() if isinstance(one, dict) else one
-        return found
-
-
-def _same(one: list[Any], other: list[Any]) -> bool:
-    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def fresh_labels(tensors: Mapping[str, Tensor]) -> tuple[dict[Key, Ints], int]:
