@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_iter
 from ..aliases import Ints
 from ..modules.copying import fresh
 from ..modules.held import modules_of, tensors_in
-from ..modules.norms import normalised
+from ..modules.norms import NormOfFewerChannels, normalised
 from ..modules.wrappers import eagerly
 from .attributes import Attributes
 from .computed import computed
@@ -74,6 +74,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """FLOPs of each counted operation, and the dimensions that they are proportional to."""
         self.data_dependent = False
         self.counting = True
+        self.asks_zeros = True
+        """Whether a norm over channels may ask what is zero wherever a channel is masked."""
         self.reached: Any = None
         """The operation that ran last."""
         self.at: list[State] = []
@@ -132,7 +134,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"model: channels cannot be followed through {func}: its rule fails with "
                 f"{type(error).__name__}: {error}.  reprune.graph.register_rule can give it another"
             ) from error
-        note_zeros(self.known, call, states)
+        if self.asks_zeros:
+            note_zeros(self.known, call, states)
         for x in call.outputs():
             self.known.made_of(x, tensors)
         self.steps.append(
@@ -306,6 +309,7 @@ def run(
     """
     model.eval()
     modules = modules_of(model)
+    trace.asks_zeros = any(isinstance(module, NormOfFewerChannels) for module in modules)
     before, written = Attributes(modules), trace.preserved.written
     try:
         with asking_for_mode() as asked:
