@@ -13,11 +13,13 @@ T = TypeVar("T")
 class ByTensor(Generic[T]):
     """Values by tensor: a WeakTensorKeyDictionary at a fraction of its cost, as a trace asks it all the time.
 
-    A tensor is known by its id; a weak reference says whether that still is the same tensor.
+    A tensor is known by its id; a weak reference says whether that still is the same tensor. When it is gone
+    its value stays until another tensor has the id, which costs less than to be told of each: values hold no
+    tensors, but where the table `forgets`.
     """
 
-    def __init__(self) -> None:
-        entries: dict[int, tuple[_Reference, T]] = {}
+    def __init__(self, forgets: bool = False) -> None:
+        entries: dict[int, tuple[weakref.ref[Tensor], T]] = {}
 
         def forget(gone: weakref.ref[Tensor]) -> None:
             assert isinstance(gone, _Reference)
@@ -25,7 +27,7 @@ class ByTensor(Generic[T]):
             if entry is not None and entry[0] is gone:
                 del entries[gone.key]
 
-        self._entries, self._forget = entries, forget
+        self._entries, self._forget = entries, forget if forgets else None
 
     def get(self, x: Tensor) -> T | None:
         """Return the value of `x`, or None."""
@@ -37,13 +39,12 @@ class ByTensor(Generic[T]):
         return entry is not None and entry[0]() is x
 
     def __setitem__(self, x: Tensor, value: T) -> None:
-        entry = self._entries.get(id(x))
-        if entry is not None and entry[0]() is x:
-            self._entries[id(x)] = (entry[0], value)
+        if self._forget is None:
+            self._entries[id(x)] = weakref.ref(x), value
             return
         reference = _Reference(x, self._forget)
         reference.key = id(x)
-        self._entries[id(x)] = (reference, value)
+        self._entries[id(x)] = reference, value
 
 
 class _Reference(weakref.ref[Tensor]):

@@ -93,7 +93,7 @@ def _check_slice(
     The trace has no values if the model's had none: code that reads a value would have failed there.
     """
     stays = kept[traced.atoms.atom_of]
-    labels = {key: left.astype(LABEL) for key, _, left in traced.left(stays)} if follow else {}
+    labels = {key: left for key, _, left in traced.left(stays, LABEL)} if follow else {}
     trace: Tracer | None = None
     failed = ""
     try:

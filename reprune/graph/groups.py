@@ -101,7 +101,10 @@ def find_groups(
             free[name] = left
     names = [name for name in found if name in free]
     shared = _sharing(names, free, atoms.count)
-    together = [_in_order(np.concatenate([free[name] for name in members])) for members in shared]
+    together = [
+        free[members[0]] if len(members) == 1 else _in_order(np.concatenate([free[name] for name in members]))
+        for members in shared
+    ]
     place = fixed(atoms.count)  # of each atom in its group
     for group_atoms in together:
         place[group_atoms] = np.arange(group_atoms.size)
@@ -112,7 +115,8 @@ def find_groups(
         producers = tuple(
             _producer(name, weights[name], found[name], atoms, place, group_atoms.size) for name in members
         )
-        added, attends = (not some.isdisjoint(group_atoms.tolist()) for some in (atoms.added, heads))
+        ids = group_atoms.tolist()
+        added, attends = (not some.isdisjoint(ids) for some in (atoms.added, heads))
         groups.append(ChannelGroup(members[0], producers, group_atoms, gammas, added, attends))
     return groups, skipped, {name: atoms.atom_of[convolution.channels] for name, convolution in found.items()}
 
@@ -187,6 +191,8 @@ def _producer(
     """Return the layer as a producer of a group of `size` atoms; `place` [atoms] of each in its group."""
     kernel = output_first(convolution.kernel.detach(), convolution.transposed, convolution.groups)
     where = place[atoms.atom_of[convolution.channels]]  # which atom of the group each channel is
+    if np.array_equal(where, plain := np.arange(size)):
+        return Producer(name, weight, kernel, plain[:, None], convolution.transposed, convolution.groups)
     rows = np.argsort(where, kind="stable")[np.count_nonzero(where == FIXED) :]
     sizes = np.bincount(where[rows], minlength=size)
     first = np.cumsum(sizes) - sizes

@@ -19,15 +19,15 @@ class Memory:
         self.made: dict[int, StorageWeakRef] = {}
         """Storages that operations allocated. The references keep their ids from being used again."""
         self._content: dict[int, State] = {}
-        self._read: set[int] = set()
+        self._read: set[int | None] = set()
 
     def note(self, call: Call, known: Propagation) -> None:
         """Record that `call` has run; `known` says what its outputs are."""
         inputs = {storage_of(x) for x in call.tensors()}
-        written = {storage_of(x) for x in written_by(call)}
+        written = {storage_of(x) for x in written_by(call)} if call.operation.written else ()
         outputs = {where: x for x in call.outputs() if (where := storage_of(x)) is not None}
         if not call.operation.is_view or outputs.keys() - inputs:
-            self._read.update(where for where in inputs if where is not None)
+            self._read |= inputs
         for where, x in outputs.items():
             if where not in inputs:
                 self.made[where] = StorageWeakRef(x.untyped_storage())  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ from ..modules.wrappers import unwrap
 from .blame import NotRepeatableError
 from .certificate import AtomMask
 from .channel_graph import ChannelGraph
+from .collecting import collecting_later
 from .groups import find_groups
 from .state import Convolution, storage_of
 from .traced import Example, TracedModel, as_example, trace_model
@@ -179,11 +180,11 @@ def certifying(
     """
 
     def first(graph: ChannelGraph, kept: AtomMask) -> ChannelGraph:
-        with _limited(time_limit):
+        with _limited(time_limit), collecting_later():
             return graph.certified_if_repeatable(kept)
 
     def second(graph: ChannelGraph, kept: AtomMask) -> ChannelGraph:
-        with _limited(time_limit):
+        with _limited(time_limit), collecting_later():
             return graph.certified(kept)
 
     try:
@@ -201,7 +202,8 @@ def _trace(model: nn.Module, example: Example) -> ModelTrace:
     sharded = model if is_sharded(model) else None
     if sharded is not None:
         model = twin_of(sharded)
-    traced, run = trace_model(model, example)
+    with collecting_later():
+        traced, run = trace_model(model, example)
     tensors = {name: (t, storage_of(t), _version(t)) for name, t in named_tensors(model).items()}
     return ModelTrace(model, example, traced, run.known.convolutions, tensors, sharded)
 

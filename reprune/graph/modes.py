@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..modules.attention import AttentionOfFewerHeads
+from ..modules.held import modules_of
 
 _asked: ContextVar[dict[int, nn.Module] | None] = ContextVar("asked", default=None)
 _lock = threading.Lock()
@@ -61,7 +62,7 @@ def trains_alike(model: nn.Module, asked: Iterable[nn.Module]) -> bool:
     `asked` are the modules that read in which mode they are. Batch norms do not count: a trace keeps them in
     evaluation mode.
     """
-    return all(map(_is_alike, asked)) and not any(map(_hides_its_mode, model.modules()))
+    return all(map(_is_alike, asked)) and not any(map(_hides_its_mode, modules_of(model)))
 
 
 _DROPOUTS = frozenset(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from torch import nn
 
-from ..modules.held import tensors_in
+from ..modules.held import modules_of, tensors_in
 from .memory import Memory
 from .preserving import functions_of
 from .propagation import Propagation
@@ -32,9 +33,13 @@ def pin_outputs(known: Propagation, memory: Memory, output: Any, model: nn.Modul
         known.read(where)
     left = {where: state for where, state in memory.unread() if _is_result(state) and where not in names}
     if left and any(state is not None and state.is_activation for state in states):
-        hung = (*map(vars, model.modules()), *functions_of(model))
+        hung = (*map(vars, modules_of(model)), *functions_of(model))
         for x in tensors_in(*hung, enter=lambda one: one is not known):
             left.pop(storage_of(x) or 0, None)
+    if left:
+        gc.collect()  # what only a cycle keeps is nobody's output
+        there = {where for where, _ in memory.unread()}
+        left = {where: state for where, state in left.items() if where in there}
     for state in left.values():
         known.pin_state(state, KEPT)
 

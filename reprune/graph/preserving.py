@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as every_module
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..modules.held import ATOMS, held_by, tensors_in
+from ..modules.held import ATOMS, held_by, modules_of, tensors_in, tensors_of
 from .state import Call, storage_of
 
 MOST_HELD = 10_000
@@ -40,7 +40,7 @@ def preserving(model: nn.Module, *inputs: Any) -> Iterator[Preserved]:
     Attributes of modules are not restored: run a copy (:mod:`reprune.modules.copying`).
     """
     with torch.inference_mode(False), torch.no_grad():
-        tensors = [*model.parameters(), *model.buffers(), *tensors_in(*inputs)]
+        tensors = [*tensors_of(model), *tensors_in(*inputs)]
         preserved = Preserved(tensors, functions_of(model))
         with contextlib.ExitStack() as counters:
             for kept in _counters_kept([x for x in tensors if not x.is_inference()]):
@@ -74,9 +74,8 @@ class Preserved:
         self._states = [(generator, generator.get_state()) for generator in self._generators]
         self._python = random.getstate()
         self._numpy = np.random.get_state(legacy=False)  # noqa: NPY002  (the one that forward passes may use)
-        first = np.random.RandomState(0).get_state(legacy=False)
-        same_kind = first["bit_generator"] == self._numpy["bit_generator"]
-        self._first = first if same_kind else self._numpy
+        same_kind = _first_of_numpy()["bit_generator"] == self._numpy["bit_generator"]
+        self._first = _first_of_numpy() if same_kind else self._numpy
         objects = islice(held_by(*functions, enter=_may_change), MOST_HELD)
         self._objects = [restore_one for one in objects if (restore_one := _snapshot(one)) is not None]
         self._storages: dict[int, tuple[Any, Any]] = {}
@@ -138,13 +137,20 @@ class Preserved:
                 x.requires_grad_(requires_grad)
             if x.grad is not grad:
                 x.grad = grad
-            _put_back_dict(x.__dict__, marks)
+            if marks or x.__dict__:
+                _put_back_dict(x.__dict__, marks)
         for generator, state in self._states:
             generator.set_state(state)
         random.setstate(self._python)
         np.random.set_state(self._numpy)  # noqa: NPY002
         for restore_one in self._objects:
             restore_one()
+
+
+@functools.cache
+def _first_of_numpy() -> Any:
+    """Return the state of numpy's generator with the seed 0."""
+    return np.random.RandomState(0).get_state(legacy=False)
 
 
 class Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -187,6 +193,8 @@ def _generators(devices: set[torch.device]) -> list[torch.Generator]:
 
 
 def _same_memory(x: Tensor, was: Tensor) -> bool:
+    if x.is_cpu and x.layout is torch.strided and x.dtype is was.dtype:
+        return x.is_set_to(was)
     return (
         storage_of(x) == storage_of(was)
         and x.shape == was.shape
@@ -202,7 +210,7 @@ def functions_of(model: nn.Module) -> list[Any]:
     """Return functions that a pass may call and that a copy shares, and the globals they name."""
     hooks = [every_module._global_forward_hooks, every_module._global_forward_pre_hooks]
     hung: list[Any] = []
-    for module in model.modules():
+    for module in modules_of(model):
         for name, value in module.__dict__.items():
             if type(value) in ATOMS:
                 continue

@@ -63,7 +63,7 @@ class Propagation:
         self.vanishing = Vanishing(tensors.values())
         """Which tensors are zero wherever a channel is masked."""
         self._states: ByTensor[State] = ByTensor()
-        self._bases: ByTensor[Tensor] = ByTensor()
+        self._bases: ByTensor[Tensor] = ByTensor(forgets=True)
         self._viewed: ByTensor[bool] = ByTensor()
         self._blanks: ByTensor[int] = ByTensor()
         """The number of the blank tensor that each was computed from."""

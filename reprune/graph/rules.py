@@ -54,6 +54,9 @@ _SPATIAL = (
     "reflection_pad{} replication_pad{}"
 )
 
+SPATIAL = {name.format(f"{n}d"): n for n in (1, 2, 3) for name in _SPATIAL.split()}
+"""{operation that works on the last dimensions, of each channel by itself: how many they are}."""
+
 _REDUCTIONS = (
     "mean sum amax amin var std var_mean std_mean logsumexp prod any all argmax argmin max min "
     "linalg_vector_norm norm median mode nanmean nansum softmax _softmax _safe_softmax log_softmax "
@@ -118,7 +121,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(FUSED, attention),
     **dict.fromkeys(FACTORIES, blank),
     **dict.fromkeys(_REDUCTIONS.split(), shape.reduction),
-    **{name.format(f"{n}d"): shape.spatial(n) for n in (1, 2, 3) for name in _SPATIAL.split()},
+    **{name: shape.spatial(n) for name, n in SPATIAL.items()},
 }
 
 

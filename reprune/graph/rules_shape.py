@@ -289,7 +289,7 @@ def conjugate(known: Propagation, call: Call, is_activation: bool) -> None:
 def reduction(known: Propagation, call: Call, is_activation: bool) -> None:
     """Pin the reduced dimensions: a masked channel is not removed from a mean or a maximum."""
     x = call.tensors()[0]
-    over = _reduced(call, x.dim())
+    over = reduced(call, x.dim())
     why = f"is reduced over by {call.func}"
     heads = _mean_over_heads(known, call, x, over)
     if heads is None:
@@ -313,7 +313,8 @@ def _mean_over_heads(known: Propagation, call: Call, x: Tensor, over: list[int])
     return labels
 
 
-def _reduced(call: Call, ndim: int) -> list[int]:
+def reduced(call: Call, ndim: int) -> list[int]:
+    """Return the dimensions over which a reduction goes."""
     dim: Any = call["dim"] if call.has("dim") else None
     if dim is None or dim == []:
         return list(range(ndim))

@@ -30,11 +30,10 @@ def note_zeros(known: Propagation, call: Call, states: Sequence[State]) -> None:
     for out in call.outputs():
         state = known.state(out)
         labelled = state.labelled()
-        zeros = None
-        numbers = out.is_floating_point() or out.is_complex()  # not places, as of maxima, which count from 0
-        if rule is not None and labelled and numbers:
-            zeros = _Zeros(known, call, states, state)
-        found = NOWHERE if zeros is None else rule(zeros)  # type: ignore[misc]
+        found = NOWHERE
+        if rule is not None and labelled and (out.is_floating_point() or out.is_complex()):
+            found = rule(_Zeros(known, call, states, state, labelled))
+        # else its numbers may be places, as of maxima, which count from 0
         known.vanishing.set(out, found)
         if call.operation.in_place and len(found) == len(labelled):
             written = [x for x in written if x is not out]
@@ -45,16 +44,24 @@ def note_zeros(known: Propagation, call: Call, states: Sequence[State]) -> None:
 class _Zeros:
     """A call, one of its results, and along which dimensions its arguments are zero where masked."""
 
-    def __init__(self, known: Propagation, call: Call, states: Sequence[State], out: State) -> None:
+    __slots__ = "_known", "_states", "call", "labelled", "out", "tensors"
+
+    def __init__(
+        self, known: Propagation, call: Call, states: Sequence[State], out: State, labelled: list[int]
+    ) -> None:
         self.call, self.out = call, out
         self.tensors = call.tensors()
-        self.labelled = [d - len(out.dims) for d in out.labelled()]
+        ndim = len(out.dims)
+        self.labelled = [d - ndim for d in labelled]
         """The dimensions of the result with labels."""
         self._known = known
-        self._states = {id(x): state for x, state in zip(self.tensors, states, strict=True)}
+        self._states = states
 
     def state(self, x: Tensor) -> State:
-        return self._states[id(x)]
+        for one, state in zip(self.tensors, self._states, strict=True):
+            if one is x:
+                return state
+        raise AssertionError("not an argument of the call")
 
     def zero(self, x: Tensor, d: int) -> bool:
         """Return whether `x` is zero at the masked positions of dimension `d` of the result."""
@@ -71,7 +78,10 @@ class _Zeros:
         if x is None:
             return True
         state, along = self.state(x), self.along(x)
-        return all(d in along or state.dims[d] is None for d in dims or range(-x.dim(), 0))
+        for d in dims or range(-len(state.dims), 0):
+            if d not in along and state.dims[d] is not None:
+                return False
+        return True
 
 
 _Rule = Callable[[_Zeros], Set[int]]

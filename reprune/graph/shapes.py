@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..modules.meta import on_meta, strides_of
 from .state import Call
 
 _POINTWISE = frozenset(
@@ -30,8 +31,11 @@ def result_of(call: Call) -> Any:
     if make is None or not tensors or call.kwargs.get("out") is not None:
         return None
     dtype = tensors[0].dtype
-    if dtype not in (torch.float32, torch.float64) or any(x.dtype != dtype for x in tensors):
+    if dtype is not torch.float32 and dtype is not torch.float64:
         return None  # in half precision, the statistics of norms have another type
+    for x in tensors:
+        if x.dtype is not dtype:
+            return None
     return make(call, tensors)
 
 
@@ -40,44 +44,48 @@ def pointwise(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
     if any(isinstance(x, complex) or x.__class__ is str for x in call.scalars()):
         return None  # another type; div rounds
     first = tensors[0]
+    if len(tensors) == 1:
+        return first if call.writes_to_self else _alike(first)
     widest = max(tensors, key=Tensor.numel)
     if not all(_fits(x.shape, widest.shape) for x in tensors):
         return None
     if call.writes_to_self:
         return first if first.shape == widest.shape else None
     if all(x.shape == first.shape and x.stride() == first.stride() for x in tensors):
-        return torch.empty_like(first)  # in the order of its strides, without gaps
+        return _alike(first)
     return _like(widest) if _is_plain(widest) and all(x.is_contiguous() for x in tensors) else None
 
 
 def batch_norm(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
     """Return what a batch norm in evaluation mode gives; nothing reads its statistics then."""
     x = tensors[0]
-    if call["training"] or not _is_plain(x) or any(one.shape != x.shape[1:2] for one in tensors[1:]):
+    shape = x.shape
+    channels = shape[1:2]
+    if call["training"] or not _is_plain(x):
         return None
-    statistics = _empty(x, x.shape[1:2])
-    return _like(x), statistics, statistics
+    for one in tensors[1:]:
+        if one.shape != channels:
+            return None
+    statistics = _empty(x, channels)
+    return _empty(x, shape), statistics, statistics
 
 
 def convolution(call: Call, tensors: Sequence[Tensor]) -> Tensor | None:
     """Return what a convolution gives, of batches of contiguous images by contiguous kernels."""
     x, kernel = tensors[:2]
-    if call["transposed"] or x.dim() != kernel.dim() or not (_is_plain(x) and _is_plain(kernel)):
+    images, kernels, groups = x.shape, kernel.shape, call["groups"]
+    if call["transposed"] or len(images) != len(kernels) or not (_is_plain(x) and _is_plain(kernel)):
         return None
-    spatial = range(x.dim() - 2)
-    if x.shape[1] != kernel.shape[1] * call["groups"] or any(
-        len(call[name]) != len(spatial) for name in ("stride", "padding", "dilation")
-    ):
+    steps = call["stride"], call["padding"], call["dilation"]
+    if images[1] != kernels[1] * groups or any(len(numbers) != len(images) - 2 for numbers in steps):
         return None
     sides = [
-        (x.shape[2 + k] + 2 * pad - dilation * (kernel.shape[2 + k] - 1) - 1) // stride + 1
-        for k, stride, pad, dilation in zip(
-            spatial, call["stride"], call["padding"], call["dilation"], strict=True
-        )
+        (size + 2 * pad - dilation * (side - 1) - 1) // stride + 1
+        for size, side, stride, pad, dilation in zip(images[2:], kernels[2:], *steps, strict=True)
     ]
-    if min(sides, default=1) < 1 or kernel.shape[0] % call["groups"]:
+    if min(sides, default=1) < 1 or kernels[0] % groups:
         return None  # an error, which PyTorch words
-    return _empty(x, (x.shape[0], kernel.shape[0], *sides))
+    return _empty(x, (images[0], kernels[0], *sides))
 
 
 def layer_norm(call: Call, tensors: Sequence[Tensor]) -> tuple[Tensor, ...] | None:
@@ -163,21 +171,21 @@ _RESULTS: dict[str, Callable[[Call, Sequence[Tensor]], Any]] = {
 
 
 def _empty(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    return torch.empty(sizes, dtype=x.dtype, device="meta")
+    return on_meta(sizes, x.dtype)
 
 
 def _like(x: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype, device="meta")
+    return _empty(x, x.shape)
+
+
+def _alike(x: Tensor) -> Tensor:
+    """Return a new tensor in the order of the strides of `x`, without gaps."""
+    return _like(x) if _is_plain(x) else torch.empty_like(x)
 
 
 def _is_plain(x: Tensor) -> bool:
     """Return whether `x` has the strides of a new tensor, in dimensions of size 1 too."""
-    expected = 1
-    for size, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
-        if stride != expected:
-            return False
-        expected *= max(size, 1)
-    return True
+    return x.stride() == strides_of(x.shape)
 
 
 def _fits(shape: Sequence[int], full: Sequence[int]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -113,6 +113,9 @@ def _read(func: Any) -> Operation:
     )
 
 
+_PLAIN = (bool, int, float, complex, str)
+
+
 class Call:
     """One call of an ATen operation; arguments by their schema names: `call["dim"]`."""
 
@@ -121,8 +124,10 @@ class Call:
         self.operation = operation_of(func)
         self.name = self.operation.name
         self._form: Any = None
-        self._values = _flat((*args, *kwargs.values()))
+        self._values = _flat((*args, *kwargs.values()) if kwargs else args)
         self._tensors = [x for x in self._values if isinstance(x, torch.Tensor)]
+        self._outputs: tuple[Any, list[torch.Tensor]] = None, []
+        """What :meth:`outputs` returned last, and for which `out`."""
 
     def __getitem__(self, name: str) -> Any:
         if name in self.kwargs:
@@ -149,12 +154,17 @@ class Call:
         return name in self.operation.arguments
 
     def tensors(self) -> list[torch.Tensor]:
-        """Return the tensors among the arguments, lists flattened."""
-        return list(self._tensors)
+        """Return the tensors among the arguments, lists flattened, which is not to be changed."""
+        return self._tensors
 
     def outputs(self) -> list[torch.Tensor]:
-        outs = self.out if isinstance(self.out, (list, tuple)) else (self.out,)
-        return [x for x in _flat(outs) if isinstance(x, torch.Tensor)]
+        """Return the tensors in the result, lists flattened, which is not to be changed."""
+        out, found = self._outputs
+        if out is not self.out:
+            outs = self.out if isinstance(self.out, (list, tuple)) else (self.out,)
+            found = [x for x in _flat(outs) if isinstance(x, torch.Tensor)]
+            self._outputs = self.out, found
+        return found
 
     def on(self, x: torch.Tensor, positions: torch.Tensor) -> list[torch.Tensor]:
         """Run the operation again with `positions`, expanded to the shape of `x`, in its place."""
@@ -168,18 +178,16 @@ class Call:
         except RuntimeError:  # a view that cannot be made of an expanded tensor
             return put(positions.contiguous())
 
-    def scalars(self) -> Iterator[Any]:
-        """Yield the plain values among the arguments."""
-        for x in self._values:
-            if isinstance(x, (bool, int, float, complex, str)):
-                yield x
+    def scalars(self) -> list[Any]:
+        """Return the plain values among the arguments."""
+        return [x for x in self._values if isinstance(x, _PLAIN)]
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:
     """Return `values` with lists replaced by their elements; ATen's arguments nest no deeper."""
     flat: list[Any] = []
     for value in values:
-        if type(value) is list or type(value) is tuple:
+        if value.__class__ is list or value.__class__ is tuple:
             flat += value
         else:
             flat.append(value)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..aliases import Ints
-from .values import Computed
+from .computed import Computed
 
 Edge = tuple[Ints, Ints]
 

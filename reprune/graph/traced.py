@@ -65,10 +65,12 @@ class TracedModel:
                 slices.setdefault(name, {})[dim] = left - ids[0]
         return slices
 
-    def left(self, stays: npt.NDArray[np.bool_]) -> Iterator[tuple[Key, Ints, Ints]]:
+    def left(
+        self, stays: npt.NDArray[np.bool_], dtype: npt.DTypeLike = np.int64
+    ) -> Iterator[tuple[Key, Ints, Ints]]:
         """Yield each dimension, its labels, and those among them that are in `stays` [labels]."""
         # the labels of a dimension are consecutive, and those of all dimensions follow each other
-        left, begin = np.flatnonzero(stays), 0
+        left, begin = np.flatnonzero(stays).astype(dtype, copy=False), 0
         for (key, ids), count in zip(self.labels.items(), self._counts(stays), strict=True):
             yield key, ids, left[begin : begin + count]
             begin += count
@@ -84,7 +86,10 @@ class TracedModel:
         A layer may see only a part of a group's channels, and possibly none of these is in `kept`.
         """
         kept = kept.copy()
-        for ids, count in zip(self.labels.values(), self._counts(kept[self.atoms.atom_of]), strict=True):
+        counts = self._counts(kept[self.atoms.atom_of])
+        if min(counts, default=minimum) >= minimum:
+            return kept
+        for ids, count in zip(self.labels.values(), counts, strict=True):
             if count >= minimum:
                 continue  # it may only become more
             atoms = self.atoms.atom_of[ids]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,9 +17,11 @@ from torch.utils._pytree import tree_iter
 
 from ..aliases import Ints
 from ..modules.copying import fresh
-from ..modules.held import tensors_in
-from ..modules.norms import normalised
-from ..modules.wrappers import eagerly, paths
+from ..modules.held import modules_of, tensors_in
+from ..modules.norms import NormOfFewerChannels, normalised
+from ..modules.wrappers import eagerly
+from .attributes import Attributes
+from .computed import computed
 from .labels import LABEL
 from .memory import Memory
 from .modes import asking_for_mode, trains_alike
@@ -35,7 +36,6 @@ from .rules_zeros import note_zeros
 from .signature import signature
 from .state import Call, State, storage_of
 from .steps import Step
-from .values import computed
 from .watch import current
 from .without_values import NeedsValuesError, WithoutValues, on_real_device
 
@@ -74,6 +74,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """FLOPs of each counted operation, and the dimensions that they are proportional to."""
         self.data_dependent = False
         self.counting = True
+        self.asks_zeros = True
+        """Whether a norm over channels may ask what is zero wherever a channel is masked."""
         self.reached: Any = None
         """The operation that ran last."""
         self.at: list[State] = []
@@ -95,7 +97,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         call = Call(func, args, kwargs or {})
-        operation = call.operation
+        operation, own = call.operation, self._own
         rule, count = self._rules.get(id(operation)) or self._looked_up(call)
         if operation.has_parts and not has_rule(call):
             with self:  # as it does without inference mode
@@ -112,12 +114,14 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             call.out = self.without_values(call, self.memory.made)
         if operation.asks_data and any(state.is_activation for state in states[-1:]):
             self.data_dependent = True  # its last tensor, for a gather the last index, comes from the data
-        touched, flowing = [], []
+        touched: list[Ints] = []
+        flowing: list[Ints] = []
         for state in states:
-            here = [dim for dim in state.dims if isinstance(dim, np.ndarray)]
-            touched += here
-            if state.is_activation:
-                flowing += here
+            for dim in state.dims:
+                if isinstance(dim, np.ndarray):
+                    touched.append(dim)
+                    if state.is_activation:
+                        flowing.append(dim)
         if self.known.unread:
             for x in tensors:
                 self.known.read(storage_of(x))
@@ -130,14 +134,15 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 f"model: channels cannot be followed through {func}: its rule fails with "
                 f"{type(error).__name__}: {error}.  reprune.graph.register_rule can give it another"
             ) from error
-        note_zeros(self.known, call, states)
+        if self.asks_zeros:
+            note_zeros(self.known, call, states)
         for x in call.outputs():
             self.known.made_of(x, tensors)
         self.steps.append(
             Step(
                 operation=operation.text,
                 what=what,
-                reads=tuple(self._own[id(x)] for x in tensors if id(x) in self._own),
+                reads=tuple([own[id(x)] for x in tensors if id(x) in own]),
                 touched=touched,
                 flowing=flowing,
                 edges=self.known.constraints.edges[united:],
@@ -147,7 +152,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if what is None and tensors and not operation.in_place and is_movement(call):
             self._moves.check(self.known, call, tensors[0], states[0], united)
         for x, state in zip(tensors, states, strict=True):
-            if not state.is_activation and id(x) not in self._own:
+            if not state.is_activation and id(x) not in own:
                 written = self.memory.content(x)
                 if written is not None and written.is_activation:
                     self.known.pin_state(written, f"is read by another name in {func}")
@@ -303,13 +308,14 @@ def run(
     pass in evaluation mode follows (and with `twice` in any case).
     """
     model.eval()
-    modules = [module for _, module in paths(model)]
-    before, written = _attributes(modules), trace.preserved.written
+    modules = modules_of(model)
+    trace.asks_zeros = any(isinstance(module, NormOfFewerChannels) for module in modules)
+    before, written = Attributes(modules), trace.preserved.written
     try:
         with asking_for_mode() as asked:
             _pass(model, example, trace)
             trace.counting = False
-            twice = twice or trace.preserved.written > written or not _same(before, _attributes(modules))
+            twice = twice or trace.preserved.written > written or before.are_others()
             if twice:
                 _pass(model, example, trace)
     except (UntraceableError, TimeoutError, NeedsValuesError):
@@ -323,7 +329,7 @@ def run(
     if trains_alike(model, asked.values()):
         return Ran(twice)
     model.train()
-    for module in model.modules():
+    for module in modules_of(model):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()  # its statistics must not change, and one example may be too few for new ones
     try:
@@ -360,22 +366,6 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
     with eagerly(), trace, _Functions(trace):
         output = model(*args, **kwargs)
     pin_outputs(trace.known, trace.memory, output, model)
-
-
-def _attributes(modules: Sequence[nn.Module]) -> list[Any]:
-    """Return the containers that hang on `modules`, and what is in them; new modules are among it."""
-    found: list[Any] = []
-    for module in modules:
-        values = module.__dict__.values()
-        found += values
-        for value in values:
-            if isinstance(value, (dict, list)) and value:
-                found += value.values() if isinstance(value, dict) else value
-    return found
-
-
-def _same(one: list[Any], other: list[Any]) -> bool:
-    return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
 def fresh_labels(tensors: Mapping[str, Tensor]) -> tuple[dict[Key, Ints], int]:

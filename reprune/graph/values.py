@@ -11,7 +11,7 @@ Calls run on few numbers: dimensions without labels that an operation treats ali
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,38 +20,15 @@ import torch
 from torch import Tensor
 
 from ..aliases import Ints
+from .computed import Computed
+from .evident import Mask, Staying, is_evident
 from .given import Given
 from .narrowing import Narrowing, narrowing_of
-from .propagation import Propagation
-from .rules import FACTORIES, is_movement, is_pointwise
 from .rules_attention import FUSED, ON_CPU, by_formula
-from .state import FREE, Call, Dim, State, storage_of
+from .state import FREE, Call, Dim, State
 
-Mask = npt.NDArray[np.bool_]
-BATCH_NORMS = frozenset(
-    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training".split()
-)
 TOLERANCE = 1e-9
 """Relative to the largest value: sums in float64 in another order."""
-
-
-class Computed(NamedTuple):
-    """A call that computes, so that it can be run on other values."""
-
-    name: str
-    func: Any
-    args: tuple[Any, ...]
-    """With tensors replaced by :class:`Given`, as in `kwargs`."""
-    kwargs: dict[str, Any]
-    numbers: list[Any]
-    """The plain values among the arguments; of a convolution without its groups, which come last."""
-    tensors: list[Given]
-    outs: list[Given]
-
-    @property
-    def call(self) -> Call:
-        return Call(self.func, self.args, self.kwargs)
-
 
 _NEVER = 99
 """In the place of a dimension that there is not."""
@@ -68,42 +45,6 @@ class _Pair(NamedTuple):
     """Whether all labels stay."""
 
 
-def computed(call: Call, states: Sequence[State], known: Propagation) -> Computed | None:
-    """Return what `call` was, with tensors in `states` before it; None for calls that are not checked here.
-
-    Those that only move values are checked on their own; those that draw have other values (of attention it
-    is checked what it gives without dropout); what is not ATen's may read memory by values.
-    """
-    operation = call.operation
-    draws = operation.draws and call.name not in FUSED
-    plain = operation.text.startswith("aten.") and not (draws or operation.asks_data)
-    if known.unread and any(storage_of(x) in known.unread for x in call.outputs()):
-        return None  # nothing reads it, or nothing that it was made of may leave
-    if not plain or not states or call.name in FACTORIES or is_movement(call):
-        return None
-    tensors = [Given(x.shape, x.dtype, s) for x, s in zip(call.tensors(), states, strict=True)]
-    outs = [Given(x.shape, x.dtype, known.state(x)) for x in call.outputs()]
-    left = iter(tensors)
-    args = _replaced(call.args, left)
-    kwargs = {name: _replaced((value,), left)[0] for name, value in call.kwargs.items()}
-    numbers = list(call.scalars())
-    if call.name == "convolution":
-        numbers.pop()
-    return Computed(call.name, call.func, args, kwargs, numbers, tensors, outs)
-
-
-def _replaced(values: tuple[Any, ...], left: Any) -> tuple[Any, ...]:
-    """Return `values` with each tensor replaced by the next of what is `left`."""
-    return tuple(
-        next(left)
-        if isinstance(x, Tensor)
-        else [next(left) if isinstance(y, Tensor) else y for y in x]
-        if type(x) in (list, tuple)
-        else x
-        for x in values
-    )
-
-
 class Values:
     """Made-up values of positions, by label where there is one; `stays` [labels] says what the slice has.
 
@@ -111,20 +52,19 @@ class Values:
     """
 
     def __init__(self, stays: Mask, given: Iterable[tuple[Ints, Ints]]) -> None:
-        self._stays = np.append(stays, True)  # the last entry is for FIXED positions
-        self._masks: dict[int, Mask] = {}
+        self._staying = Staying(stays)
+        self._stays = self._staying.stays
         draw = np.random.default_rng(0)
         self._of_label = draw.uniform(0.5, 1.5, stays.size + 1)
         self._rests: dict[int, Ints] = {}
-        self._stay_alike: dict[tuple[int, int], bool] = {}
         self._pairs: dict[Any, _Pair] = {}
         self._given = {(id(full), id(small)) for full, small in given}
         self._of_place = draw.uniform(0.5, 1.5, 1024)
 
     def differ(self, full: Computed, small: Computed) -> bool:
         """Return whether the slice's call, `small`, gives something else than the `full` model's."""
-        given = (*full.tensors, *full.outs), (*small.tensors, *small.outs)
-        if any(a.dtype.is_complex for a in full.tensors) or len(given[0]) != len(given[1]):
+        given = [*full.tensors, *full.outs], [*small.tensors, *small.outs]
+        if len(given[0]) != len(given[1]) or any(a.dtype.is_complex for a in full.tensors):
             return False
         if full.func is not small.func:
             return True
@@ -134,12 +74,15 @@ class Values:
             pair = self._pairs.get(key)
             if pair is None:
                 pair = self._pairs[key] = self._compared(mine, other)
-            if pair.resized < pair.other and i < len(full.tensors):
+            resized, parted, whole = pair
+            if resized < parted and i < len(full.tensors):
                 return False  # the data decide how many
-            if pair.other < _NEVER:
+            if parted < _NEVER:
                 return True
-            same = same and pair.whole
-        return not (same or self._is_evident(full, small, numbers)) and self._run_differently(full, small)
+            same = same and whole
+        if same or (numbers and is_evident(full, small, self._staying)):
+            return False
+        return self._run_differently(full, small)
 
     def _compared(self, full: Given, small: Given) -> _Pair:
         """Compare the dimensions of a tensor in both runs; it is in the call that makes it and in others."""
@@ -159,68 +102,12 @@ class Values:
                 resized = min(resized, k)
         return _Pair(resized, other, whole)
 
-    def _mask(self, ids: Ints) -> Mask:
-        """Return which of the labels `ids` stay; the same few arrays are in many calls."""
-        mask = self._masks.get(id(ids))
-        if mask is None:
-            mask = self._masks[id(ids)] = self._stays[ids]
-        return mask
-
     def _rest(self, ids: Ints) -> Ints:
         """Return those of the labels `ids` that stay."""
         rest = self._rests.get(id(ids))
         if rest is None:
-            rest = self._rests[id(ids)] = ids[self._mask(ids)]
+            rest = self._rests[id(ids)] = ids[self._staying.mask(ids)]
         return rest
-
-    def _is_evident(self, full: Computed, small: Computed, same_numbers: bool) -> bool:
-        """Return whether the same places stay of all that meets, by what the operation is.
-
-        Of elementwise ones PyTorch says what meets; a convolution sums over what its kernels are multiplied
-        with, and where these are zero a removed channel may have any value.
-        """
-        if not same_numbers:
-            return False
-        call, tensors, out = full.call, full.tensors, full.outs[0]
-        if call.name in BATCH_NORMS:
-            pairs = [(tensors[0].state.dims[1], out.state.dims[1])]
-            pairs += [(given.state.dims[0], out.state.dims[1]) for given in tensors[1:]]
-        elif call.name in ("mm", "addmm"):
-            *added, one, other = tensors
-            if any(len(given.shape) != 1 or given.shape[0] == 1 < out.shape[1] for given in added):
-                return False
-            pairs = [(one.state.dims[1], other.state.dims[0]), (one.state.dims[0], out.state.dims[0])]
-            pairs += [(given.state.dims[-1], out.state.dims[1]) for given in (*added, other)]
-        elif call.name == "convolution" and call["groups"] == 1:
-            images, kernel, *bias = (given.state.dims for given in tensors)
-            o, i = (1, 0) if call["transposed"] else (0, 1)
-            channels = len(kernel) - 1  # from the end
-            pairs = [(images[-channels], kernel[i]), (kernel[o], out.state.dims[-channels])]
-            pairs += [(line[0], out.state.dims[-channels]) for line in bias]
-        elif _is_depthwise(full) and _is_depthwise(small):
-            images, kernel, *bias = (given.state.dims for given in tensors)
-            channels = len(kernel) - 1
-            pairs = [(line[0], out.state.dims[-channels]) for line in (kernel, *bias)]
-            pairs.append((images[-channels], kernel[0]))
-        elif is_pointwise(call) and len(full.outs) == 1:
-            pairs = [
-                (given.state.dims[-k], out.state.dims[-k])
-                for given in tensors
-                for k in range(1, len(given.shape) + 1)
-                if given.shape[-k] > 1 or out.shape[-k] == 1
-            ]
-        else:
-            return False
-        return all(a is b or self._stays_alike(a, b) for a, b in pairs)
-
-    def _stays_alike(self, a: Dim, b: Dim) -> bool:
-        """Return whether the same positions stay of two dimensions of one size."""
-        key = (id(a), id(b))
-        if key not in self._stay_alike:
-            masks = [self._mask(dim) for dim in (a, b) if isinstance(dim, np.ndarray)]
-            alike = masks[0].tobytes() == masks[1].tobytes() if len(masks) == 2 else bool(np.all(masks))
-            self._stay_alike[key] = alike
-        return self._stay_alike[key]
 
     def _run_differently(self, full: Computed, small: Computed) -> bool:
         cut = narrowing_of(full.call, [self._where_cut(given) for given in full.tensors])
@@ -323,14 +210,6 @@ def _filled(value: Any, made: Any) -> Any:
     if type(value) in (list, tuple) and any(isinstance(x, Given) for x in value):
         return [next(made) if isinstance(x, Given) else x for x in value]
     return value
-
-
-def _is_depthwise(computed: Computed) -> bool:
-    """Return whether each channel of the result comes from one channel, the one at its place."""
-    if computed.name != "convolution":
-        return False
-    kernel, groups = computed.tensors[1].shape, computed.call["groups"]
-    return bool(kernel[0] == groups and kernel[1] == 1)
 
 
 def _alike(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:

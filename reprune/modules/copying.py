@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .held import ATOMS
+from .held import ATOMS, modules_of
 from .sharded import plain_attributes, plain_class
 
+_CONTAINERS = frozenset((OrderedDict, dict, list, set))
 _AS_THEY_ARE = (type, FunctionType, BuiltinFunctionType, ModuleType)
 
 
@@ -55,22 +56,23 @@ class _Copies:
 
     def copied_model(self, model: nn.Module) -> nn.Module:
         """Copy `model` so that its modules refer to each other as before, weak references too."""
-        modules = [module for module in model.modules() if not self._as_it_says(module)]
+        modules = [module for module in modules_of(model) if not self._as_it_says(module)]
         for module in modules:
             kind = plain_class(type(module))
             self._put(module, kind.__new__(kind))
         memo, alive = self._memo, self._alive
         for module in modules:
-            state: dict[str, Any] = {}
-            for name, value in plain_attributes(_state_of(module)).items():
+            attributes = plain_attributes(_state_of(module))
+            state = dict(attributes)
+            for name, value in attributes.items():
                 kind = type(value)
-                if kind not in ATOMS:
-                    new = memo.get(id(value))
-                    if new is None and (kind is OrderedDict or kind is dict) and not value:
-                        new = memo[id(value)] = kind()  # most of a module: hooks that it does not have
-                        alive.append(value)
-                    value = self._or_shared(value) if new is None else new
-                state[name] = value
+                if kind in ATOMS:
+                    continue
+                new = memo.get(id(value))
+                if new is None and kind in _CONTAINERS and not value:
+                    new = memo[id(value)] = kind()  # most of a module: hooks that it does not have
+                    alive.append(value)
+                state[name] = self._or_shared(value) if new is None else new
             memo[id(module)].__setstate__(state)
         copied: nn.Module = self._memo[id(model)]
         return copied
@@ -95,6 +97,8 @@ class _Copies:
             new = self._put(one, [] if kind is list else deque(maxlen=one.maxlen))
             new.extend(self.copied(value) for value in one)
             return new
+        if kind is tuple and ATOMS.issuperset(map(type, one)):
+            return one
         if kind is tuple or kind is set or kind is frozenset:
             return self._put(one, kind(self.copied(value) for value in one))
         if isinstance(one, _AS_THEY_ARE):

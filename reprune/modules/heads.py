@@ -8,6 +8,7 @@ of them it fails the certificate.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from fractions import Fraction
 from torch import nn
 
 from .attention import AttentionOfFewerHeads
+from .held import modules_of
 from .linear import is_turned, only_linear, outputs_of
 from .norms import NormOfFewerChannels
 from .sizes import current_weight
@@ -76,7 +78,8 @@ def sync_heads(model: nn.Module) -> None:
     """Update the attributes of all attention modules, after norms and before their Linear layers."""
     twins = _twins()
     whole = {fewer: kind for kind, fewer in twins.items()}
-    for module in model.modules():
+    modules = modules_of(model)
+    for module in modules:
         kind = whole.get(type(module), type(module))
         if kind is nn.MultiheadAttention:
             _resize(module)
@@ -84,10 +87,10 @@ def sync_heads(model: nn.Module) -> None:
             _scale(module)
             if kind in twins:
                 module.__class__ = kind if _has_all_heads(module) else twins[kind]
-    for module in model.modules():
+    for module in modules:
         if isinstance(module, nn.TransformerEncoderLayer):
             _keep_layer_from_fast_path(module)
-    for module in model.modules():
+    for module in modules:
         if isinstance(module, nn.TransformerEncoder):
             _keep_from_fast_path(module)
 
@@ -99,7 +102,7 @@ def for_any_heads(model: nn.Module) -> nn.Module:
     What modules have computed for all heads is computed anew.
     """
     twins = _twins()
-    for module in model.modules():
+    for module in modules_of(model):
         if type(module) in twins:
             module.__class__ = twins[type(module)]
         _forget(module)
@@ -206,6 +209,7 @@ def _share(module: nn.Module, words: frozenset[str]) -> Fraction | None:
     return shares.pop() if len(shares) == 1 else None
 
 
+@functools.lru_cache(maxsize=1024)
 def _words(name: str) -> frozenset[str]:
     """Return the words of an attribute's name, and itself: `to_q` is {to, q, to_q}."""
     name = re.sub(r"\d+", "", name.lower())

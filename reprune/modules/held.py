@@ -58,6 +58,32 @@ def tensors_in(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> 
     return [one for one in held_by(*roots, enter=enter) if isinstance(one, Tensor)]
 
 
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """Return what `model.modules()` yields, in less time."""
+    found = []
+    seen: set[int] = set()
+    stack = [model]
+    while stack:
+        module = stack.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            found.append(module)
+            if inside := module._modules:
+                stack += [one for one in reversed(inside.values()) if one is not None]
+    return found
+
+
+def tensors_of(model: nn.Module) -> list[Tensor]:
+    """Return what `model.parameters()` and `model.buffers()` yield, in less time."""
+    kind = type(model)
+    if kind.parameters is not nn.Module.parameters or kind.named_parameters is not nn.Module.named_parameters:
+        return [*model.parameters(), *model.buffers()]
+    modules = modules_of(model)
+    stores = [module._parameters for module in modules] + [module._buffers for module in modules]
+    held = {id(x): x for store in stores if store for x in store.values() if x is not None}
+    return list(held.values())
+
+
 def _inside(one: Any) -> Iterable[Any]:
     """Return what `one` holds itself."""
     kind = type(one)

@@ -16,11 +16,16 @@ from torch import Tensor, nn
 
 from ..aliases import Ints
 from ..distributed import meet
+from .held import modules_of
 
 
 def is_sharded(model: nn.Module) -> bool:
     """Return whether parameters of `model` are, or between two passes will be, DTensors."""
-    return any(map(is_part, model.parameters())) or any(True for _ in sharded_modules(model))
+    modules = modules_of(model)
+    one_of_each = {type(x): x for module in modules for x in module._parameters.values()}
+    return any(map(is_part, one_of_each.values())) or any(
+        map(_is_sharded_module, {type(module): module for module in modules}.values())
+    )
 
 
 def sharded_modules(model: nn.Module) -> Iterator[nn.Module]:
@@ -207,7 +212,8 @@ def plain_class(kind: Any) -> Any:
 
 def plain_attributes(attributes: dict[str, Any]) -> dict[str, Any]:
     """Return the `attributes` of a module without what `fully_shard` has put there."""
-    if _mixin() is None or not any(map(_is_mark, attributes)):
+    names = " ".join(attributes)  # to look at each takes as long as all else that a copy does
+    if _mixin() is None or not ("_fsdp_" in names or _STATES in names):
         return attributes
     kept = {name: value for name, value in attributes.items() if not (name in _MARKS or _is_fsdp(value))}
     for name, value in list(kept.items()):
@@ -225,10 +231,6 @@ _MARKS = frozenset(("_is_fsdp_managed_module", "_fsdp_use_orig_params"))
 """What `fully_shard` sets on every module that it manages."""
 _STATES = "__composable_api"
 """How the names of the tables begin in which `fully_shard` and its like have their states."""
-
-
-def _is_mark(name: str) -> bool:
-    return name in _MARKS or name.startswith(_STATES)
 
 
 def _is_fully_shard(key: Any) -> bool:

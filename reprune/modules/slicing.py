@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ..aliases import Ints
 from .copying import shared_copy
 from .heads import sync_heads
+from .held import modules_of
+from .meta import on_meta
 from .norms import Norm, norms_of, sync_norms
 from .sizes import set_widths, sync_layer_sizes
 from .wrappers import first_names, have_wrappers, named_modules, paths, plain_names
@@ -78,7 +80,7 @@ def format_of(tensor: Tensor) -> torch.memory_format:
 
 def sliced_shape(shape: Sequence[int], kept: Positions) -> tuple[int, ...]:
     """Return the shape of the kept positions of a tensor of `shape`."""
-    return tuple(kept[dim].size if dim in kept else size for dim, size in enumerate(shape))
+    return tuple([kept[dim].size if dim in kept else size for dim, size in enumerate(shape)])
 
 
 @torch.inference_mode(False)
@@ -120,7 +122,7 @@ def replace_tensors(
     for name in sorted((widths or {}).keys() - named_modules(model).keys()):
         raise ValueError(f"plan: made for a model with a norm named {name}; this model has none")
     norms = norms_of(model)
-    for module in model.modules():
+    for module in modules_of(model):
         for store in (module._parameters, module._buffers):
             for name, tensor in list(store.items()):
                 if tensor is not None and tensor in new:
@@ -163,7 +165,7 @@ def _resized(model: nn.Module, widths: Mapping[str, int], norms: Mapping[str, No
     """
     sync_norms(model, norms)
     sync_heads(model)
-    for module in model.modules():
+    for module in modules_of(model):
         sync_layer_sizes(module)
     set_widths(model, widths)
 
@@ -171,5 +173,4 @@ def _resized(model: nn.Module, widths: Mapping[str, int], norms: Mapping[str, No
 def _shape(tensor: Tensor, kept: Positions) -> Tensor:
     if not tensor.is_floating_point():
         return slice_tensor(tensor, kept)  # an index, or a count: its values matter
-    empty = torch.empty(sliced_shape(tensor.shape, kept), dtype=tensor.dtype, device="meta")
-    return replacement(tensor, empty)
+    return replacement(tensor, on_meta(sliced_shape(tensor.shape, kept), tensor.dtype))

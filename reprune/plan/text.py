@@ -32,7 +32,8 @@ class Lists:
 
 def written(content: dict[str, Any]) -> str:
     """Return `content` as JSON with a checksum."""
-    return json.dumps(content | {"checksum": _checksum(content)})
+    text = json.dumps(content)
+    return f'{text[:-1]}, "checksum": "{_checksum(text)}"}}'
 
 
 def fields_of(text: str, version: int) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class _WrongError(Exception):
 
 
 def _fields(raw: dict[str, Any]) -> dict[str, Any]:
-    if "checksum" in raw and raw.pop("checksum") != _checksum(raw):
+    if "checksum" in raw and raw.pop("checksum") != _checksum(json.dumps(raw)):
         raise _WrongError("it was changed after it was written; if on purpose, take 'checksum' out")
     lists = [np.array(positions, dtype=np.int64) for positions in _list_of("positions", raw, _ints)]
     pick = _pick(lists)
@@ -137,5 +138,5 @@ def _dims(dims: Any, pick: Callable[[Any], Ints]) -> dict[int, Ints]:
     return {int(dim): pick(k) for dim, k in dims.items()}
 
 
-def _checksum(content: dict[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(content).encode()):08x}"
+def _checksum(text: str) -> str:
+    return f"{zlib.crc32(text.encode()):08x}"
