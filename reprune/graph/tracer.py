@@ -198,7 +198,7 @@ _SEEN = frozenset((*_LEAVING, *_MAKING, _GET, _SET))
 
 
 class _Functions(TorchFunctionMode):
-    """Sees what is no ATen operation, and changes three functions."""
+    """Sees what is no ATen operation, and changes four functions."""
 
     def __init__(self, trace: Tracer) -> None:
         super().__init__()
@@ -210,6 +210,8 @@ class _Functions(TorchFunctionMode):
         kwargs, known = kwargs or {}, self._trace.known
         if func is F.batch_norm:
             return _batch_norm(*args, **kwargs)
+        if func is F.linear:
+            return _linear(*args, **kwargs)
         if func is F.scaled_dot_product_attention and self._trace.without_values is not None:
             return _attention(*args, **kwargs)
         if func is normalised:
@@ -230,6 +232,17 @@ class _Functions(TorchFunctionMode):
         elif func == _SET:
             known.alias(*args)
         return out
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Run :func:`torch.nn.functional.linear`, with one input by the operations for several.
+
+    PyTorch adds the bias by an operation of its own where inputs do not lie side by side, as heads behind a
+    permutation. One alone does so anywhere.
+    """
+    if bias is not None and input.dim() > 2 and input.shape[-1] == 1 and input.stride(-1) != 1:
+        return (input @ weight.t()).add_(bias)
+    return F.linear(input, weight, bias)
 
 
 def _batch_norm(

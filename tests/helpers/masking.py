@@ -30,6 +30,7 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm | nn.LayerNorm):
             if module.weight is not None:
                 draw(module.weight, 0.5, 1.5)
+            if module.bias is not None:
                 draw(module.bias, -0.5, 0.5)
             if getattr(module, "running_mean", None) is not None:
                 draw(module.running_mean, -0.5, 0.5)
