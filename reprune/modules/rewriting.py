@@ -24,6 +24,8 @@ OF_KEYS = frozenset("k v key value keys values wk wv kv qkv wkv wqkv to_qkv in_p
 """Words in the names of the Linear layers that make queries, and keys or values: `q_proj`, `to_q`, `qkv`."""
 _OF_RESULTS = frozenset("proj projection out output o wo fc dense merge".split())
 """Words in the names of the layers behind the heads."""
+_OF_NUMBERS = frozenset("num n dim size width heads groups drop dropout scale".split())
+"""Words in the names of numbers: `num_key_value_groups`."""
 _SHAPED = ("reshape", "view")
 WIDTH_OF = "width_of_"
 """The beginning of the names of attributes in which the widths are."""
@@ -83,11 +85,14 @@ def _rewritten(method: FunctionType, change: _Change) -> FunctionType | None:
         return None
     change.owner = function.args.args[0].arg
     change.visit(function)
-    if not change.changed or _has_private_names(function):
+    plain = (change.of_input or change.by_weight) and not _has_private_names(function)
+    if not (change.changed and plain):
         return None
     source = ast.unparse(ast.fix_missing_locations(tree))
     file = f"<reprune: {method.__module__}.{method.__qualname__} with the width of its heads apart>"
-    compiled = compile(source, file, "exec", flags=code.co_flags & futures.annotations.compiler_flag, dont_inherit=True)
+    compiled = compile(
+        source, file, "exec", flags=code.co_flags & futures.annotations.compiler_flag, dont_inherit=True
+    )
     linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
     (inner,) = (const for const in _codes(compiled) if const.co_name == function.name)
     new = FunctionType(inner, method.__globals__, method.__name__, method.__defaults__)
@@ -117,6 +122,8 @@ class _Change(ast.NodeTransformer):
         """The layers that make queries, keys or values of what has such a width."""
         self.made: set[str] = set()
         """The other layers whose results are taken to be as wide."""
+        self.by_weight = False
+        """Whether the method reads the weight of such a layer itself."""
         self._counts = counts
         self._widths: set[str] = set()
         """Names of the width of an input."""
@@ -128,8 +135,8 @@ class _Change(ast.NodeTransformer):
     def visit_Assign(self, node: ast.Assign) -> ast.Assign:
         shown, of_heads = _is_shape(node.value), self._of_heads(node.value)
         given = set(_mentioned(node.value))
-        layers = filter(None, map(self._own, ast.walk(node.value)))
-        as_wide = all("norm" in name for name in layers)
+        calls = (one.func for one in ast.walk(node.value) if isinstance(one, ast.Call))
+        as_wide = all("norm" in name for name in map(self._own, calls) if name is not None)
         node.value = self.visit(node.value)
         for target in node.targets:
             for name in _names([target]):
@@ -151,11 +158,17 @@ class _Change(ast.NodeTransformer):
         layer = None if shaped is None or of_heads else self._maker(shaped)
         own = self._own(node.func)
         given = {name for arg in node.args for name in _mentioned(arg)}
-        if own is not None and words_of(own) & (OF_QUERIES | OF_KEYS) and given & self._inputs:
+        if own is not None and _makes_heads(own) and given & self._inputs:
             self.of_input.add(own)
         self.generic_visit(node)
         if of_heads or layer is not None:
             node.args = [self._replaced(arg, layer) for arg in node.args]
+        return node
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.Attribute:
+        if node.attr == "weight" and _makes_heads(self._own(node.value) or ""):
+            self.by_weight = True
+        self.generic_visit(node)
         return node
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.BinOp:
@@ -201,11 +214,17 @@ class _Change(ast.NodeTransformer):
         if isinstance(node, ast.Attribute) and node.attr == "shape":
             return False
         own = self._own(node.func if isinstance(node, ast.Call) else node)
-        if own is not None and words_of(own) & (OF_QUERIES | OF_KEYS):
+        if own is not None and _makes_heads(own):
             return True
         if own is not None and words_of(own) & _OF_RESULTS:
             return False
         return any(self._of_heads(child) for child in ast.iter_child_nodes(node))
+
+
+def _makes_heads(name: str) -> bool:
+    """Return whether an attribute of this name is a layer or method that makes queries, keys or values."""
+    words = words_of(name)
+    return not words.isdisjoint(OF_QUERIES | OF_KEYS) and words.isdisjoint(_OF_NUMBERS)
 
 
 def _is_shape(node: ast.AST) -> bool:
