@@ -30,7 +30,7 @@ WIDTH = 12
         LimitedNorm(WIDTH, before=True),
         LimitedNorm(WIDTH, before=False),
         WithResidualNorm(WIDTH),
-        nn.LayerNorm(WIDTH, elementwise_affine=False),
+        nn.LayerNorm([3, WIDTH], elementwise_affine=False),
         nn.LayerNorm([3, WIDTH]),
         nn.BatchNorm2d(WIDTH),
         nn.GroupNorm(3, WIDTH),

@@ -219,7 +219,7 @@ def norm_over_channels(known: Propagation, call: Call, is_activation: bool) -> N
     why = f"is normalised over by a {_NORMS[kind]}"
     k = call["dim"] % x.dim()
     dims = list(known.state(x).dims)
-    if kind == "response":
+    if kind in ("response", "group"):
         known.pin(x, why, [d for d in range(1, x.dim()) if d != k])
     if k - x.dim() not in known.vanishing.along(x):
         known.pin(x, f"{why} and need not be zero where it is masked", [k])
@@ -236,6 +236,7 @@ _NORMS = {
     "rms": "root mean square norm",
     "torch.rms": "root mean square norm",
     "response": "global response norm",
+    "group": "group norm of one group",
 }
 
 

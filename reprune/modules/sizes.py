@@ -89,8 +89,8 @@ def _set_width(module: nn.Module, channels: int) -> None:
     if isinstance(module, nn.GroupNorm):
         module.num_groups = _scaled(module.num_groups, channels, module.num_channels)
         module.num_channels = channels
-    else:
-        module.num_features = channels  # type: ignore[assignment]
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = channels
 
 
 def _scaled(groups: int, channels: int, before: int) -> int:
