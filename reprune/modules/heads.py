@@ -69,6 +69,8 @@ def sync_heads(model: nn.Module) -> None:
         kind = whole.get(type(module), type(module))
         if kind is nn.MultiheadAttention:
             _resize(module)
+        elif "bias_shape" in module.__dict__:
+            _resize_bias(module)
         elif module._modules:
             queries = _scale(module)
             if kind in twins:
@@ -149,6 +151,19 @@ def _resize(module: nn.Module) -> None:
         weight = parameters.get(name)
         setattr(module, size, width if weight is None else weight.shape[1])
     module.__class__ = nn.MultiheadAttention if out.shape == (width, width) else AttentionOfFewerHeads
+
+
+def _resize_bias(module: nn.Module) -> None:
+    """Update what a module keeps that makes a bias for each head and two positions: timm's `RelPosBias`."""
+    shape, table = module.__dict__["bias_shape"], module._parameters.get("relative_position_bias_table")
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    heads = table.shape[1] if table is not None and table.dim() == 2 else None
+    if table is None and layers and (weight := current_weight(layers[-1])) is not None:
+        heads = weight.shape[0]
+    if heads is not None and type(shape) is tuple and len(shape) == 3:
+        module.__dict__["bias_shape"] = (*shape[:2], heads)
+        if "num_heads" in module.__dict__:
+            module.__dict__["num_heads"] = heads
 
 
 def _has_all_heads(module: nn.Module) -> bool:
