@@ -171,7 +171,7 @@ def test_a_norm_without_tensors_follows_at_every_event():
             rule="uniform",
             interval=1,
             until=4,
-            regrow=0.5,
+            regrow=0.1,
             mode=mode,
         )
         losses[mode] = []
@@ -185,3 +185,29 @@ def test_a_norm_without_tensors_follows_at_every_event():
         pruner.finalize()
         assert model.norm.num_groups == 2
     assert np.allclose(losses["mask"], losses["shrink"], rtol=1e-4)
+
+
+class Shifted(nn.Module):
+    """As in timm's Swin: to the windows of each image a mask is added that the model holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = 3
+        self.qkv, self.proj = nn.Linear(12, 36), nn.Linear(12, 12)
+        self.register_buffer("mask", torch.randn(4, 9, 9), persistent=False)
+
+    def forward(self, x):
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        attn = q @ k.transpose(-2, -1)
+        attn = attn.view(-1, 4, self.num_heads, n, n) + self.mask.unsqueeze(1).unsqueeze(0)
+        x = attn.view(-1, self.num_heads, n, n).softmax(-1) @ v
+        return self.proj(x.transpose(1, 2).reshape(b, n, -1))
+
+
+def test_a_mask_for_each_window_is_no_obstacle():
+    torch.manual_seed(0)
+    model = nn.Sequential(Shifted(), nn.Linear(12, 3)).double().eval()
+    x = torch.randn(8, 9, 12, dtype=torch.float64)
+    graph = exact(model, x, seeds=range(3), layers="all")
+    assert [group.atoms.size for group in graph.groups if group.heads] == [3]
