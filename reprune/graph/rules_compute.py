@@ -199,7 +199,9 @@ def layer_norm(known: Propagation, call: Call, is_activation: bool) -> None:
     """Pin the normalised dimensions: a masked channel would still count in mean and variance."""
     x = call["input"]
     n = len(call["normalized_shape"])
-    why = "is normalised over by a layer norm"
+    why = "is normalised over by a layer norm over several dimensions"
+    if n == 1:
+        why = "is normalised over by a layer norm that is no module of its own, as nn.LayerNorm is"
     known.pin(x, why, list(range(x.dim() - n, x.dim())))
     dims = list(known.state(x).dims)
     for name in ("weight", "bias"):
