@@ -126,19 +126,12 @@ def test_gradients_are_those_of_the_masked_norm():
     assert difference(small[0].weight.grad, norm.weight.grad[:7]) < 1e-12
 
 
-class TokenGroupNorm(nn.GroupNorm):
-    """A group norm of tokens [B, N, C]: its input is turned."""
+class GroupNormOfTokens(nn.Module):
+    """A group norm of one group, of tokens [B, N, C]: its input is turned."""
 
     def __init__(self, width):
-        super().__init__(1, width)
-
-
-class Turned(nn.Module):
-    """A group norm of one group on tokens."""
-
-    def __init__(self, width, **how):
         super().__init__()
-        self.norm = TokenGroupNorm(width, **how)
+        self.norm = nn.GroupNorm(1, width)
 
     def forward(self, x):
         return self.norm(x.mT).mT
@@ -176,7 +169,9 @@ class Stream(nn.Module):
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm, OwnLayerNorm, OwnRMSNorm, without_weight, Turned])
+@pytest.mark.parametrize(
+    "norm", [nn.LayerNorm, nn.RMSNorm, OwnLayerNorm, OwnRMSNorm, without_weight, GroupNormOfTokens]
+)
 def test_a_stream_of_tokens(norm):
     torch.manual_seed(0)
     graph = exact(randomize(Stream(norm).double()).eval(), X, seeds=range(3), layers="all")
@@ -209,6 +204,8 @@ BETWEEN = {
     "clamped": (lambda x: x.clamp(-1, 1), True),
     "padded": (lambda x: F.pad(x[:, 1:], (0, 0, 1, 0)), True),
     "dropped": (lambda x: F.dropout(x, 0.5, training=False), True),
+    "stacked": (lambda x: torch.stack([x, 2 * x], 1).sum(1), True),
+    "stacked with ones": (lambda x: torch.stack([x, torch.ones_like(x)]).sum(0), False),
     "sigmoid": (lambda x: torch.sigmoid(x), False),
     "cosine": (lambda x: x.cos(), False),
     "one more": (lambda x: x + 1, False),
