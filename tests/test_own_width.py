@@ -240,6 +240,13 @@ def test_a_layer_of_another_width_is_not_taken_for_one_of_this():
     assert difference(small(X), masked(model, plan.slices)(X)) < 1e-9
 
 
+class Final(Plain):
+    """No class can derive from it."""
+
+    def __init_subclass__(cls):
+        raise TypeError("this class is final")
+
+
 EXECUTED: dict = {}
 exec(
     """
@@ -255,7 +262,7 @@ class Executed(Plain):
 )
 
 
-@pytest.mark.parametrize("kind", [Decorated, Closed, Private, OtherWidth, EXECUTED["Executed"]])
+@pytest.mark.parametrize("kind", [Decorated, Closed, Private, OtherWidth, Final, EXECUTED["Executed"]])
 def test_what_cannot_be_rewritten_keeps_heads_and_stream(kind):
     torch.manual_seed(0)
     model = without_dropout(Stream(kind).double(), False)

@@ -84,7 +84,10 @@ def class_with_own_width(whole: Any) -> Any:
         "_layers_of_input": found.of_input,
         "_layers_made": found.made,
     }
-    return type(f"{whole.__name__}OfFewerHeads", (WithOwnWidth, whole), {**found.methods, **named})
+    try:
+        return type(whole)(f"{whole.__name__}OfFewerHeads", (WithOwnWidth, whole), {**found.methods, **named})
+    except Exception:  # what it does to classes that derive from it is its own
+        return None
 
 
 def whole_class(kind: Any) -> Any:
