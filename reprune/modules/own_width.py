@@ -27,6 +27,7 @@ HEADS = {
     "nhead": "fairseq, DETR's descendants",
     "heads": "diffusers, vit-pytorch",
     "num_query_heads": "OpenELM",
+    "groups": "timm (DaViT)",
 }
 """{name of the number of heads: who uses it}."""
 
