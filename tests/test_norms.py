@@ -16,7 +16,7 @@ import reprune
 from reprune.modules.norms import NormOfFewerChannels, for_any_width, norm_of, norms_of
 from reprune.modules.slicing import replace_tensors, slice_model
 from tests.helpers.masking import Toy, difference, exact, masked, randomize
-from tests.helpers.norms import OwnGRN, OwnLayerNorm, OwnRMSNorm
+from tests.helpers.norms import OwnGRN, OwnGroupNorm, OwnLayerNorm, OwnRMSNorm
 
 WIDTH = 12
 
@@ -27,6 +27,11 @@ NORMS = {
     "layer of images": (lambda: LayerNorm2d(WIDTH, eps=1e-3), "layer", 1),
     "rms": (lambda: nn.RMSNorm(WIDTH, eps=1e-3), "torch.rms", -1),
     "rms, eps by type": (lambda: nn.RMSNorm(WIDTH), "torch.rms", -1),
+    "rms without weight": (lambda: nn.RMSNorm(WIDTH, elementwise_affine=False), "torch.rms", -1),
+    "layer without weight": (lambda: nn.LayerNorm(WIDTH, elementwise_affine=False), "layer", -1),
+    "group": (lambda: nn.GroupNorm(1, WIDTH), "group", 1),
+    "group without weight": (lambda: nn.GroupNorm(1, WIDTH, affine=False), "group", 1),
+    "own group": (lambda: OwnGroupNorm(WIDTH), "group", 1),
     "own layer": (lambda: OwnLayerNorm(WIDTH), "layer", -1),
     "own layer without bias": (lambda: OwnLayerNorm(WIDTH, bias=False), "layer", -1),
     "own rms": (lambda: OwnRMSNorm(WIDTH), "rms", -1),
@@ -55,9 +60,8 @@ def test_what_is_left_is_normalised_as_if_zeros_were_there(name):
     assert (found.norm_kind, found.norm_dim, found.full_width) == (kind, dim, WIDTH)
     kept, gone = np.array([0, 3, 4, 7, 11]), [1, 2, 5, 6, 8, 9, 10]
     small = nn.Sequential(copy.deepcopy(norm))
-    last = norm.weight.dim() - 1
-    slices = {f"0.{name}": {last: kept} for name, _ in norm.named_parameters()}
-    replace_tensors(small, slice_model(small, slices))
+    slices = {f"0.{name}": {p.dim() - 1: kept} for name, p in norm.named_parameters()}
+    replace_tensors(small, slice_model(small, slices), {} if slices else {"0": kept.size})
     x.index_fill_(dim, torch.tensor(gone), 0)
     expected, got = (
         norm(x).index_select(dim, torch.tensor(kept)),
@@ -122,6 +126,21 @@ def test_gradients_are_those_of_the_masked_norm():
     assert difference(small[0].weight.grad, norm.weight.grad[:7]) < 1e-12
 
 
+class GroupNormOfTokens(nn.Module):
+    """A group norm of one group, of tokens [B, N, C]: its input is turned."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.GroupNorm(1, width)
+
+    def forward(self, x):
+        return self.norm(x.mT).mT
+
+
+def without_weight(width):
+    return nn.LayerNorm(width, elementwise_affine=False)
+
+
 class Stream(nn.Module):
     """A residual stream of tokens with a norm before each block, as in a vision transformer."""
 
@@ -150,7 +169,9 @@ class Stream(nn.Module):
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm, OwnLayerNorm, OwnRMSNorm])
+@pytest.mark.parametrize(
+    "norm", [nn.LayerNorm, nn.RMSNorm, OwnLayerNorm, OwnRMSNorm, without_weight, GroupNormOfTokens]
+)
 def test_a_stream_of_tokens(norm):
     torch.manual_seed(0)
     graph = exact(randomize(Stream(norm).double()).eval(), X, seeds=range(3), layers="all")
@@ -183,6 +204,8 @@ BETWEEN = {
     "clamped": (lambda x: x.clamp(-1, 1), True),
     "padded": (lambda x: F.pad(x[:, 1:], (0, 0, 1, 0)), True),
     "dropped": (lambda x: F.dropout(x, 0.5, training=False), True),
+    "stacked": (lambda x: torch.stack([x, 2 * x], 1).sum(1), True),
+    "stacked with ones": (lambda x: torch.stack([x, torch.ones_like(x)]).sum(0), False),
     "sigmoid": (lambda x: torch.sigmoid(x), False),
     "cosine": (lambda x: x.cos(), False),
     "one more": (lambda x: x + 1, False),
@@ -271,7 +294,9 @@ def test_a_function_in_place_of_a_module_keeps_its_channels():
             return F.layer_norm(x.permute(0, 2, 3, 1), (8,), self.weight).permute(0, 3, 1, 2)
 
     graph = exact(Function().double().eval(), X, seeds=range(2))
-    assert graph.skipped["a"] == "is normalised over by a layer norm"
+    assert graph.skipped["a"] == (
+        "is normalised over by a layer norm that is no module of its own, as nn.LayerNorm is"
+    )
 
 
 def test_pruned_twice_a_norm_counts_all_that_have_left():
@@ -345,7 +370,7 @@ def test_exported_to_onnx_by_the_first_exporter(tmp_path):
     assert difference(torch.from_numpy(found), small(X.float())) < 1e-6
 
 
-@pytest.mark.parametrize("norm", [nn.LayerNorm, OwnRMSNorm])
+@pytest.mark.parametrize("norm", [nn.LayerNorm, OwnRMSNorm, without_weight])
 def test_trained_with_regrowth_in_both_modes(norm):
     losses = {}
     for mode in ("mask", "shrink"):

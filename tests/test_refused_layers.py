@@ -1,5 +1,6 @@
 """A layer that the certificate refuses takes no other with it, and few passes find it."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,6 +8,9 @@ from torch.nn import functional as F
 
 import reprune
 from reprune.graph import build_graph
+from reprune.graph.propagation import Propagation
+from reprune.graph.rules import rule_of
+from reprune.graph.state import Call
 
 INPUT = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -162,3 +166,16 @@ def test_a_model_that_fails_in_training_mode_anyway():
     plan = reprune.make_plan(FailsInTraining(), INPUT, sparsity=0.5, rule="uniform")
     assert {name: len(kept) for name, kept in plan.keep.items()} == {"a": 8, "b": 8}
     assert "traced in evaluation mode only" in plan.notes[0]
+
+
+def test_a_guess_about_another_split_pins_and_says_so():
+    """The full model's guesses are repeated in the slice, which may split other tensors before."""
+    x = torch.zeros(1, 8, 5)
+    known = Propagation({}, {}, guesses=[4])
+    known.set(x, [None, np.arange(8), None], is_activation=True)
+    call = Call(torch.ops.aten.view.default, (x, [1, 4, 2, 5]), {})
+    call.out = x.view(1, 4, 2, 5)
+    rule_of(call)(known, call, True)
+    (pin,) = known.constraints.pins
+    assert np.array_equal(pin[0], np.arange(8))
+    assert pin[1] == "is split otherwise by aten.view.default once some channels are removed"

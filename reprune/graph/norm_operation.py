@@ -11,7 +11,7 @@ from ..modules.norms import normalised
 
 
 def _contiguous(
-    x: Tensor, weight: Tensor, bias: Tensor | None, kind: str, dim: int, full_width: int, eps: float
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, kind: str, dim: int, full_width: int, eps: float
 ) -> Tensor:
     """Run it with strides that do not depend on how many channels there are, as other operations ask them."""
     out = normalised(x, weight, bias, kind, dim, full_width, eps)
@@ -20,7 +20,7 @@ def _contiguous(
 
 _LIBRARY: Any = torch.library.Library("reprune", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
-    "normalised(Tensor x, Tensor weight, Tensor? bias, str kind, int dim, int full_width, float eps)"
+    "normalised(Tensor x, Tensor? weight, Tensor? bias, str kind, int dim, int full_width, float eps)"
     " -> Tensor"
 )
 _LIBRARY.impl("normalised", _contiguous, "CompositeExplicitAutograd")

@@ -199,7 +199,9 @@ def layer_norm(known: Propagation, call: Call, is_activation: bool) -> None:
     """Pin the normalised dimensions: a masked channel would still count in mean and variance."""
     x = call["input"]
     n = len(call["normalized_shape"])
-    why = "is normalised over by a layer norm"
+    why = "is normalised over by a layer norm over several dimensions"
+    if n == 1:
+        why = "is normalised over by a layer norm that is no module of its own, as nn.LayerNorm is"
     known.pin(x, why, list(range(x.dim() - n, x.dim())))
     dims = list(known.state(x).dims)
     for name in ("weight", "bias"):
@@ -219,7 +221,7 @@ def norm_over_channels(known: Propagation, call: Call, is_activation: bool) -> N
     why = f"is normalised over by a {_NORMS[kind]}"
     k = call["dim"] % x.dim()
     dims = list(known.state(x).dims)
-    if kind == "response":
+    if kind in ("response", "group"):
         known.pin(x, why, [d for d in range(1, x.dim()) if d != k])
     if k - x.dim() not in known.vanishing.along(x):
         known.pin(x, f"{why} and need not be zero where it is masked", [k])
@@ -236,6 +238,7 @@ _NORMS = {
     "rms": "root mean square norm",
     "torch.rms": "root mean square norm",
     "response": "global response norm",
+    "group": "group norm of one group",
 }
 
 

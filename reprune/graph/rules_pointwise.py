@@ -26,9 +26,12 @@ def pointwise(known: Propagation, call: Call, is_activation: bool) -> None:
 
 
 def _meet(known: Propagation, call: Call, tensors: list[Tensor], out: Tensor, d: int) -> Dim:
-    """Unite what meets in dimension `d` of `out` and return what that dimension carries."""
+    """Unite what meets in dimension `d` of `out` and return what that dimension carries.
+
+    Where one of them is fixed so is the result, as all are that meet it.
+    """
     carried: Dim = FREE
-    flowed = False
+    flowed = fixed = False
     for x in tensors:
         k = d - out.dim() + x.dim()
         if k < 0 or x.shape[k] == 1:
@@ -38,9 +41,10 @@ def _meet(known: Propagation, call: Call, tensors: list[Tensor], out: Tensor, d:
         is_activation = state.is_activation and known.is_activation(x)
         if is_activation and flowed and call.name in _ADDITIONS and _has_labels(dim) and _has_labels(carried):
             known.constraints.meet(carried, dim)  # type: ignore[arg-type]
+        fixed = fixed or dim is None
         carried = known.unite(carried, dim, f"meets fixed channels in {call.operation.text}")
         flowed = flowed or is_activation
-    return carried if out.shape[d] > 1 else None
+    return carried if out.shape[d] > 1 and not fixed else None
 
 
 def _has_labels(dim: Dim) -> bool:

@@ -166,6 +166,14 @@ def _joined(zeros: _Zeros) -> Set[int]:
     }
 
 
+def _stacked(zeros: _Zeros) -> Set[int]:
+    """Return where each of the parts, stacked along a new dimension, is zero."""
+    ndim = len(zeros.out.dims)
+    new = zeros.call["dim"] % ndim - ndim
+    there = {d: d if d > new else d + 1 for d in zeros.labelled if d != new}
+    return {d for d, k in there.items() if all(zeros.zero(x, k) for x in zeros.tensors)}
+
+
 def _layer(zeros: _Zeros) -> Set[int]:
     """Make zeros of masked rows, if their bias is masked too."""
     call = zeros.call
@@ -243,6 +251,7 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(("clamp", "hardtanh"), _clamp),
     "constant_pad_nd": _pad,
     "cat": _joined,
+    "stack": _stacked,
     "as_strided": _strides,
     **dict.fromkeys(("convolution", "linear"), _layer),
     **dict.fromkeys(("mm", "addmm", "bmm", "baddbmm"), _matrix_product),

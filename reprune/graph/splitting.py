@@ -37,6 +37,9 @@ def split(
     else:
         sizes = tuple(here.shape[e] for e in where)
         d = known.choose_part(*_guesses(known, call, x, here.shape, where, k), k, sizes, labels)
+    if d >= here.ndim:  # a guess of the full model's, which splits something else here
+        known.constraints.pin(labels, f"is split otherwise by {call.func} once some channels are removed")
+        return {}
     rows = np.moveaxis(here, d, 0).reshape(here.shape[d], -1)
     _, one, which = np.unique(rows[:, 0], return_index=True, return_inverse=True)
     distinct = rows[one]

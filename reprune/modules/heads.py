@@ -8,8 +8,6 @@ of them it fails the certificate.
 from __future__ import annotations
 
 import contextlib
-import functools
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -20,19 +18,11 @@ from .attention import AttentionOfFewerHeads
 from .held import modules_of
 from .linear import is_turned, only_linear, outputs_of
 from .norms import NormOfFewerChannels
+from .own_width import HEADS, WithOwnWidth, make_of_fewer, make_whole, set_widths_of_heads, widths_of
+from .rewriting import OF_KEYS, OF_QUERIES, words_of
 from .sizes import current_weight
 from .wrappers import named_modules
 
-HEADS = {
-    "num_heads": "timm, torchvision, transformers (ViT, CLIP, Swin)",
-    "num_attention_heads": "transformers (BERT, Swin)",
-    "n_heads": "transformers (DistilBERT, T5), llama",
-    "n_head": "nanoGPT, transformers (BLOOM)",
-    "nhead": "fairseq, DETR's descendants",
-    "heads": "diffusers, vit-pytorch",
-    "num_query_heads": "OpenELM",
-}
-"""{name of the number of heads: who uses it}."""
 KEY_HEADS = {
     "num_key_value_heads": "transformers (Llama and its descendants)",
     "num_kv_heads": "timm, torchtune, transformers (Falcon)",
@@ -45,7 +35,13 @@ SERVED = {"num_key_value_groups": "transformers (Llama and its descendants)", "n
 WIDTHS = {
     "all_head_size": "transformers (BERT, ViT)",
     "attn_dim": "timm",
+    "key_attn_dim": "timm (EfficientFormer, LeViT)",
+    "val_attn_dim": "timm (EfficientFormer, LeViT)",
     "inner_dim": "diffusers, transformers (T5)",
+    "out_dim": "TinyViT",
+    "dim_out": "timm (Hiera, MViTv2)",
+    "dim_out_qk": "timm (bottleneck attention)",
+    "dim_out_v": "timm (bottleneck and halo attention)",
     "output_dim": "torchtune",
     "embed_dim": "transformers (BART, CLIP), fairseq",
     "hidden_size": "transformers (BLOOM, Falcon)",
@@ -56,10 +52,6 @@ WIDTHS = {
 
 CACHES = ("attention_bias_cache",)
 """Names of what is computed once for all heads and kept: LeViT of transformers and timm."""
-
-_OF_QUERIES = frozenset("q query queries wq qkv wqkv to_qkv in_proj c_attn attn qk qv".split())
-_OF_KEYS = frozenset("k v key value keys values wk wv kv qkv wkv wqkv to_qkv in_proj c_attn attn".split())
-"""Words in the names of the Linear layers that make queries, and keys or values: `q_proj`, `to_q`, `qkv`."""
 
 
 def _twins() -> dict[type[nn.Module], type[nn.Module]]:
@@ -83,10 +75,14 @@ def sync_heads(model: nn.Module) -> None:
         kind = whole.get(type(module), type(module))
         if kind is nn.MultiheadAttention:
             _resize(module)
+        elif "bias_shape" in module.__dict__:
+            _resize_bias(module)
         elif module._modules:
-            _scale(module)
+            queries = _scale(module)
             if kind in twins:
                 module.__class__ = kind if _has_all_heads(module) else twins[kind]
+            elif queries is not None:
+                set_widths_of_heads(module, widths_of(module, queries))
     for module in modules:
         if isinstance(module, nn.TransformerEncoderLayer):
             _keep_layer_from_fast_path(module)
@@ -105,6 +101,8 @@ def for_any_heads(model: nn.Module) -> nn.Module:
     for module in modules_of(model):
         if type(module) in twins:
             module.__class__ = twins[type(module)]
+        elif (widths := widths_of(module)) is not None:
+            make_of_fewer(module, widths)
         _forget(module)
     return model
 
@@ -113,18 +111,27 @@ def for_any_heads(model: nn.Module) -> nn.Module:
 def running_alike(dense: nn.Module, small: nn.Module) -> Iterator[None]:
     """Inside the block, run those attentions of `dense` by parts that have lost heads in `small`."""
     twins, there = _twins(), named_modules(dense)
-    changed = [
-        (there[name], type(there[name]))
-        for name, module in named_modules(small).items()
-        if name in there and twins.get(type(there[name])) is type(module)
-    ]
+    changed: list[tuple[nn.Module, type[nn.Module] | None]] = []
+    for name, module in named_modules(small).items():
+        whole = there.get(name)
+        if whole is None or type(whole) is type(module):
+            continue
+        if twins.get(type(whole)) is type(module):
+            changed.append((whole, type(whole)))
+        elif isinstance(module, WithOwnWidth) and (widths := widths_of(whole)) is not None:
+            changed.append((whole, None))
+            make_of_fewer(whole, widths)
     for module, kind in changed:
-        module.__class__ = twins[kind]
+        if kind is not None:
+            module.__class__ = twins[kind]
     try:
         yield
     finally:
         for module, kind in changed:
-            module.__class__ = kind
+            if kind is not None:
+                module.__class__ = kind
+            else:
+                make_whole(module)
 
 
 def is_attention(module: nn.Module) -> bool:
@@ -152,6 +159,19 @@ def _resize(module: nn.Module) -> None:
     module.__class__ = nn.MultiheadAttention if out.shape == (width, width) else AttentionOfFewerHeads
 
 
+def _resize_bias(module: nn.Module) -> None:
+    """Update what a module keeps that makes a bias for each head and two positions: timm's `RelPosBias`."""
+    shape, table = module.__dict__["bias_shape"], module._parameters.get("relative_position_bias_table")
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    heads = table.shape[1] if table is not None and table.dim() == 2 else None
+    if table is None and layers and (weight := current_weight(layers[-1])) is not None:
+        heads = weight.shape[0]
+    if heads is not None and type(shape) is tuple and len(shape) == 3:
+        module.__dict__["bias_shape"] = (*shape[:2], heads)
+        if "num_heads" in module.__dict__:
+            module.__dict__["num_heads"] = heads
+
+
 def _has_all_heads(module: nn.Module) -> bool:
     """Return whether the heads of an attention of torchvision are together as wide as its input."""
     layer = module._modules.get("qkv", module._modules.get("to_qkv"))
@@ -176,9 +196,9 @@ def _keep_from_fast_path(encoder: nn.TransformerEncoder) -> None:
         kept["use_nested_tensor"] = True
 
 
-def _scale(module: nn.Module) -> None:
-    """Scale the numbers of heads of `module` as the rows of its Linear layers."""
-    queries, keys = _share(module, _OF_QUERIES), _share(module, _OF_KEYS)
+def _scale(module: nn.Module) -> Fraction | None:
+    """Scale the numbers of heads of `module` as the rows of its Linear layers; return the queries' share."""
+    queries, keys = _share(module, OF_QUERIES), _share(module, OF_KEYS)
     if queries is not None and queries != 1:
         _multiply(module, (*HEADS, *WIDTHS), queries)
         _forget(module)
@@ -186,6 +206,7 @@ def _scale(module: nn.Module) -> None:
             _multiply(module, SERVED, queries / keys)
     if keys is not None and keys != 1:
         _multiply(module, KEY_HEADS, keys)
+    return keys if queries is None else queries
 
 
 def _forget(module: nn.Module) -> None:
@@ -203,17 +224,10 @@ def _share(module: nn.Module, words: frozenset[str]) -> Fraction | None:
     shares = {
         Fraction(weight.shape[int(is_turned(layer))], outputs_of(layer))
         for name, child in module._modules.items()
-        if child is not None and _words(name) & words
+        if child is not None and words_of(name) & words
         if (layer := only_linear(child)) is not None and (weight := current_weight(layer)) is not None
     }
     return shares.pop() if len(shares) == 1 else None
-
-
-@functools.lru_cache(maxsize=1024)
-def _words(name: str) -> frozenset[str]:
-    """Return the words of an attribute's name, and itself: `to_q` is {to, q, to_q}."""
-    name = re.sub(r"\d+", "", name.lower())
-    return frozenset((*name.split("_"), name))
 
 
 def _multiply(module: nn.Module, names: Iterable[str], share: Fraction) -> None:

@@ -1,9 +1,9 @@
 """Run norms over channels after some of their channels have left.
 
-A layer norm, a root mean square norm and a global response norm take statistics over all channels of a
-position. Channels that have left count as zeros there, so that those that stay are normalised as in the
-network in which the others are zero. A module that loses channels changes its class in place, and back when
-it has all.
+A layer norm, a root mean square norm, a global response norm and a group norm of one group take statistics
+over all channels. Channels that have left count as zeros there, so that those that stay are normalised as in
+the network in which the others are zero. A module that loses channels changes its class in place, and back
+when it has all.
 """
 
 from __future__ import annotations
@@ -26,17 +26,19 @@ from .wrappers import named_modules
 
 
 def normalised(
-    x: Tensor, weight: Tensor, bias: Tensor | None, kind: str, dim: int, full_width: int, eps: float
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, kind: str, dim: int, full_width: int, eps: float
 ) -> Tensor:
     """Return `x` normalised over its channels as if there were zeros for those that have left.
 
     Args:
         x: Of any shape, with C channels along `dim`.
-        weight: [C], or of C numbers, by which the channels are multiplied.
+        weight: [C], or of C numbers, by which the channels are multiplied; or None, but for "rms" and
+            "response".
         bias: Of C numbers, which are added; or None.
         kind: "layer" (Ba et al. 2016, eq. 4), "rms" (Zhang and Sennrich 2019, eq. 4), "torch.rms", which
-            is the same in the types of numbers of PyTorch's, or "response", whose statistics are taken over
-            all dimensions but the first (Woo et al. 2023, algorithm 1).
+            is the same in the types of numbers of PyTorch's, "group" (Wu and He 2018) with one group, or
+            "response" (Woo et al. 2023, algorithm 1), whose statistics are taken over all dimensions but
+            the first.
         dim: The dimension of the channels.
         full_width: The number of channels with those that have left.
         eps: What is added to a mean before one divides by it, or by its root; negative where PyTorch
@@ -47,17 +49,25 @@ def normalised(
     """
     if not torch.jit.is_scripting() and has_torch_function_unary(x):
         return handle_torch_function(normalised, (x,), x, weight, bias, kind, dim, full_width, eps)
-    if kind == "layer":
-        shift = None if bias is None else bias.flatten()
+    width = x.shape[dim]
+    gone = [0, full_width - width]
+    if kind == "layer" or kind == "torch.rms" or kind == "group":
+        scale = None if weight is None else F.pad(weight.flatten(), gone)
+        shift = None if bias is None else F.pad(bias.flatten(), gone)
         last = x.dim() - 1  # a transposition to -1 fails in PyTorch's first exporter to ONNX
-        return _layer_norm(x.movedim(dim, last), weight.flatten(), shift, full_width, eps).movedim(last, dim)
-    if kind == "torch.rms":
-        gone = [0, full_width - weight.numel()]
-        chosen = None if eps < 0 else eps
-        whole = F.rms_norm(F.pad(x, gone), [full_width], F.pad(weight, gone), chosen)
-        return whole[..., : weight.numel()]
+        if kind == "group":
+            around = [0] * (2 * (last - dim))
+            return F.group_norm(F.pad(x, around + gone), 1, scale, shift, eps).narrow(dim, 0, width)
+        padded = F.pad(x.movedim(dim, last), gone)
+        if kind == "layer":
+            whole = F.layer_norm(padded, [full_width], scale, shift, eps)
+        else:
+            whole = F.rms_norm(padded, [full_width], scale, None if eps < 0 else eps)
+        return whole[..., :width].movedim(last, dim)
+    if weight is None:
+        raise ValueError(f"weight: expected one for a norm of kind {kind}; got None")
     shape = [1] * x.dim()
-    shape[dim] = weight.numel()
+    shape[dim] = width
     scale = weight.reshape(shape)
     if kind == "rms":
         exact = x if x.dtype == torch.float64 else x.float()
@@ -71,14 +81,6 @@ def normalised(
     relative = strength / (strength.sum(dim, keepdim=True) / full_width + eps)
     out: Tensor = x + scale * (x * relative)
     return out if bias is None else out + bias.reshape(shape)
-
-
-def _layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, full_width: int, eps: float) -> Tensor:
-    """Return `x` [.., C] normalised over `full_width` channels."""
-    width = x.shape[-1]
-    gone = [0, full_width - width]
-    shift = None if bias is None else F.pad(bias, gone)
-    return F.layer_norm(F.pad(x, gone), [full_width], F.pad(weight, gone), shift, eps)[..., :width]
 
 
 torch.fx.wrap("normalised")  # to torch.fx it is one operation
@@ -101,7 +103,7 @@ class NormOfFewerChannels(nn.Module):
     """
 
     if TYPE_CHECKING:
-        weight: nn.Parameter
+        weight: nn.Parameter | None
         full_width: int
         norm_kind: str
         norm_dim: int
@@ -121,7 +123,7 @@ class NormOfFewerChannels(nn.Module):
     def extra_repr(self) -> str:
         """Say how many channels there are, and were."""
         eps = "by type" if self.norm_eps < 0 else f"{self.norm_eps:g}"
-        return f"{self.weight.numel()} of {self.full_width} channels, eps={eps}"
+        return f"{width_of(self)} of {self.full_width} channels, eps={eps}"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle by the class that the norm has with all channels: that of fewer is made as it is needed."""
@@ -148,39 +150,66 @@ def whole_class(kind: Any) -> Any:
 _KNOWN = {
     "torch.nn.modules.normalization.LayerNorm": ("layer", -1),
     "torch.nn.modules.normalization.RMSNorm": ("torch.rms", -1),
+    "torch.nn.modules.normalization.GroupNorm": ("group", 1),
     "torchvision.models.convnext.LayerNorm2d": ("layer", 1),
     "timm.layers.norm.LayerNorm": ("layer", -1),
     "timm.layers.norm.LayerNorm2d": ("layer", 1),
+    "timm.layers.norm.GroupNorm": ("group", 1),
+    "timm.layers.norm.GroupNorm1": ("group", 1),
 }
 """{class: what it computes, and along which dimension}."""
 
 _EPS = ("eps", "variance_epsilon", "epsilon")
 """Names of the number that keeps a norm from dividing by zero."""
 
-_GUESSES = [("rms", -1), ("layer", -1), ("layer", 1), ("rms", 1), ("response", -1), ("response", 1)]
+_GUESSES = [
+    ("rms", -1), ("layer", -1), ("layer", 1), ("rms", 1), ("group", 1), ("response", -1), ("response", 1)
+]  # fmt: skip
 
 
 def norm_of(module: nn.Module) -> Norm | None:
-    """Return what `module` computes if it is a norm over channels with a weight for each, else None.
+    """Return what `module` computes if it is a norm over channels, else None.
 
     The norms of PyTorch, torchvision and timm are known by their class. Any other class with "norm" in its
-    name is one if it computes what one of them does.
+    name is one if it has a weight for each channel and computes what one of them does.
     """
     kind = type(module)
     if issubclass(kind, NormOfFewerChannels):
         return Norm(*(module.__dict__[name] for name in Norm._fields))
     if "norm" not in kind.__name__.lower() and "GRN" not in kind.__name__:
         return None
-    weight = module._parameters.get("weight")
-    if weight is None or max(weight.shape, default=0) != weight.numel() or module._modules:
+    if isinstance(module, NORMS) and getattr(module, "num_groups", 0) != 1:
         return None
+    weight = module._parameters.get("weight")
     known = _KNOWN.get(f"{kind.__module__}.{kind.__qualname__}")
+    if weight is None:
+        width = None if known is None else _width_without_weight(module)
+    else:
+        width = weight.numel() if max(weight.shape, default=0) == weight.numel() else None
+    if width is None or module._modules:
+        return None
     if known is None:
-        return None if isinstance(module, NORMS) else _probed(module)
-    if weight.dim() > 1:
+        return _probed(module)
+    if weight is not None and weight.dim() > 1:
         return None
     eps = getattr(module, "eps", None)
-    return Norm(*known, weight.numel(), -1.0 if eps is None else float(eps))
+    return Norm(*known, width, -1.0 if eps is None else float(eps))
+
+
+def _width_without_weight(module: nn.Module) -> int | None:
+    """Return how many channels a norm of PyTorch says that it has; None if it is over several dimensions."""
+    if isinstance(module, nn.GroupNorm):
+        return module.num_channels
+    shape = module.__dict__.get("normalized_shape", ())
+    return int(shape[0]) if len(shape) == 1 else None
+
+
+def width_of(module: nn.Module) -> int:
+    """Return how many channels a norm over channels has now."""
+    weight = module._parameters.get("weight")
+    width = _width_without_weight(module) if weight is None else weight.numel()
+    assert width is not None
+    return width
 
 
 def _probed(module: nn.Module) -> Norm | None:
@@ -298,14 +327,21 @@ def norms_of(model: nn.Module) -> dict[str, Norm]:
     return {name: norm for name, norm in found.items() if norm is not None}
 
 
-def sync_norms(model: nn.Module, norms: Mapping[str, Norm]) -> None:
-    """Give the `norms` of `model`, by name, the classes for the channels that they have."""
+def sync_norms(model: nn.Module, norms: Mapping[str, Norm], widths: Mapping[str, int]) -> None:
+    """Give the `norms` of `model`, by name, the classes for the channels that they have.
+
+    `widths`: of those without tensors, {name: channels}.
+    """
     modules = named_modules(model) if norms else {}
     for name, norm in norms.items():
-        if _width(modules[name]._parameters["weight"]) == norm.full_width:
-            _make_whole(modules[name])
+        module = modules[name]
+        width = widths.get(name) if module._parameters.get("weight") is None else None
+        width = width_of(module) if width is None else width
+        if width == norm.full_width:
+            _make_whole(module)
         else:
-            _make_of_fewer(modules[name], norm)
+            _make_of_fewer(module, norm)
+        _set_shape(module, width)
 
 
 def for_any_width(model: nn.Module, norms: Mapping[str, Norm] | None = None) -> nn.Module:
@@ -314,13 +350,13 @@ def for_any_width(model: nn.Module, norms: Mapping[str, Norm] | None = None) -> 
     modules = named_modules(model) if norms else {}
     for name, norm in norms.items():
         _make_of_fewer(modules[name], norm)
+        _set_shape(modules[name], width_of(modules[name]))
     return model
 
 
 def _make_of_fewer(module: nn.Module, norm: Norm) -> None:
     module.__class__ = _class_of_fewer(whole_class(type(module)))
     module.__dict__.update(norm._asdict())
-    _set_shape(module)
 
 
 def _make_whole(module: nn.Module) -> None:
@@ -328,10 +364,10 @@ def _make_whole(module: nn.Module) -> None:
         module.__class__ = whole_class(type(module))
         for name in Norm._fields:
             del module.__dict__[name]
-        _set_shape(module)
 
 
-def _set_shape(module: nn.Module) -> None:
+def _set_shape(module: nn.Module, width: int) -> None:
     """Update what norms of PyTorch, and classes derived from them, keep of their width."""
-    if "normalized_shape" in module.__dict__:
-        module.__dict__["normalized_shape"] = (_width(module._parameters["weight"]),)
+    for name, value in (("normalized_shape", (width,)), ("num_channels", width)):
+        if name in module.__dict__:
+            module.__dict__[name] = value

@@ -22,6 +22,7 @@ WIDTHS = {("torchvision.models.vision_transformer", "VisionTransformer"): ("hidd
 def sync_layer_sizes(module: nn.Module) -> None:
     """Update the size attributes of a layer to the shape of its weight."""
     kind = type(module)
+    _sync_shape(module)
     if (read := WIDTHS.get((kind.__module__, kind.__name__))) is not None:
         setattr(module, read[0], getattr(module, read[1]).weight.shape[0])
     turned = is_turned(module)
@@ -53,6 +54,17 @@ def sync_layer_sizes(module: nn.Module) -> None:
         module.num_embeddings, module.embedding_dim = weight.shape
     elif isinstance(module, nn.PReLU):
         module.num_parameters = weight.shape[0]
+
+
+def _sync_shape(module: nn.Module) -> None:
+    """Update the shape in which a module shows its only parameter: `x * self.scale.view(self.shape)`."""
+    shape, held = module.__dict__.get("shape"), module._parameters
+    tensor = next(iter(held.values())) if len(held) == 1 else None
+    if type(shape) is not tuple or tensor is None or not all(type(size) is int for size in shape):
+        return
+    wide = [k for k, size in enumerate(shape) if size != 1]
+    if len(wide) == 1 and tensor.dim() == 1:
+        module.__dict__["shape"] = tuple(tensor.shape[0] if k in wide else 1 for k in range(len(shape)))
 
 
 def current_weight(module: nn.Module) -> Tensor | None:
@@ -89,8 +101,8 @@ def _set_width(module: nn.Module, channels: int) -> None:
     if isinstance(module, nn.GroupNorm):
         module.num_groups = _scaled(module.num_groups, channels, module.num_channels)
         module.num_channels = channels
-    else:
-        module.num_features = channels  # type: ignore[assignment]
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = channels
 
 
 def _scaled(groups: int, channels: int, before: int) -> int:

@@ -163,7 +163,7 @@ def _resized(model: nn.Module, widths: Mapping[str, int], norms: Mapping[str, No
 
     `widths`: of norms without tensors; `norms`: those over channels, as they were before it was sliced.
     """
-    sync_norms(model, norms)
+    sync_norms(model, norms, widths)
     sync_heads(model)
     for module in modules_of(model):
         sync_layer_sizes(module)

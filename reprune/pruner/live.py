@@ -164,7 +164,9 @@ class Live:
             for name, where in after.items()
             if any(not np.array_equal(where[dim], before[name][dim]) for dim in where)
         }
-        change = self.mode.exchange(self.tracked, self.store, before, changed)
+        change = self.mode.exchange(
+            self.tracked, self.store, before, changed, self.graph.traced.widths(alive)
+        )
 
         def move() -> None:
             change()
@@ -184,7 +186,8 @@ class Live:
         `known` is as for :meth:`absorb`.
         """
         absorb = partial(self.absorb, known=known)
-        self.mode = self.mode.shrunk(self.tracked, self.layout(alive), absorb, self.store)
+        widths = self.graph.traced.widths(alive)
+        self.mode = self.mode.shrunk(self.tracked, self.layout(alive), absorb, self.store, widths)
         self.set_alive(alive)
 
     def finish(self) -> None:

@@ -68,7 +68,9 @@ class MaskMode:
         there = piece.positions(where)
         return Present(slice_tensor(local(tensor), there), piece.size(), there)
 
-    def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
+    def exchange(
+        self, tracked: Tracked, store: Store, before: Layout, after: Layout, widths: Mapping[str, int]
+    ) -> Callable[[], None]:
         zeros = self.zeros(after)
 
         def fill(tensor: Tensor, key: str, where: Positions, zeros: Positions) -> None:
@@ -129,7 +131,12 @@ class MaskMode:
                         )
 
     def shrunk(
-        self, tracked: Tracked, layout: Layout, absorb: Callable[[bool], None], store: Store
+        self,
+        tracked: Tracked,
+        layout: Layout,
+        absorb: Callable[[bool], None],
+        store: Store,
+        widths: Mapping[str, int],
     ) -> ShrinkMode:
         tracked.check_hooks(layout)
         obstacle = tracked.state_obstacle(layout)
@@ -139,5 +146,5 @@ class MaskMode:
             )
         absorb(True)
         small = ShrinkMode(restart=bool(obstacle))
-        small.exchange(tracked, store, {name: {} for name in layout}, layout)()
+        small.exchange(tracked, store, {name: {} for name in layout}, layout, widths)()
         return ShrinkMode()

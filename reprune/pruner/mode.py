@@ -5,7 +5,7 @@ Both get the store, which has every value; they differ only in what the model ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -56,10 +56,12 @@ class Mode(Protocol):
     def present(self, tensor: Tensor, piece: Piece, where: Positions) -> Present:
         """Return what this process stores of `tensor`, of which it has the `piece` at full size."""
 
-    def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
+    def exchange(
+        self, tracked: Tracked, store: Store, before: Layout, after: Layout, widths: Mapping[str, int]
+    ) -> Callable[[], None]:
         """Prepare to change the tensors in `after` from one layout to the other; return what does it.
 
-        Values come from the store.
+        Values come from the store. `widths`: the channels of norms without tensors, {name: channels}.
         """
 
     def holder(self, tracked: Tracked, layout: Layout) -> Callable[[], None]:
@@ -68,5 +70,12 @@ class Mode(Protocol):
     def changed(self, compiled: CompiledCode) -> None:
         """Update compiled code after an event."""
 
-    def shrunk(self, tracked: Tracked, layout: Layout, absorb: Callable[[bool], None], store: Store) -> Mode:
-        """Shrink tensors to `layout` for good, and return the mode for that."""
+    def shrunk(
+        self,
+        tracked: Tracked,
+        layout: Layout,
+        absorb: Callable[[bool], None],
+        store: Store,
+        widths: Mapping[str, int],
+    ) -> Mode:
+        """Shrink tensors to `layout` and norms to `widths` for good, and return the mode for that."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -50,7 +50,9 @@ class ReshardMode(ShrinkMode):
             values = values.narrow(dim, int(first), int(last - first))
         return Present(values, piece.size(), there)
 
-    def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
+    def exchange(
+        self, tracked: Tracked, store: Store, before: Layout, after: Layout, widths: Mapping[str, int]
+    ) -> Callable[[], None]:
         """Prepare the new model, and return a function that puts it in the place of the old one."""
         pieces = tracked.pieces
 
@@ -96,7 +98,7 @@ class ReshardMode(ShrinkMode):
             else:
                 value = present(f"model/{name}", name, old.device)
                 new[old] = replacement(old, value, partial(gradient, name))
-        replace_tensors(twin, new)
+        replace_tensors(twin, new, widths)
         made, change = resharded(tracked.model, twin, self._shard, Keeper(tracked.optimizer), move)
 
         def put() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 import torch
@@ -63,7 +63,9 @@ class ShrinkMode:
     def present(self, tensor: Tensor, piece: Piece, where: Positions) -> Present:
         return Present(tensor, piece.shape, where)
 
-    def exchange(self, tracked: Tracked, store: Store, before: Layout, after: Layout) -> Callable[[], None]:
+    def exchange(
+        self, tracked: Tracked, store: Store, before: Layout, after: Layout, widths: Mapping[str, int]
+    ) -> Callable[[], None]:
         news: list[dict[Tensor, Tensor]] = []
         for prefix, model in tracked.models():
             tensors = named_tensors(model)
@@ -80,7 +82,7 @@ class ShrinkMode:
 
         def change() -> None:
             for (_, model), new in zip(tracked.models(), news, strict=True):
-                replace_tensors(model, new)
+                replace_tensors(model, new, widths)
             keeper.replace(news[0], carried)
             if self.restart:
                 keeper.restart()
@@ -94,7 +96,12 @@ class ShrinkMode:
         compiled.drop_stale()
 
     def shrunk(
-        self, tracked: Tracked, layout: Layout, absorb: Callable[[bool], None], store: Store
+        self,
+        tracked: Tracked,
+        layout: Layout,
+        absorb: Callable[[bool], None],
+        store: Store,
+        widths: Mapping[str, int],
     ) -> ShrinkMode:
         return self
 

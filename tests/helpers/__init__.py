@@ -18,6 +18,7 @@ networks            small networks for plans, surgery and files
 norms               norms over channels as networks define their own, and what only looks like them
 optimizer_cases     optimizers, what each can train, and what the pruner does with it
 oracles             independent judges of a clustering: scipy, definitions, a replay of the merges
+own_width           attentions whose heads are as wide as their input
 processes           Python in a process of its own that imports what this one does
 ptx                 the PTX simulator, where there is one, and what is compiled for it
 random_networks     random networks for fuzzing the graph

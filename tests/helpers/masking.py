@@ -30,6 +30,7 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.GroupNorm | nn.LayerNorm):
             if module.weight is not None:
                 draw(module.weight, 0.5, 1.5)
+            if module.bias is not None:
                 draw(module.bias, -0.5, 0.5)
             if getattr(module, "running_mean", None) is not None:
                 draw(module.running_mean, -0.5, 0.5)
@@ -60,7 +61,8 @@ def masked(
     full = model if in_place else copy.deepcopy(model)
     inputs = consumers(model)
     tensors = dict(full.named_parameters()) | dict(full.named_buffers())
-    everything = any(f"{name}.weight" in slices for name in norms_of(model))
+    weights = [f"{name}.weight" for name in norms_of(model)]
+    everything = any(name in slices or name not in tensors for name in weights)
     for name, dims in slices.items():
         for dim, kept in dims.items():
             if everything or inputs.get(name) == dim:
@@ -99,7 +101,7 @@ def exact(model, x, seeds=(0,), share=None, layers="conv"):
         assert graph.certify(kept) is None
         slices = graph.traced.slices(kept)
         small = copy.deepcopy(model)
-        replace_tensors(small, slice_model(small, slices))
+        replace_tensors(small, slice_model(small, slices), graph.traced.widths(kept))
         with torch.no_grad():
             assert difference(small(x), masked(model, slices)(x)) < 1e-9
     return graph

@@ -29,6 +29,13 @@ class OwnRMSNorm(nn.Module):
         return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
 
 
+class OwnGroupNorm(nn.GroupNorm):
+    """As in PoolFormer: one group, that is, all channels and places."""
+
+    def __init__(self, width):
+        super().__init__(1, width)
+
+
 class OwnGRN(nn.Module):
     """As in ConvNeXt V2, on images with channels last."""
 
