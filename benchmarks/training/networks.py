@@ -6,8 +6,8 @@
     python -m benchmarks.training.networks --smoke
 
 Small ones, trained for a short time on the images of benchmarks.training.compensation, pruned by REPrune with
-the rule "uniform", and measured as they are, with the statistics of BatchNorm recomputed, and compensated; and,
-with as many FLOPs left, by the rule "error", compensated. Of the transformer the hidden channels of the
+the rule "uniform", and measured as they are, with the statistics of BatchNorm recomputed, and compensated;
+and, with as many FLOPs left, by the rule "error", compensated. Of the transformer the hidden channels of the
 feed-forward blocks are pruned.
 """
 
