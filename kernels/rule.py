@@ -148,7 +148,7 @@ def offer(totals, sizes, least, nearest, a, b, n, D: tl.constexpr, B: tl.constex
             p = tl.min(tl.where(waiting > p, waiting, NOBODY), 0)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def rank(points, sizes, n, B: tl.constexpr):
     """Count the points before each on a line, where only neighbours merge: int32 [n] behind the sizes."""
     lane = tl.arange(0, B)
@@ -160,7 +160,7 @@ def rank(points, sizes, n, B: tl.constexpr):
         tl.store(sizes + n + i, tl.sum(before, 0))
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def merge_equal(totals, sizes, following, parents, heights, n, D: tl.constexpr, B: tl.constexpr):
     """Merge equal points, each into the next, before others do; rounding may join those at height 0, too.
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from ..aliases import Ints
 from ..modules.heads import for_any_heads
-from ..modules.norms import for_any_width
+from ..modules.norms import for_any_width, norms_of
 from ..modules.slicing import named_tensors, sliced_copy
 from .groups import ChannelGroup
 from .labels import FIXED, LABEL, fixed, is_left
@@ -99,7 +99,8 @@ def _check_slice(
     try:
         with preserving(model, example) as preserved:
             slices, widths = traced.slices(kept), traced.widths(kept)
-            small = for_any_width(for_any_heads(sliced_copy(model, slices, widths, traced.shapes)))
+            small = for_any_heads(sliced_copy(model, slices, widths, traced.shapes))
+            small = for_any_width(small, norms_of(model))  # a GroupNorm may have come to have one group
             device = device_of(model, example) if traced.shapes else None
             trace = Tracer(named_tensors(small), labels, preserved, traced.guesses, device)
             how = run(small, without_values(example) if traced.shapes else example, trace, traced.twice)

@@ -248,7 +248,7 @@ def _width_in(shape: ast.AST, target: ast.AST) -> set[str]:
     if not isinstance(target, ast.Tuple) or isinstance(shape, ast.Subscript):
         return set()
     sizes = [one.id if isinstance(one, ast.Name) else "" for one in target.elts]
-    of_images = len(sizes) == 4 and [name.lower() for name in sizes[2:]] == ["h", "w"]
+    of_images = len(sizes) == 4 and [name.lower() for name in sizes[2:]] == list("hw")
     return {sizes[1 if of_images else -1]} - {"", "_"}
 
 

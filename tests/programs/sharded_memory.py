@@ -1,7 +1,6 @@
 """How much more memory than its share a process needs to prune a model that it has a part of."""
 
 import ctypes
-import sys
 
 import torch
 
@@ -18,9 +17,8 @@ def shares():
     """
     if not hasattr(ctypes.CDLL(None), "mallinfo2"):
         return None
-    from benchmarks.fsdp_memory import LOOK, MIB, held, made, peak_of, shard, stored, trained
+    from benchmarks.fsdp_memory import MIB, held, made, peak_of, shard, stored, trained
 
-    sys.setswitchinterval(LOOK)  # so that the thread that watches gets its turn
     found, x = {}, torch.ones(2, WIDTH)
 
     def measure(name, step, pruner=None):
