@@ -12,7 +12,7 @@ from reprune.clustering import backends
 from reprune.clustering.problem import LayerProblem
 from reprune.clustering.selection import select_layers
 from reprune.kernels import linkage, pairwise, select, square
-from tests.helpers import nine_kinds
+from tests.helpers import drawn, nine_kinds
 from tests.helpers.ptx import benchmarks, needs_simulator, needs_triton, open_files, simulator
 
 pytestmark = [needs_simulator, needs_triton, open_files]
@@ -103,6 +103,15 @@ def test_numbers_of_every_size(d):
         points = rng.normal(size=(2, 20, d)) * scale
         assert_tree(device(race=True), points)
         assert_clusters(device(race=True), [points], [10])
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_points_that_differ_in_their_last_bits(d):
+    """Rounding joins some at height 0, and decides: all are done by the rule."""
+    for seed in range(3):
+        points = drawn.draw("last bits", (20, 2, d), seed).swapaxes(0, 1)
+        assert_tree(device(race=True, seed=seed), points)
+        assert_clusters(device(race=True, seed=seed), [points], [10])
 
 
 @pytest.mark.slow
