@@ -162,3 +162,15 @@ def test_channels_cut_at_0_whose_rounding_joins_more_than_equal_points(wide):
         assert one.height == other.height == 0
         np.testing.assert_array_equal(one.labels, other.labels)
     assert found > 5
+
+
+def test_a_join_by_rounding_brings_its_neighbour_on_a_line_within_a_cut_at_0():
+    x = float.fromhex("0x1.bf873f7179b89p+0")
+    points = np.array([-5, x, *[x + 2**-52] * 2, *[x + 2**-51] * 3])
+    heights = reprune.linkage(points[:, None], backend="reference")[:, 2]
+    assert heights[-1] > 0 == heights[-2]  # though only three of the joins are of equal points
+    equal = np.array([-5, *[x] * 4, 2 * x, 3 * x])
+    weight = np.stack([equal] * 6 + [points] + [equal] * 3, axis=1)[:, :, None]
+    one, other = (reprune.select_filters(weight, 4, backend=b) for b in ("cpp", "reference"))
+    assert one.height == other.height == 0
+    np.testing.assert_array_equal(one.labels, other.labels)
