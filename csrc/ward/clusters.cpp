@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "runtime/call.hpp"
 #include "ward/cost.hpp"
 #include "runtime/numbers.hpp"
 
@@ -52,6 +53,27 @@ bool Clusters::blurred(std::int32_t id, double lower, double higher) const {
 
 bool Clusters::blurred(double limit) const {
     return n * 0x1p-48 * std::sqrt(n * furthest) > 0x1p-12 * std::sqrt(limit);
+}
+
+// A power of two times a point is exact, and so are costs among such: points that differ have none of 0.
+bool Clusters::inexact(std::int32_t id) const {
+    const auto points = static_cast<std::uint32_t>(size[at(id)]);
+    const double* x = total(id);
+    return (points & (points - 1)) != 0 && std::any_of(x, x + d, [](double y) { return y != 0; });
+}
+
+bool Clusters::inexact() const {
+    return std::any_of(live.begin(), live.end(), [&](std::int32_t id) { return inexact(id); });
+}
+
+bool Clusters::joined_by_rounding() const {
+    for (const std::int32_t id : live) {
+        if (!inexact(id)) continue;
+        poll(static_cast<std::int64_t>(live.size()) * (d + 4));
+        for (const std::int32_t other : live)
+            if (other != id && cost(id, other) == 0) return true;
+    }
+    return false;
 }
 
 void Clusters::join(std::int32_t a, std::int32_t b, double cost) {

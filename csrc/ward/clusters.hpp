@@ -27,6 +27,9 @@ struct Clusters {  // memory is kept from one channel to the next
     bool blurred(std::int32_t id, double lower, double higher) const;
     // or whether costs are within the limit?
     bool blurred(double limit) const;
+    // Of equal points that have been joined: are the totals of any off? And does that make any cost 0? Else no cost is.
+    bool inexact() const;
+    bool joined_by_rounding() const;
 
     const std::int32_t* fixed(std::int32_t id) const { return words.data() + static_cast<std::int64_t>(id) * stride; }
     const double* total(std::int32_t id) const { return totals.data() + static_cast<std::int64_t>(id) * width; }
@@ -49,6 +52,7 @@ struct Clusters {  // memory is kept from one channel to the next
   private:
     void measure(std::int32_t id, const double* more);  // fixed-point form of a cluster, after `more` is added to it, if any
     void collapse(const double* points);
+    bool inexact(std::int32_t id) const;
 
     const Scanner* scan_ = nullptr;
     std::vector<double> mean_;  // [width]

@@ -30,7 +30,8 @@ bool Ward::begin(double limit, bool wide, bool refuse) {
     cost_ = limit * limit / 2 * (1 + 0x1p-6);
     wide_ = wide;
     clusters_.start(points_.data(), n_, d_);
-    if (limit <= 0) return false;
+    done_ = limit <= 0 && !(wide ? clusters_.inexact() : clusters_.joined_by_rounding());
+    if (done_) return false;
     if (refuse && (wide || clusters_.joins.size() > 1)) throw NearTie();  // of equal points
     if (wide) return false;
     clusters_.begin();
@@ -41,7 +42,7 @@ bool Ward::begin(double limit, bool wide, bool refuse) {
 }
 
 void Ward::end(bool refuse) {
-    if (limit_ <= 0 || !(wide_ || clusters_.tied)) return;
+    if (done_ || !(wide_ || clusters_.tied)) return;
     if (refuse) throw NearTie();
     if (!wide_) clusters_.start(points_.data(), n_, d_);
     rule();

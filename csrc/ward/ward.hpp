@@ -27,6 +27,7 @@ class Ward {  // memory is kept from one channel to the next
     void rule();
 
     double limit_ = 0, cost_ = 0;  // cost: a little further than the limit, so that rounding near it is no matter
+    bool done_ = false;  // nothing joins within the limit but equal points
     bool wide_ = false;
     std::int32_t n_ = 0, d_ = 0;
     std::vector<double> points_, reached_;  // [n, d], [n] height of a cluster's own merge
