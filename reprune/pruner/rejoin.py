@@ -108,7 +108,7 @@ def _damaged(number: int, reason: str) -> ValueError:
 def _check_alike(states: Sequence[Mapping[str, Any]]) -> None:
     """Raise `ValueError` unless the states are those of one training after one epoch."""
     first = states[0]
-    for number, state in enumerate(states):
+    for number, state in enumerate(states[1:], start=1):
         for key in sorted((first.keys() | state.keys()) - set(OWN)):
             if not _equal(first.get(key), state.get(key)):
                 raise ValueError(
