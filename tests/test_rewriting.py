@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+import reprune
+from reprune.modules import own_width
+from reprune.modules.norms import NormOfFewerChannels
 from reprune.modules.own_width import WithOwnWidth, class_with_own_width
 from tests.helpers.masking import exact, randomize
 from tests.helpers.own_width import Plain, Stream
@@ -186,3 +189,41 @@ def test_a_class_pickles_as_it_says(protocol):
         assert isinstance(again, WithOwnWidth)
         assert isinstance(again, Stateful)
         assert again.made is len
+
+
+def test_without_a_source_it_says_why_it_cannot_be_unpickled(monkeypatch):
+    small = Plain(12, 4)
+    small.__class__ = class_with_own_width(Plain)
+    small.__dict__.update(width_of_heads=12, width_of_input=12)
+    saved = pickle.dumps(small)
+    monkeypatch.setattr(own_width, "class_with_own_width", lambda whole: None)
+    with pytest.raises(
+        pickle.UnpicklingError, match=r"made from the source of tests\.helpers\.own_width\.Plain,"
+    ):
+        pickle.loads(saved)
+
+
+class StatefulNorm(nn.LayerNorm):
+    """It has what cannot be pickled, and says what is."""
+
+    def __init__(self, width):
+        super().__init__(width)
+        self.made = lambda x: x
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "made"}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.made = len
+
+
+def test_a_norm_pickles_as_it_says():
+    model = randomize(nn.Sequential(nn.Linear(8, 12), StatefulNorm(12), nn.Linear(12, 3)))
+    x = torch.randn(2, 5, 8)
+    small, _ = reprune.prune(model, x, sparsity=0.5, rule="uniform", layers="linear")
+    assert isinstance(small[1], NormOfFewerChannels)
+    for again in (pickle.loads(pickle.dumps(small)), copy.copy(small)):
+        assert type(again[1]) is type(small[1])
+        assert torch.equal(again(x), small(x))
+    assert pickle.loads(pickle.dumps(small))[1].made is len

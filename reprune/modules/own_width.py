@@ -7,16 +7,17 @@ and back when both are as wide again. The forward pass is its own, but for that 
 
 from __future__ import annotations
 
-import copyreg
 import functools
 from collections.abc import Collection
 from fractions import Fraction
+from pickle import UnpicklingError
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from .linear import only_linear
+from .pickling import by_whole_class
 from .rewriting import OF_KEYS, OF_QUERIES, WIDTH_OF, methods_of, rewritten, words_of
 from .sharded import plain_class
 from .sizes import current_weight
@@ -61,15 +62,16 @@ class WithOwnWidth:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle by the class of the whole attention: this one is made as it is needed."""
-        reduced: Any = super().__reduce_ex__(max(protocol, 2))
-        made, arguments, *rest = reduced
-        if made is copyreg.__newobj__:  # type: ignore[attr-defined]  # of copyreg's stub
-            made, arguments = _new, (whole_class(arguments[0]), *arguments[1:])
-        return made, arguments, *rest
+        return by_whole_class(super().__reduce_ex__(max(protocol, 2)), _new, whole_class(type(self)))
 
 
 def _new(whole: Any, *arguments: Any) -> Any:
     kind = class_with_own_width(whole)
+    if kind is None:
+        raise UnpicklingError(
+            f"an attention with its own width of heads is made from the source of {whole.__module__}."
+            f"{whole.__qualname__}, which cannot be read here or takes no width for another any more"
+        )
     return kind.__new__(kind, *arguments)
 
 
