@@ -98,6 +98,31 @@ WRONG = {
 }
 
 
+UP = "model/up.weight"
+DAMAGED = {
+    "nothing is stored": lambda one: one["store"].update({UP: None}),
+    "numbers are stored": lambda one: one["store"].update({UP: [1.0, 2.0]}),
+    "no values are stored": lambda one: one["store"].update({UP: one["store"][UP].to("meta")}),
+    "sparse ones are stored": lambda one: one["store"].update({UP: one["store"][UP].to_sparse()}),
+    "no places": lambda one: one.update(places=None),
+    "a list of places": lambda one: one.update(places=[1]),
+    "no place": lambda one: one["places"].update({UP: None}),
+    "a number as place": lambda one: one["places"].update({UP: {0: 3}}),
+    "words as place": lambda one: one["places"].update({UP: {0: ("a", "b")}}),
+    "fractions as place": lambda one: one["places"].update({UP: {0: (2.0, 4.0)}}),
+    "arrays": lambda one: one.update(alive=one["alive"].numpy()),
+}
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_one_among_several_is_refused(case, which):
+    states = [state(own) for own in TWO]
+    DAMAGED[case](states[which])
+    with pytest.raises(ValueError, match=r"number 1 differs|number \d is damaged.*nothing was loaded"):
+        rejoined(states, pieces_of(WORLDS["four, of which one has nothing"][0]))
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_what_does_not_belong_together_is_refused(case):
     saved, kind, said = WRONG[case]

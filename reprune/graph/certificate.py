@@ -99,8 +99,9 @@ def _check_slice(
     try:
         with preserving(model, example) as preserved:
             slices, widths = traced.slices(kept), traced.widths(kept)
-            small = for_any_heads(sliced_copy(model, slices, widths, traced.shapes))
-            small = for_any_width(small, norms_of(model))  # a GroupNorm may have come to have one group
+            small = sliced_copy(model, slices, widths, traced.shapes)
+            if not traced.own_classes:  # norms are those of the model: a GroupNorm may have one group now
+                small = for_any_width(for_any_heads(small), norms_of(model))
             device = device_of(model, example) if traced.shapes else None
             trace = Tracer(named_tensors(small), labels, preserved, traced.guesses, device)
             how = run(small, without_values(example) if traced.shapes else example, trace, traced.twice)

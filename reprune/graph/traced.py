@@ -19,6 +19,7 @@ from ..aliases import Ints
 from ..modules.heads import for_any_heads
 from ..modules.norms import for_any_width
 from ..modules.slicing import named_tensors, sliced_copy
+from .classes import depends_on_classes
 from .cost import Cost, cost_of, parameter_cost
 from .labels import FIXED, Atoms, fixed, solve
 from .norms import norms_seen
@@ -56,6 +57,8 @@ class TracedModel:
     """The atoms that are heads of an attention."""
     shapes: bool = False
     """Whether the model was traced on the device "meta", without values."""
+    own_classes: bool = False
+    """Whether modules had their own classes, as what the model computes depends on these."""
 
     def slices(self, kept: npt.NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
         """Return {tensor: {dim: kept positions}} of the dimensions that shrink to `kept` [atoms]."""
@@ -186,13 +189,17 @@ def _traced(
 ) -> tuple[TracedModel, Tracer]:
     tensors = named_tensors(model)
     labels, count = fresh_labels(tensors)
-    ran = for_any_width(for_any_heads(sliced_copy(model, {}, {}, shapes)))
+    device = device_of(model, example) if shapes else None
+    given = without_values(example) if shapes else example
+    own_classes = depends_on_classes(model, given, shapes, device)
+    ran = sliced_copy(model, {}, {}, shapes)
+    if not own_classes:
+        ran = for_any_width(for_any_heads(ran))
     own = named_tensors(ran)
     with preserving(model, example) as preserved:
-        device = device_of(model, example) if shapes else None
         trace = Tracer(own, labels, preserved, device=device, turned=turned)
         with norms_seen(ran, trace.known) as norms:
-            how = run(ran, without_values(example) if shapes else example, trace)
+            how = run(ran, given, trace)
     if shapes:
         if trace.data_dependent or how.problem is not None:
             raise NeedsValuesError(how.problem or "what it computes depends on the data")
@@ -212,6 +219,7 @@ def _traced(
         training_problem=how.problem,
         heads=frozenset(np.unique(atoms.atom_of[np.concatenate([fixed(0), *heads])]).tolist()),
         shapes=shapes,
+        own_classes=own_classes,
     )
     return traced, trace
 

@@ -21,6 +21,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from .copying import shared_copy
 from .held import ATOMS
+from .pickling import by_whole_class
 from .sizes import NORMS
 from .wrappers import named_modules
 
@@ -127,12 +128,12 @@ class NormOfFewerChannels(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle by the class that the norm has with all channels: that of fewer is made as it is needed."""
-        return _new, (whole_class(type(self)),), self.__dict__.copy()
+        return by_whole_class(super().__reduce_ex__(max(protocol, 2)), _new, whole_class(type(self)))
 
 
-def _new(whole: Any) -> Any:
+def _new(whole: Any, *arguments: Any) -> Any:
     kind = _class_of_fewer(whole)
-    return kind.__new__(kind)
+    return kind.__new__(kind, *arguments)
 
 
 @functools.lru_cache(maxsize=1024)

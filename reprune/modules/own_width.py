@@ -10,12 +10,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection
 from fractions import Fraction
+from pickle import UnpicklingError
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from .linear import only_linear
-from .rewriting import OF_KEYS, OF_QUERIES, WIDTH_OF, rewritten, words_of
+from .pickling import by_whole_class
+from .rewriting import OF_KEYS, OF_QUERIES, WIDTH_OF, methods_of, rewritten, words_of
 from .sharded import plain_class
 from .sizes import current_weight
 
@@ -59,25 +62,42 @@ class WithOwnWidth:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle by the class of the whole attention: this one is made as it is needed."""
-        return _new, (whole_class(type(self)),), self.__dict__.copy()
+        return by_whole_class(super().__reduce_ex__(max(protocol, 2)), _new, whole_class(type(self)))
 
 
-def _new(whole: Any) -> Any:
+def _new(whole: Any, *arguments: Any) -> Any:
     kind = class_with_own_width(whole)
-    return kind.__new__(kind)
+    if kind is None:
+        raise UnpicklingError(
+            f"an attention with its own width of heads is made from the source of {whole.__module__}."
+            f"{whole.__qualname__}, which cannot be read here or takes no width for another any more"
+        )
+    return kind.__new__(kind, *arguments)
 
 
-@functools.lru_cache(maxsize=1024)
+_OWN = ("_of_heads", "_made", "_layers_of_input", "_layers_made", "width_of_heads", "width_of_input")
+"""The names that the class adds; a class that has one of them stays as it is."""
+
+
 def class_with_own_width(whole: Any) -> Any:
     """Return the class that an attention of class `whole` takes without all its heads; None for most classes.
 
-    It has the methods that take the width of the heads from the input's, rewritten.
+    It has the methods that take the width of the heads from the input's, rewritten. Where a method of
+    `whole` has been replaced since, it is another class.
     """
     if issubclass(whole, WithOwnWidth) or plain_class(whole) is not whole:
         return None
+    return _with_own_width(whole, tuple(methods_of(whole, nn.Module).values()))
+
+
+@functools.lru_cache(maxsize=1024)
+def _with_own_width(whole: Any, methods: tuple[FunctionType, ...]) -> Any:
+    """Return the class for `whole`, which has these `methods` now."""
     found = rewritten(whole, nn.Module, HEADS)
-    if not found.methods:
+    if not found.methods or any(hasattr(whole, name) for name in _OWN):
         return None
+    if not found.made.isdisjoint(("heads", "input")):
+        return None  # their widths would have the names of the others
     named = {
         "__module__": __name__,
         "__doc__": whole.__doc__,
@@ -122,6 +142,8 @@ def widths_of(module: nn.Module, share: Fraction = Fraction(1)) -> Widths | None
     for name in fewer._layers_made:
         tells = module.__dict__[WIDTH_OF + name] > 0 if fewer is kind else None
         widths[WIDTH_OF + name] = _width_made(module._modules.get(name), before, tells)
+    if fewer is not kind and any(hasattr(module, name) for name in widths):
+        return None  # it has something else of that name
     return widths
 
 
@@ -173,13 +195,14 @@ def set_widths_of_heads(module: nn.Module, widths: Widths | None) -> None:
 
 def make_of_fewer(module: nn.Module, widths: Widths) -> None:
     """Give `module` the class that stores its `widths`."""
-    module.__class__ = class_with_own_width(whole_class(type(module)))
+    kind = class_with_own_width(whole_class(type(module)))
+    object.__setattr__(module, "__class__", kind)
     module.__dict__.update(widths)
 
 
 def make_whole(module: nn.Module) -> None:
     """Give `module` back its own class."""
     kind: Any = type(module)
-    module.__class__ = whole_class(kind)
+    object.__setattr__(module, "__class__", whole_class(kind))
     for name in ("heads", "input", *kind._layers_made):
         del module.__dict__[WIDTH_OF + name]

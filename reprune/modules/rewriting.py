@@ -10,13 +10,13 @@ from __future__ import annotations
 import __future__ as futures
 
 import ast
+import copy
 import functools
 import inspect
 import linecache
 import re
-import textwrap
 from collections.abc import Collection, Iterable, Iterator
-from itertools import chain
+from itertools import chain, count
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
@@ -57,15 +57,11 @@ def rewritten(kind: type, stop: type, counts: Collection[str]) -> Rewritten:
     """
     methods: dict[str, FunctionType] = {}
     changes = []
-    for base in kind.__mro__:
-        if base is stop:
-            break
-        for name, method in vars(base).items():
-            if isinstance(method, FunctionType) and name not in methods and getattr(kind, name) is method:
-                change = _Change(counts)
-                if (new := _rewritten(method, change)) is not None:
-                    methods[name] = new
-                    changes.append(change)
+    for name, method in methods_of(kind, stop).items():
+        change = _Change(counts)
+        if (new := _rewritten(method, change)) is not None:
+            methods[name] = new
+            changes.append(change)
     return Rewritten(
         methods,
         frozenset(chain(*(change.of_input for change in changes))),
@@ -73,38 +69,121 @@ def rewritten(kind: type, stop: type, counts: Collection[str]) -> Rewritten:
     )
 
 
+def methods_of(kind: type, stop: type) -> dict[str, FunctionType]:
+    """Return the functions that are methods of the class `kind`, from it and its bases down to `stop`."""
+    methods: dict[str, FunctionType] = {}
+    for base in kind.__mro__:
+        if base is stop:
+            break
+        for name, method in vars(base).items():
+            if isinstance(method, FunctionType) and name not in methods and getattr(kind, name) is method:
+                methods[name] = method
+    return methods
+
+
 def _rewritten(method: FunctionType, change: _Change) -> FunctionType | None:
     """Return `method` after the `change`; None if there is nothing to change, or the source is not plain."""
     code = method.__code__
     if code.co_freevars or ("shape" not in code.co_names and "size" not in code.co_names):
         return None  # what it closes over, such as the class for `super()`, is not in the source
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-    function = tree.body[0]
+    tree = _source_of(method)
+    function = None if tree is None else tree.body[0]
     if not isinstance(function, ast.FunctionDef) or function.decorator_list or not function.args.args:
         return None
+    assert tree is not None
     change.owner = function.args.args[0].arg
+    written = copy.deepcopy(tree)
     change.visit(function)
     plain = (change.of_input or change.by_weight) and not _has_private_names(function)
-    if not (change.changed and plain):
+    if not (change.changed and plain and _runs(method, written)):
         return None
     source = ast.unparse(ast.fix_missing_locations(tree))
-    file = f"<reprune: {method.__module__}.{method.__qualname__} with the width of its heads apart>"
+    file = _file_of(method, source)
     compiled = compile(
         source, file, "exec", flags=code.co_flags & futures.annotations.compiler_flag, dont_inherit=True
     )
-    linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
-    (inner,) = (const for const in _codes(compiled) if const.co_name == function.name)
-    new = FunctionType(inner, method.__globals__, method.__name__, method.__defaults__)
+    inner = [one for one in compiled.co_consts if isinstance(one, CodeType) and one.co_name == code.co_name]
+    if len(inner) != 1:
+        return None  # as it has parameters of types
+    new = FunctionType(inner[0], method.__globals__, method.__name__, method.__defaults__)
     new.__kwdefaults__, new.__annotations__ = method.__kwdefaults__, method.__annotations__
     new.__doc__, new.__module__, new.__qualname__ = method.__doc__, method.__module__, method.__qualname__
     return new
 
 
-def _codes(compiled: CodeType) -> Iterator[CodeType]:
-    return (const for const in compiled.co_consts if isinstance(const, CodeType))
+def _source_of(method: FunctionType) -> ast.Module | None:
+    """Return the source of `method`, or None."""
+    try:
+        lines = inspect.getsource(method)
+        indented = lines[:1].isspace()  # left as it is, for the sake of strings of several lines
+        tree = ast.parse("if True:\n" + lines if indented else lines)
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    if indented:
+        assert isinstance(tree.body[0], ast.If)
+        tree.body = tree.body[0].body
+    return tree
+
+
+def _runs(method: FunctionType, tree: ast.Module) -> bool:
+    """Return whether what runs is what the source `tree` of `method` says.
+
+    A file may have been edited since it was imported, and what runs may have been made of another source.
+    """
+    code = method.__code__
+    try:
+        again = ast.parse(ast.unparse(tree))
+        file = "".join(inspect.findsource(method)[0])
+        found = _codes_in(file).get((code.co_name, code.co_firstlineno), ())
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return False
+    return ast.dump(again) == ast.dump(tree) and any(_same(one, code) for one in found)
+
+
+@functools.lru_cache(maxsize=16)
+def _codes_in(file: str) -> dict[tuple[str, int], list[CodeType]]:
+    """Return all codes in the source of a whole file, by their names and first lines.
+
+    How a name is read depends on whether the file imports it.
+    """
+    codes: dict[tuple[str, int], list[CodeType]] = {}
+    left = [compile(file, "<source>", "exec", dont_inherit=True)]
+    while left:
+        one = left.pop()
+        codes.setdefault((one.co_name, one.co_firstlineno), []).append(one)
+        left += [const for const in one.co_consts if isinstance(const, CodeType)]
+    return codes
+
+
+_OF_CODE = (
+    "co_code co_names co_varnames co_freevars co_cellvars co_argcount co_posonlyargcount co_kwonlyargcount "
+    "co_flags co_exceptiontable"
+).split()
+
+
+def _same(one: CodeType, other: CodeType) -> bool:
+    """Return whether two codes do the same."""
+    if any(getattr(one, name, None) != getattr(other, name, None) for name in _OF_CODE):
+        return False
+    return len(one.co_consts) == len(other.co_consts) and all(
+        _same(a, b)
+        if isinstance(a, CodeType) and isinstance(b, CodeType)
+        else type(a) is type(b) and (repr(a) == repr(b) or (isinstance(a, frozenset) and a == b))
+        for a, b in zip(one.co_consts, other.co_consts, strict=True)
+    )
+
+
+def _file_of(method: FunctionType, source: str) -> str:
+    """Return a name under which Python finds the `source`; several classes may have one name."""
+    what = f"{method.__module__}.{method.__qualname__} with the width of its heads apart"
+    lines = source.splitlines(keepends=True)
+    for number in count():
+        file = f"<reprune: {what}{f' ({number})' if number else ''}>"
+        there = linecache.cache.get(file)
+        if there is None or (len(there) > 2 and there[2] == lines):
+            linecache.cache[file] = len(source), None, lines, file
+            return file
+    raise AssertionError("there is always another number")
 
 
 def _has_private_names(function: ast.AST) -> bool:
@@ -131,6 +210,8 @@ class _Change(ast.NodeTransformer):
         """Names of the width of an input."""
         self._inputs: set[str] = set()
         """Names of what has such a width."""
+        self._images: set[str] = set()
+        """Those of images, whose channels come last only after they are moved."""
         self._heads: set[str] = set()
         """Names of what was computed of queries, keys or values."""
 
@@ -139,6 +220,7 @@ class _Change(ast.NodeTransformer):
         given = set(_mentioned(node.value))
         calls = (one.func for one in ast.walk(node.value) if isinstance(one, ast.Call))
         as_wide = all("norm" in name for name in map(self._own, calls) if name is not None)
+        as_wide = as_wide and not self._is_turned(node.value)
         node.value = self.visit(node.value)
         for target in node.targets:
             for name in _names([target]):
@@ -151,6 +233,7 @@ class _Change(ast.NodeTransformer):
             if shown and (widths := _width_in(node.value, target)):
                 self._widths |= widths
                 self._inputs |= given
+                self._images = self._images | given if _is_image(target) else self._images - given
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.Call:
@@ -159,7 +242,7 @@ class _Change(ast.NodeTransformer):
         of_heads = shaped is not None and self._of_heads(shaped)
         layer = None if shaped is None or of_heads else self._maker(shaped)
         own = self._own(node.func)
-        given = {name for arg in node.args for name in _mentioned(arg)}
+        given = {name for arg in node.args if not self._is_turned(arg) for name in _mentioned(arg)}
         if own is not None and _makes_heads(own) and given & self._inputs:
             self.of_input.add(own)
         self.generic_visit(node)
@@ -178,6 +261,12 @@ class _Change(ast.NodeTransformer):
         if isinstance(node.op, ast.FloorDiv) and self._own(node.right) in self._counts:
             node.left = self._replaced(node.left, None)
         return node
+
+    def _is_turned(self, node: ast.AST) -> bool:
+        """Return whether the last dimension of what was last read as wide changes its place in `node`."""
+        if self._images.intersection(_mentioned(node)):
+            return False
+        return any(_moves_last(one) for one in ast.walk(node))
 
     def _maker(self, node: ast.AST) -> str | None:
         """Return the layer that made `node`, by its name; None if something else did."""
@@ -248,8 +337,26 @@ def _width_in(shape: ast.AST, target: ast.AST) -> set[str]:
     if not isinstance(target, ast.Tuple) or isinstance(shape, ast.Subscript):
         return set()
     sizes = [one.id if isinstance(one, ast.Name) else "" for one in target.elts]
-    of_images = len(sizes) == 4 and [name.lower() for name in sizes[2:]] == list("hw")
-    return {sizes[1 if of_images else -1]} - {"", "_"}
+    return {sizes[1 if _is_image(target) else -1]} - {"", "_"}
+
+
+def _is_image(target: ast.AST) -> bool:
+    """Return whether `target` names the sizes of images: `B, C, H, W`."""
+    if not isinstance(target, ast.Tuple) or len(target.elts) != 4:
+        return False
+    return [one.id.lower() if isinstance(one, ast.Name) else "" for one in target.elts[2:]] == list("hw")
+
+
+def _moves_last(node: ast.AST) -> bool:
+    """Return whether `node` is `x.transpose(1, 2)`, `x.permute(0, 2, 1)` or `x.mT`: of three dimensions."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "mT"
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    dims = [ast.unparse(arg) for arg in node.args]
+    if node.func.attr in ("transpose", "swapaxes", "swapdims"):
+        return len(dims) == 2 and {*dims} <= {"1", "2", "-1", "-2"}
+    return node.func.attr == "permute" and dims in (["0", "2", "1"], ["(0, 2, 1)"])
 
 
 def _mentioned(node: ast.AST) -> Iterator[str]:

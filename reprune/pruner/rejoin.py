@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..arguments import shown
 from ..modules.sharded import Piece
+from ..strict_json import is_int
 
 Place = Mapping[int, tuple[int, int]]
 """{dimension: where a part of a tensor begins and ends}; other dimensions are complete."""
@@ -61,8 +62,10 @@ def rejoined(saved: Any, pieces: Mapping[str, Piece]) -> Any:
     if not all(isinstance(state.get("store"), Mapping) for state in states):
         return first  # which is found to be damaged
     keys = [key for key in first["store"] if _known(key, pieces)]
-    if one and ("places" not in first or first["places"] == places_of(keys, pieces)):
+    if one and ("places" not in first or _equal(first["places"], places_of(keys, pieces))):
         return first
+    for number, state in enumerate(states):
+        _check_whole(state, number)
     _check_alike(states)
     store = dict(first["store"])
     for key in keys:
@@ -79,10 +82,33 @@ def _known(key: Any, pieces: Mapping[str, Piece]) -> bool:
     return True
 
 
+def _check_whole(state: Mapping[str, Any], number: int) -> None:
+    """Raise `ValueError` if what is stored are no tensors with values, or not said to be at places."""
+    for key, values in state["store"].items():
+        if not isinstance(values, Tensor) or values.layout != torch.strided or values.is_meta:
+            raise _damaged(number, f"what it stores as {key!r} is no tensor with values")
+    places = state.get("places", {})
+    if not isinstance(places, Mapping) or not all(map(_is_place, places.values())):
+        raise _damaged(number, "it does not say where its parts lie")
+
+
+def _is_place(place: Any) -> bool:
+    return isinstance(place, Mapping) and all(
+        is_int(dim) and isinstance(ends, Sequence) and len(ends) == 2 and all(map(is_int, ends))
+        for dim, ends in place.items()
+    )
+
+
+def _damaged(number: int, reason: str) -> ValueError:
+    return ValueError(
+        f"state: expected what state_dict returned; number {number} is damaged ({reason}); nothing was loaded"
+    )
+
+
 def _check_alike(states: Sequence[Mapping[str, Any]]) -> None:
     """Raise `ValueError` unless the states are those of one training after one epoch."""
     first = states[0]
-    for number, state in enumerate(states):
+    for number, state in enumerate(states[1:], start=1):
         for key in sorted((first.keys() | state.keys()) - set(OWN)):
             if not _equal(first.get(key), state.get(key)):
                 raise ValueError(
@@ -99,7 +125,10 @@ def _check_alike(states: Sequence[Mapping[str, Any]]) -> None:
 def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return one.shape == other.shape and torch.equal(one.cpu(), other.cpu())
-    return bool(one == other)
+    try:
+        return bool(one == other)
+    except (RuntimeError, ValueError, TypeError):  # tensors and arrays, in a damaged state
+        return False
 
 
 def _part(key: str, parts: Sequence[tuple[Place, Tensor]], piece: Piece) -> Tensor:

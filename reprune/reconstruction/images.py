@@ -166,7 +166,9 @@ def _run(
         with preserving(graph.model) as preserved, eagerly():
             preserved.begin_pass()
             torch.manual_seed(0)  # what a pass draws is the same each time
-            model = for_any_heads(whole_copy(graph.model))  # whose buffers and attributes may change
+            model = whole_copy(graph.model)  # whose buffers and attributes may change
+            if not graph.traced.own_classes:
+                model = for_any_heads(model)
             with evaluating(model):
                 return _run_all(model, images, uses, progress)
     finally:
