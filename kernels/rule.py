@@ -100,7 +100,7 @@ def side_by_side(sizes, n, i, j, mask):
     return (left + tl.load(sizes + i) == right) | (right + tl.load(sizes + j, mask=mask, other=0) == left)
 
 
-@triton.jit
+@triton.jit(noinline=True)
 def look(totals, sizes, least, nearest, i, n, D: tl.constexpr, B: tl.constexpr):
     """Find the nearest of those above cluster i, the first of equally near ones."""
     lane = tl.arange(0, B)
