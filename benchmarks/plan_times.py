@@ -242,8 +242,8 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
         "certificate), in turns in one process. Seconds are medians of the processor time of one thread, on "
         "a machine with other work on it, so ratios say more. The ratio is reprune's time over "
         "Torch-Pruning's; the peaks are the memory that either allocates besides the network, over that of "
-        "the network, as malloc counts it, in a process of their own. (The rows from swin_t on are of the day "
-        "before, with a slower trace, and count resident memory.)",
+        "the network, as malloc counts it, in a process of their own. (The rows from swin_t on are of the "
+        "day before, with a slower trace, and count resident memory.)",
         "",
         *markdown.table(head, lines, "lrlrrr"),
         "",
