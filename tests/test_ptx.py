@@ -18,6 +18,7 @@ from tests.helpers.ptx import benchmarks, needs_simulator, needs_triton, open_fi
 pytestmark = [needs_simulator, needs_triton, open_files]
 
 ONE_WARP = {"R": 8, "B": 32, "num_warps": 1, "maxnreg": 168}
+EIGHT_WARPS = {"R": 32, "B": 256, "num_warps": 8, "maxnreg": 128}
 
 
 def device(target="sm_90", **how):
@@ -112,6 +113,21 @@ def test_points_that_differ_in_their_last_bits(d):
         points = drawn.draw("last bits", (20, 2, d), seed).swapaxes(0, 1)
         assert_tree(device(race=True, seed=seed), points)
         assert_clusters(device(race=True, seed=seed), [points], [10])
+
+
+@pytest.mark.parametrize("kind", ["plane", "wide", "line"])
+def test_layers_cut_at_0(kind):
+    for weight, keep in list(drawn.cut_at_0(kind))[::4]:
+        assert_clusters(device(race=True), [np.ascontiguousarray(weight.swapaxes(0, 1))], [keep])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", nine_kinds.KINDS)
+def test_programs_of_eight_and_sixteen_warps(kind):
+    points = nine_kinds.draw(kind, (1, 200, 9), 3).astype(np.float32)
+    assert_clusters(device(race=True, seed=1, tile=EIGHT_WARPS), [points], [100])
+    line = nine_kinds.draw(kind, (1, 2100, 1), 3).astype(np.float32)
+    assert_clusters(device(race=True, seed=1), [line], [1050])
 
 
 @pytest.mark.slow

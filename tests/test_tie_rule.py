@@ -1,6 +1,6 @@
 """Among equally high merges one rule decides, the same on every backend to the last bit."""
 
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -145,32 +145,14 @@ def test_points_of_one_coordinate_that_differ_in_their_last_bits():
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("wide", [False, True])
-def test_channels_cut_at_0_whose_rounding_joins_more_than_equal_points(wide):
+@pytest.mark.parametrize("kind, least", [("plane", 5), ("wide", 5), ("line", 1)])
+def test_channels_cut_at_0_whose_rounding_joins_more_than_equal_points(kind, least):
     found = 0
-    for copies, x in product((3, 5, 7), np.linspace(1.01, 1.99, 25)):
-        points = np.array([[x, x]] * copies + [[np.nextafter(x, 2)] * 2, [-5.0, 0]])
-        if wide:  # so that squares would overflow
-            points *= 2.0**900
-            points[-1, 1] = 1
-        equal = points[[*range(copies), -1, -1]]
-        if reprune.linkage(points, backend="reference")[copies - 1, 2] > 0:
-            continue
-        found += 1
-        weight = np.stack([equal] * 6 + [points] + [equal] * 3, axis=1)
-        one, other = (reprune.select_filters(weight, 3, backend=b) for b in ("cpp", "reference"))
-        assert one.height == other.height == 0
+    for weight, keep in drawn.cut_at_0(kind):
+        heights = reprune.linkage(weight[:, 6], backend="reference")[:, 2]
+        equal = reprune.linkage(weight[:, 0], backend="reference")[:, 2]
+        found += (heights == 0).sum() > len(weight) - len(np.unique(weight[:, 6], axis=0))
+        one, other = (reprune.select_filters(weight, keep, backend=b) for b in ("cpp", "reference"))
+        assert one.height == other.height == 0 == equal[len(weight) - keep - 1]
         np.testing.assert_array_equal(one.labels, other.labels)
-    assert found > 5
-
-
-def test_a_join_by_rounding_brings_its_neighbour_on_a_line_within_a_cut_at_0():
-    x = float.fromhex("0x1.bf873f7179b89p+0")
-    points = np.array([-5, x, *[x + 2**-52] * 2, *[x + 2**-51] * 3])
-    heights = reprune.linkage(points[:, None], backend="reference")[:, 2]
-    assert heights[-1] > 0 == heights[-2]  # though only three of the joins are of equal points
-    equal = np.array([-5, *[x] * 4, 2 * x, 3 * x])
-    weight = np.stack([equal] * 6 + [points] + [equal] * 3, axis=1)[:, :, None]
-    one, other = (reprune.select_filters(weight, 4, backend=b) for b in ("cpp", "reference"))
-    assert one.height == other.height == 0
-    np.testing.assert_array_equal(one.labels, other.labels)
+    assert found >= least

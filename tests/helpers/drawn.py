@@ -1,5 +1,7 @@
 """Points that are hard on a clustering, by kind: ties of quantised numbers, and numbers of every size."""
 
+from itertools import product
+
 import numpy as np
 
 MOST = np.finfo(np.float64).max
@@ -72,3 +74,24 @@ def simplex(shape):
     x = np.zeros(shape)
     x[np.arange(O), :, np.arange(O) % d] = 1
     return x
+
+
+def cut_at_0(kind):
+    """Weights [O, 10, d] and how many filters to keep, so that the layer is cut at height 0.
+
+    In one channel of "plane", "wide" (whose squares would overflow) or "line" rounding may join at height 0
+    more points than are equal: where it does, more of them than the others have.
+    """
+    if kind == "line":
+        x = float.fromhex("0x1.bf873f7179b89p+0")
+        points = np.array([-5, x, *[x + 2**-52] * 2, *[x + 2**-51] * 3])[:, None]
+        equal = np.array([-5, *[x] * 4, 2 * x, 3 * x])[:, None]
+        yield np.stack([equal] * 6 + [points] + [equal] * 3, axis=1), 4
+        return
+    for copies, x in product((3, 5, 7), np.linspace(1.01, 1.99, 25)):
+        points = np.array([[x, x]] * copies + [[np.nextafter(x, 2)] * 2, [-5.0, 0]])
+        if kind == "wide":
+            points *= 2.0**900
+            points[-1, 1] = 1
+        equal = points[[*range(copies), -1, -1]]
+        yield np.stack([equal] * 6 + [points] + [equal] * 3, axis=1), 3
