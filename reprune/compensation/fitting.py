@@ -131,7 +131,7 @@ class Fitting:
             return replace(layer, reason=problem.reason or _ALIKE)
         free_bias = event.bias is not None and event.bias not in self._pair.sequences[1].shared_biases
         meets = all(other.meets_norm for other in self._pair.events if other.name == event.name)
-        fit = problem.solved(free_bias or meets, self._ridge)
+        fit = problem.solved(free_bias or meets, self._ridge, torch.finfo(call.weight.dtype).eps)
         layer = replace(
             layer,
             images=problem.images,
@@ -140,10 +140,11 @@ class Fitting:
             before=fit.before,
             after=fit.after,
         )
-        if fit.before < (4 * torch.finfo(call.weight.dtype).eps) ** 2:
-            return replace(layer, ridge=None, after=fit.before, reason=_ALIKE)
-        self.values.update(new_values(fit, call, with_bias=free_bias))
-        return replace(layer, reason="" if fit.weight is not None else _NO_BETTER)
+        new = new_values(fit, call, with_bias=free_bias)
+        self.values.update(new)
+        if fit.weight is not None or (fit.alike and new):
+            return layer
+        return replace(layer, reason=_ALIKE if fit.alike else _NO_BETTER)
 
     def _used_often(self, event: Event) -> bool:
         return self._pair.sequences[1].uses[event.name] > 1

@@ -83,10 +83,10 @@ class LayerProblem:
                 u = layout.rows(some, part)
                 self.rows.add(fold, *(x.reshape(len(u), groups, -1) for x in (u, r, y)))
 
-    def solved(self, centred: bool, ridge: float | None) -> Fit:
-        """Return the fit; there has to be a row."""
+    def solved(self, centred: bool, ridge: float | None, eps: float) -> Fit:
+        """Return the fit of outputs of precision `eps`; there has to be a row."""
         assert self.rows is not None
-        return fitted(self.rows.problem(centred), centred, ridge)
+        return fitted(self.rows.problem(centred), centred, ridge, eps)
 
 
 def new_values(fit: Fit, call: Call, with_bias: bool) -> dict[str, Tensor]:
