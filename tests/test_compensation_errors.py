@@ -50,6 +50,22 @@ BAD = {
         r"images: expected images of one size; got \(3, 8, 8\) and \(3, 9, 9\)",
     ),
     "scalars": (lambda: [torch.tensor(1.0)], "whose first dimension is the batch; batch 0 has "),
+    "sparse": (
+        lambda: images(4).to_sparse(),
+        "images: expected ordinary tensors; one in batch 0 is torch.sparse_coo",
+    ),
+    "meta": (
+        lambda: [images(4), images(4).to("meta")],
+        "images: expected ordinary tensors; one in batch 1 is on the device 'meta'",
+    ),
+    "nested": (
+        lambda: torch.nested.as_nested_tensor([*images(4)], layout=torch.jagged),
+        "images: expected ordinary tensors; one in batch 0 is nested",
+    ),
+    "integers": (
+        lambda: images(4).to(torch.uint8),
+        r"images: the dense network fails on them with .*; it was given uint8 \[N, 3, 8, 8\]",
+    ),
     "kinds": (
         lambda: [images(4), {"x": images(4)}],
         "images: expected batches of one kind; batch 1 is another than the first",

@@ -65,7 +65,7 @@ def compensated(
     try:
         return reprune.compensate(dense, small, plan, images, progress=stages)
     except (ValueError, TypeError) as error:
-        raise UserError(f"--calibrate: {str(error).removeprefix('images: ')}") from error
+        raise UserError(f"--calibrate: {str(error).removeprefix('--calibrate: ')}") from error
 
 
 def as_dict(report: CompensationReport) -> dict[str, Any]:

@@ -187,7 +187,8 @@ def _run_all(
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
         raise ValueError(
-            f"calibrate: the network fails on the images with {type(error).__name__}: {first}"
+            f"{images.name}: the network fails on the images with {type(error).__name__}: {first}; it was "
+            f"given {images.shown()}"
         ) from error
     most = max((event.bytes + event.output for event in events), default=1)
     size = max(2, MEMORY * count // max(most, 1))
