@@ -60,6 +60,9 @@ class LayerProblem:
         if self.reason is not None:
             return
         lacking = wanted - given
+        if not bool(torch.isfinite(lacking).all()):
+            self.reason = "it takes or gives NaN or infinity"
+            return
         self.same = self.same and not bool(lacking.any())
         layout = Layout(call, batch_dimension(call, probe))
         lacking, wanted = layout.outputs(lacking), layout.outputs(wanted)
