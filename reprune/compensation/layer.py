@@ -132,7 +132,7 @@ def memory_of(call: Call, share: float) -> int:
     """
     groups, inputs = call.groups, call.inputs * math.prod(call.weight.shape[2:])
     sums = (folds_of(inputs, inputs) + 3) * 8 * groups * inputs**2
-    if sums <= LARGEST:
+    if sums <= LARGEST or call.lacks_batch:
         return sums
     layout = Layout(call, 0)
     rows = int(layout.positions * layout.entries / share)
@@ -148,7 +148,7 @@ def folds_of(inputs: int, rows: int) -> int:
 
 def _reason_against(small: Call, wanted: Sequence[int], given: Sequence[int]) -> str | None:
     """Return why the outputs of a call cannot be compared, if so."""
-    if small.dimensions and small.input.dim() != small.dimensions + 2:
+    if small.lacks_batch:
         return "it runs without a batch"
     if tuple(wanted) != tuple(given):
         return "its outputs have another shape than those of the dense network"
