@@ -50,8 +50,8 @@ def compensate(
     Each convolution and Linear layer, from the first one that lost inputs on, gets the weight and the bias
     by which its outputs come closest to those of the dense network: least squares over the positions of its
     output, with what the layers before it compute now as inputs. The mean of a BatchNorm follows. Everything
-    runs once, in evaluation mode; shapes do not change, and a layer is changed only if that does better on
-    images that were left out of the fit.
+    runs once, in evaluation mode and on copies of both; shapes do not change, and a layer is changed only if
+    that does better on images that were left out of the fit.
 
     Sums are float64. The images are read into memory, at most 2,048 of them or 0.5 GiB; the rest is not
     read. The activations of all images between two layers take about 1 GiB at most: on larger maps fewer
@@ -81,8 +81,8 @@ def compensate(
 
     Raises:
         ValueError: `small` or `dense` does not fit the plan, or they are one; there are fewer than two
-            images, NaN among them, or of different sizes; the networks fail on them. Then `small` is as it
-            was.
+            images, NaN among them, or of different sizes; the networks fail or overflow on them. Then `small`
+            is as it was.
         TypeError: An argument has a wrong type.
 
     Examples:
