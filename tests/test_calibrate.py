@@ -19,6 +19,10 @@ def batches():
     for _ in range(4):
         yield [torch.randn(8, 3, 16, 16, generator=generator), torch.zeros(8)]
 
+def midway():
+    yield torch.zeros(4, 3, 16, 16)
+    raise ValueError("the disk is gone")
+
 def few(): return torch.zeros(1, 3, 16, 16)
 def broken(): raise RuntimeError("the disk is gone")
 """
@@ -113,6 +117,7 @@ def test_pictures_are_prepared_as_torchvision_does(folder):
         ("photographs:none", "there is no photographs:none"),
         ("nothing:there", "there is no nothing:there"),
         ("photographs:broken", "calling photographs:broken failed: RuntimeError: the disk is gone"),
+        ("photographs:midway", "--calibrate: reading the images failed: ValueError: the disk is gone"),
         ("photographs:few", "--calibrate: expected at least two images"),
         ("empty", "expected a folder with images; empty has 0"),
         ("damaged", "1.png is no image that can be read"),
@@ -126,6 +131,13 @@ def test_mistakes_are_said(folder, capsys, text, message):
     assert main([*PRUNE, "--calibrate", text]) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (folder / "small.safetensors").exists()
+
+
+def test_a_picture_that_is_too_large_is_named(folder, capsys, monkeypatch):
+    pictures(folder, 2)
+    monkeypatch.setattr(pytest.importorskip("PIL.Image"), "MAX_IMAGE_PIXELS", 100)
+    assert main([*PRUNE, "--calibrate", "pictures"]) == 2
+    assert "0.png is no image that can be read (Image size" in " ".join(capsys.readouterr().err.split())
 
 
 def test_several_targets_are_not_compensated(folder, capsys):

@@ -50,6 +50,22 @@ BAD = {
         r"images: expected images of one size; got \(3, 8, 8\) and \(3, 9, 9\)",
     ),
     "scalars": (lambda: [torch.tensor(1.0)], "whose first dimension is the batch; batch 0 has "),
+    "sparse": (
+        lambda: images(4).to_sparse(),
+        "images: expected ordinary tensors; one in batch 0 is torch.sparse_coo",
+    ),
+    "meta": (
+        lambda: [images(4), images(4).to("meta")],
+        "images: expected ordinary tensors; one in batch 1 is on the device 'meta'",
+    ),
+    "nested": (
+        lambda: torch.nested.as_nested_tensor([*images(4)], layout=torch.jagged),
+        "images: expected ordinary tensors; one in batch 0 is nested",
+    ),
+    "integers": (
+        lambda: images(4).to(torch.uint8),
+        r"images: the dense network fails on them with .*; it was given uint8 \[N, 3, 8, 8\]",
+    ),
     "kinds": (
         lambda: [images(4), {"x": images(4)}],
         "images: expected batches of one kind; batch 1 is another than the first",
@@ -245,3 +261,67 @@ def test_images_join_late_where_memory_is_short(monkeypatch):
     with torch.no_grad():
         wanted = model(x)
         assert (small(x) - wanted).square().mean() < 0.05 * wanted.var()
+
+
+class Overflowing(nn.Module):
+    """Makes infinity of large inputs, and calls its last layer once or twice."""
+
+    def __init__(self, twice=False):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(4, 4)
+        self.register_buffer("scale", torch.ones(()))
+        self.twice = twice
+
+    def forward(self, x):
+        x = self.c((self.b(self.a(x)) * self.scale).exp())
+        return self.c(x) if self.twice else x
+
+
+def pruned_linear(model, x, keep):
+    return reprune.prune(
+        model.eval(), x[:2], keep=keep, layers="linear", select=lambda problem: np.arange(problem.keep)
+    )
+
+
+def test_images_on_which_a_network_overflows_are_refused():
+    model, x = Overflowing(), torch.full((8, 4), 1e30)
+    with torch.no_grad():
+        model.b.bias += 1e3
+    small, plan = pruned_linear(model, x, {"a": 3})
+    before = values(small)
+    message = "expected images on which all is finite; c of the dense network gives NaN or infinity"
+    with pytest.raises(ValueError, match=f"^images: {message}"):
+        reprune.compensate(model, small, plan, x)
+    with pytest.raises(ValueError, match=f"^calibrate: {message}"):
+        reprune.prune(model, x[:2], keep={"a": 3}, layers="linear", calibrate=x)
+    assert same(values(small), before)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_layer_of_the_small_network_that_overflows_is_left(twice):
+    torch.manual_seed(0)
+    model, x = Overflowing(twice), torch.randn(32, 4)
+    small, plan = pruned_linear(model, x, {"a": 3})
+    small.scale.fill_(1e30)
+    report = reprune.compensate(model, small, plan, x)
+    assert {layer.name: layer.reason for layer in report.layers} == {
+        "b": "",
+        "c": "it takes or gives NaN or infinity",
+    }
+    assert all(torch.isfinite(value).all() for value in small.state_dict().values())
+    assert torch.equal(small.c.weight, model.c.weight)
+
+
+def test_a_weight_that_is_too_large_for_half_precision_is_not_taken():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1)).half().eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1e-4, 0.0], [1.0, 0.0]]))  # the second is 10,000 times the first
+        model[1].weight.fill_(60.0)
+    x = torch.randn(64, 2)
+    small, plan = pruned_linear(model, x[:2].half(), {"0": 1})
+    before = values(small)
+    (layer,) = reprune.compensate(model, small, plan, x).layers
+    assert layer.reason == "what would do better is too large for float16"
+    assert layer.after == layer.before
+    assert same(values(small), before)

@@ -228,7 +228,7 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
     "a network that fails": (
         lambda: Failing(*CONV),
         {**BOTH, "calibrate": X},
-        r"calibrate: the network fails on the images with RuntimeError: too many$",
+        r"calibrate: the network fails on the images with RuntimeError: too many; it was given",
     ),
     "infinite values": (
         lambda: Dividing(*CONV),

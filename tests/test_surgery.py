@@ -167,3 +167,17 @@ def test_a_plan_can_be_applied_only_once():
     reprune.apply(plan, model)
     with pytest.raises(ValueError, match="before it is pruned"):
         reprune.apply(plan, model)
+
+
+def test_scripted_modules_that_keep_their_channels_do_not_disturb():
+    with pytest.warns(Warning, match="script"):
+        scripted = torch.jit.script(nn.Sequential(nn.ReLU(), nn.Conv2d(6, 4, 1)))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), scripted)
+    small, plan = reprune.prune(model, X[:2], keep={"0": 4}, calibrate=X)
+    assert small[0].out_channels == small[2].in_channels == 4
+    assert not {p.data_ptr() for p in small.parameters()} & {p.data_ptr() for p in model.parameters()}
+    assert all(p.is_leaf and p.requires_grad for p in small.parameters())
+    with torch.no_grad():
+        assert (small(X) - model(X)).square().mean() < 0.9 * model(X).var()
+    reprune.apply(plan, model)
+    assert model(X).shape == small(X).shape

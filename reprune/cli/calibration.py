@@ -1,7 +1,7 @@
 """Read the images of --calibrate: a folder of them, or what a function of the user's yields."""
 
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -51,11 +51,21 @@ def source(text: str, model: str, size: tuple[int, ...]) -> Iterable[Any]:
 
 
 def read(batches: Iterable[Any], model: nn.Module) -> Images:
-    """Return the images in `batches`; an error of them names the option."""
+    """Return the images in `batches`; an error of them, or of what gives them, names the option."""
+    whole = isinstance(batches, (torch.Tensor, Mapping, str, bytes)) or not isinstance(batches, Iterable)
     try:
-        return collected(batches, model, "--calibrate")
+        return collected(batches if whole else _given(batches), model, "--calibrate")
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+
+
+def _given(batches: Iterable[Any]) -> Iterator[Any]:
+    try:
+        yield from batches
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"--calibrate: reading the images failed: {type(error).__name__}: {error}") from error
 
 
 def compensated(
@@ -65,7 +75,7 @@ def compensated(
     try:
         return reprune.compensate(dense, small, plan, images, progress=stages)
     except (ValueError, TypeError) as error:
-        raise UserError(f"--calibrate: {str(error).removeprefix('images: ')}") from error
+        raise UserError(f"--calibrate: {str(error).removeprefix('--calibrate: ')}") from error
 
 
 def as_dict(report: CompensationReport) -> dict[str, Any]:
@@ -112,7 +122,7 @@ def _folder(folder: Path, model: str, size: tuple[int, ...]) -> Iterator[torch.T
             try:
                 with Image.open(file) as image:
                     batch.append(transform(image.convert("L" if size[0] == 1 else "RGB")))
-            except OSError as error:
+            except Exception as error:  # of any kind that a damaged file, or a huge one, leads to
                 raise UserError(f"--calibrate: {file} is no image that can be read ({error})") from error
         yield torch.stack(batch)
 

@@ -84,8 +84,13 @@ class Call:
 
     @property
     def channels(self) -> int:
-        """The dimension of the output along which its channels lie."""
-        return 1 if self.is_norm or self.dimensions else -1
+        """The dimension of the output along which its channels lie, with a batch or without."""
+        return 1 if self.is_norm else -1 - self.dimensions
+
+    @property
+    def lacks_batch(self) -> bool:
+        """Whether a convolution runs on one image alone, `[C, ...]`."""
+        return bool(self.dimensions) and self.input.dim() < self.dimensions + 2
 
     def along(self, argument: str) -> tuple[int, ...]:
         """Return a setting of a convolution such as its stride, one number for each dimension."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,8 +13,10 @@ from torch import nn
 
 from ..aliases import Progress
 from ..arguments import number, one_of, shown
+from ..graph import preserving
+from ..modules.copying import whole_copy
 from ..modules.heads import running_alike
-from ..modules.rng import generators, restore
+from ..modules.rng import generators_kept
 from ..modules.sharded import refuse_sharded
 from ..modules.slicing import named_tensors, sliced_shape
 from ..modules.wrappers import eagerly, named_modules, unwrap
@@ -48,8 +50,8 @@ def compensate(
     Each convolution and Linear layer, from the first one that lost inputs on, gets the weight and the bias
     by which its outputs come closest to those of the dense network: least squares over the positions of its
     output, with what the layers before it compute now as inputs. The mean of a BatchNorm follows. Everything
-    runs once, in evaluation mode; shapes do not change, and a layer is changed only if that does better on
-    images that were left out of the fit.
+    runs once, in evaluation mode and on copies of both; shapes do not change, and a layer is changed only if
+    that does better on images that were left out of the fit.
 
     Sums are float64. The images are read into memory, at most 2,048 of them or 0.5 GiB; the rest is not
     read. The activations of all images between two layers take about 1 GiB at most: on larger maps fewer
@@ -79,8 +81,8 @@ def compensate(
 
     Raises:
         ValueError: `small` or `dense` does not fit the plan, or they are one; there are fewer than two
-            images, NaN among them, or of different sizes; the networks fail on them. Then `small` is as it
-            was.
+            images, NaN among them, or of different sizes; the networks fail or overflow on them. Then `small`
+            is as it was.
         TypeError: An argument has a wrong type.
 
     Examples:
@@ -100,7 +102,7 @@ def compensate(
     one_of(layers, "layers", _LAYERS)
     dense, small = (_network(model, name) for model, name in ((dense, "dense"), (small, "small")))
     _check_fit(dense, small, plan)
-    with _generators_kept():
+    with generators_kept(), eagerly():
         found = collected(images, dense)
         fitting, pair = _fitted(dense, small, plan, found, fixed, layers == "pruned", progress)
     tensors = named_tensors(small)
@@ -158,14 +160,12 @@ def _check_fit(dense: nn.Module, small: nn.Module, plan: PruningPlan) -> None:
 
 
 @contextmanager
-def _generators_kept() -> Iterator[None]:
-    """Put the random generators back after the block, and compile nothing in it."""
-    states = generators()
-    try:
-        with eagerly():
-            yield
-    finally:
-        restore(states)
+def _copies(*models: nn.Module) -> Iterator[list[nn.Module]]:
+    """Yield copies, whose buffers and attributes may change; what they share, as hooks, stays as it was."""
+    with ExitStack() as kept:
+        for model in models:
+            kept.enter_context(preserving(model))
+        yield [whole_copy(model) for model in models]
 
 
 def _fitted(
@@ -182,7 +182,12 @@ def _fitted(
     dtype = kinds.pop() if len(kinds) == 1 else None
     device = tensors[0].device
     probed = min(_PROBED, images.count)
-    with torch.no_grad(), evaluating(dense, small), running_alike(dense, small):
+    with (
+        _copies(dense, small) as (dense, small),
+        torch.no_grad(),
+        evaluating(dense, small),
+        running_alike(dense, small),
+    ):
         sequences = [
             _observed(model, name, images, (probed, device, dtype))
             for model, name in ((dense, "dense"), (small, "small"))
@@ -207,7 +212,8 @@ def _observed(
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
         raise ValueError(
-            f"images: the {name} network fails on them with {type(error).__name__}: {first}"
+            f"{images.name}: the {name} network fails on them with {type(error).__name__}: {first}; it was "
+            f"given {images.shown()}"
         ) from error
 
 

@@ -102,6 +102,7 @@ class Fitting:
         outputs = []
         for wave, dense, small in calls:
             whole, wanted = wanted_output(dense, self._pair.slices)
+            self._check(event, wanted)
             outputs.append(small.run(self.values))
             part = len(wave.images) / joined
             problem.add(small, (wanted, outputs[-1]), wave.images, part, event.shape)
@@ -119,6 +120,7 @@ class Fitting:
             self._pair, event.name, self.values, lambda call: wanted_output(call, self._pair.slices)[1]
         )
         for call, wanted, given, images in uses:
+            self._check(event, wanted)
             part = len(images) / self._pair.images.count
             problem.add(call, (wanted, given), images, part, event.shape)
         return problem
@@ -131,7 +133,7 @@ class Fitting:
             return replace(layer, reason=problem.reason or _ALIKE)
         free_bias = event.bias is not None and event.bias not in self._pair.sequences[1].shared_biases
         meets = all(other.meets_norm for other in self._pair.events if other.name == event.name)
-        fit = problem.solved(free_bias or meets, self._ridge)
+        fit = problem.solved(free_bias or meets, self._ridge, torch.finfo(call.weight.dtype).eps)
         layer = replace(
             layer,
             images=problem.images,
@@ -140,10 +142,22 @@ class Fitting:
             before=fit.before,
             after=fit.after,
         )
-        if fit.before < (4 * torch.finfo(call.weight.dtype).eps) ** 2:
-            return replace(layer, ridge=None, after=fit.before, reason=_ALIKE)
-        self.values.update(new_values(fit, call, with_bias=free_bias))
-        return replace(layer, reason="" if fit.weight is not None else _NO_BETTER)
+        new = new_values(fit, call, with_bias=free_bias)
+        if not all(bool(torch.isfinite(value).all()) for value in new.values()):
+            reason = f"what would do better is too large for {str(call.weight.dtype).removeprefix('torch.')}"
+            return replace(layer, ridge=None, after=layer.before, reason=reason)
+        self.values.update(new)
+        if fit.weight is not None or (fit.alike and new):
+            return layer
+        return replace(layer, reason=_ALIKE if fit.alike else _NO_BETTER)
+
+    def _check(self, event: Event, wanted: Tensor) -> None:
+        """Raise `ValueError` if an output of the dense network is not finite."""
+        if not bool(torch.isfinite(wanted).all()):
+            raise ValueError(
+                f"{self._pair.images.name}: expected images on which all is finite; {event.layer} of the "
+                "dense network gives NaN or infinity"
+            )
 
     def _used_often(self, event: Event) -> bool:
         return self._pair.sequences[1].uses[event.name] > 1

@@ -30,6 +30,7 @@ class GramMatrix:
         u, r, y = (torch.cat(parts).transpose(0, 1) for parts in zip(*everything, strict=True))  # [g, n, ..]
         self.untouched = float(r.square().sum())
         self.wanted = float((y - y.mean(1, keepdim=True)).square().sum())
+        self.squares = float(y.square().sum())
         self._mean = u.mean(1, keepdim=True) if centred else torch.zeros_like(u[:, :1])
         self._u, self._r = u - self._mean, r
         self._products = self._u @ self._u.mT  # [g, n, n]

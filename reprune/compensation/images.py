@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..arguments import shown
+from ..modules.rng import generators_kept
 from .paused import Inputs
 
 MOST = 2048
@@ -23,8 +24,10 @@ _EXPECTED = "a tensor [N, ...] or an iterable of batches, as a DataLoader gives 
 class Images:
     """Arguments of a network for `count` images, whatever the batches in which they came."""
 
-    def __init__(self, leaves: list[Any], structure: Any, count: int) -> None:
+    def __init__(self, leaves: list[Any], structure: Any, count: int, name: str) -> None:
         self.count = count
+        self.name = name
+        """The user's name of the argument."""
         self._leaves, self._structure = leaves, structure
 
     def inputs(self, start: int, stop: int, device: torch.device, dtype: torch.dtype | None) -> Inputs:
@@ -36,6 +39,13 @@ class Images:
         inputs: Inputs = tree_unflatten(leaves, self._structure)
         return inputs
 
+    def shown(self) -> str:
+        """Return the shapes and types of what a network is given, for people."""
+        tensors = [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
+        sizes = [", ".join(["N", *map(str, x.shape[1:])]) for x in tensors]
+        kinds = [str(x.dtype).removeprefix("torch.") for x in tensors]
+        return " and ".join(f"{kind} [{size}]" for kind, size in zip(kinds, sizes, strict=True))
+
     @staticmethod
     def _part(leaf: Tensor, start: int, stop: int, device: torch.device, dtype: torch.dtype | None) -> Tensor:
         kind = dtype if dtype is not None and leaf.is_floating_point() else leaf.dtype
@@ -45,11 +55,18 @@ class Images:
 def collected(images: Any, model: nn.Module, name: str = "images") -> Images:
     """Return the images of a tensor or of an iterable of batches; at most `MOST`, or `BYTES` of them.
 
+    Random numbers that are drawn while they are read leave the generators as they were.
+
     Raises `ValueError` if there are fewer than two, of different sizes, or with NaN; `TypeError` if it is
     something else.
     """
     if isinstance(images, Images):
         return images
+    with generators_kept():
+        return _collected(images, model, name)
+
+
+def _collected(images: Any, model: nn.Module, name: str) -> Images:
     batches: list[list[Any]] = []
     structure, count, size = None, 0, 0
     for batch in _batches(images, name):
@@ -69,7 +86,7 @@ def collected(images: Any, model: nn.Module, name: str = "images") -> Images:
         raise ValueError(f"{name}: expected at least two images, better 256; got {count}{empty}")
     leaves = [_joined(parts, name) for parts in zip(*batches, strict=True)]
     fitting = max(2, min(count, MOST, count * BYTES // max(size, 1)))
-    return Images(leaves, structure, fitting)
+    return Images(leaves, structure, fitting, name)
 
 
 def _batches(images: Any, name: str) -> Iterator[Any]:
@@ -107,6 +124,10 @@ def _positional(model: nn.Module) -> int:
 def _length(leaves: list[Any], name: str, index: int) -> int:
     """Return the number of images of a batch."""
     tensors = [x for x in leaves if isinstance(x, Tensor)]
+    for x in tensors:
+        if x.layout is not torch.strided or x.is_nested or x.is_meta:
+            kind = "nested" if x.is_nested else "on the device 'meta'" if x.is_meta else str(x.layout)
+            raise ValueError(f"{name}: expected ordinary tensors; one in batch {index} is {kind}")
     lengths = {x.shape[0] if x.dim() else None for x in tensors}
     length = lengths.pop() if len(lengths) == 1 else None
     if length is None:

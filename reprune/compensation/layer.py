@@ -60,6 +60,9 @@ class LayerProblem:
         if self.reason is not None:
             return
         lacking = wanted - given
+        if not bool(torch.isfinite(lacking).all()):
+            self.reason = "it takes or gives NaN or infinity"
+            return
         self.same = self.same and not bool(lacking.any())
         layout = Layout(call, batch_dimension(call, probe))
         lacking, wanted = layout.outputs(lacking), layout.outputs(wanted)
@@ -83,10 +86,10 @@ class LayerProblem:
                 u = layout.rows(some, part)
                 self.rows.add(fold, *(x.reshape(len(u), groups, -1) for x in (u, r, y)))
 
-    def solved(self, centred: bool, ridge: float | None) -> Fit:
-        """Return the fit; there has to be a row."""
+    def solved(self, centred: bool, ridge: float | None, eps: float) -> Fit:
+        """Return the fit of outputs of precision `eps`; there has to be a row."""
         assert self.rows is not None
-        return fitted(self.rows.problem(centred), centred, ridge)
+        return fitted(self.rows.problem(centred), centred, ridge, eps)
 
 
 def new_values(fit: Fit, call: Call, with_bias: bool) -> dict[str, Tensor]:
@@ -129,7 +132,7 @@ def memory_of(call: Call, share: float) -> int:
     """
     groups, inputs = call.groups, call.inputs * math.prod(call.weight.shape[2:])
     sums = (folds_of(inputs, inputs) + 3) * 8 * groups * inputs**2
-    if sums <= LARGEST:
+    if sums <= LARGEST or call.lacks_batch:
         return sums
     layout = Layout(call, 0)
     rows = int(layout.positions * layout.entries / share)
@@ -145,7 +148,7 @@ def folds_of(inputs: int, rows: int) -> int:
 
 def _reason_against(small: Call, wanted: Sequence[int], given: Sequence[int]) -> str | None:
     """Return why the outputs of a call cannot be compared, if so."""
-    if small.dimensions and small.input.dim() != small.dimensions + 2:
+    if small.lacks_batch:
         return "it runs without a batch"
     if tuple(wanted) != tuple(given):
         return "its outputs have another shape than those of the dense network"

@@ -23,7 +23,7 @@ class Wave:
     """Both networks on the images that joined together."""
 
     def __init__(self, pair: Pair, images: range) -> None:
-        self.images = images
+        self.images, self._name = images, pair.images.name
         inputs = [pair.inputs(images.start, images.stop) for _ in range(2)]  # all that may fail
         self.small = PausedPass(pair.small, inputs.pop(), pair.device)
         self.dense = PausedPass(pair.dense, inputs.pop(), pair.device)
@@ -33,8 +33,8 @@ class Wave:
         dense, small = self.dense.next(), self.small.next()
         if dense is None or small is None or not dense.name == small.name == event.name:
             raise ValueError(
-                f"images: the networks take another way at {event.layer} for some images than for others; "
-                "only networks that run the same operations for all of them can be compensated"
+                f"{self._name}: the networks take another way at {event.layer} for some images than for "
+                "others; only networks that run the same operations for all of them can be compensated"
             )
         return dense, small
 

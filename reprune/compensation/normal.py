@@ -24,6 +24,7 @@ class NormalEquations:
         self._centred = centred
         self._splits: dict[int, _Split] = {}
         self.untouched, self.wanted = float(self._total.rr), self._total.wanted
+        self.squares = float(self._total.yy)
 
     def error(self, ridge: float) -> float:
         """Return the sum of squares that the fits of all other folds leave of each fold."""

@@ -15,6 +15,8 @@ GRID = (1e-10, 1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0)
 ALONE = math.inf
 """The ridge at which the weight stays as it is, and only the mean of the outputs is put right."""
 _BEGIN = GRID.index(0.1)
+_SUMS = 1e-14
+"""What sums of squares lose by rounding where a mean is taken out of them, and more."""
 
 Solution = tuple[Tensor | None, Tensor, Tensor]
 """What is added to the weight, [g, d, o] or None for nothing, and the means of inputs and missing outputs."""
@@ -27,6 +29,8 @@ class LeastSquares(Protocol):
     """Squared error of the layer as it is."""
     wanted: float
     """Sum of squares of the outputs as they should be, around their means."""
+    squares: float
+    """The same around zero."""
 
     def error(self, ridge: float) -> float:
         """Return the sum of squares that the fits of all other folds leave of each fold."""
@@ -46,18 +50,29 @@ class Fit:
     before: float
     after: float
     """Squared error on images that were left out, as a part of the wanted outputs' variance."""
+    alike: bool = False
+    """Whether nothing but rounding lacked, or but a constant, which `bias` puts right."""
 
 
-def fitted(problem: LeastSquares, centred: bool, ridge: float | None) -> Fit:
+def fitted(problem: LeastSquares, centred: bool, ridge: float | None, eps: float) -> Fit:
     """Return the fit of all folds with `ridge`, or with the one that does best on folds left out.
+
+    Errors are rounding, by the precision `eps` of the outputs, up to 4 `eps` of their deviation or `eps` of
+    their size. A layer that lacks no more is left alone; where no more is left once the mean is put right, as
+    of inputs that were constant, the weight is.
 
     The search goes down from the middle of `GRID` as long as the error does. It needs a Cholesky
     factorisation for each fold and ridge, five or so of them, which takes less than half the time of one
     eigendecomposition. A solution is taken only if it does better than leaving the layer alone.
     """
     problem_error = cache(problem.error)
-    scale = max(problem.wanted, 1e-300)
-    before = problem_error(ALONE)
+    scale = max(problem.wanted, _SUMS * problem.squares, 1e-300)
+    before, untouched = problem_error(ALONE), problem.untouched
+    rounding = max((4 * eps) ** 2 * problem.wanted, eps**2 * problem.squares)
+    if untouched <= rounding:
+        return Fit(None, None, None, untouched / scale, untouched / scale, alike=True)
+    if centred and before <= max(rounding, _SUMS * untouched):
+        return Fit(None, problem.solution(ALONE)[2], ALONE, before / scale, before / scale, alike=True)
     best = ridge
     if best is None:
         at = _BEGIN
@@ -66,7 +81,6 @@ def fitted(problem: LeastSquares, centred: bool, ridge: float | None) -> Fit:
                 at += step
         best = GRID[at]
     after = problem_error(best)
-    untouched = problem.untouched
     if ridge is None and min(after, before) >= untouched:
         return Fit(None, None, None, untouched / scale, untouched / scale)
     if ridge is None and after >= before:

@@ -134,9 +134,12 @@ class _Copies:
         own = getattr(type(one), "__deepcopy__", None)
         if own is None:
             return False
+        scripted = isinstance(one, torch.jit.ScriptModule)
+        if scripted and self._share:  # its tensors cannot be replaced
+            return False
         trial: ChainMap[Any, Any] = ChainMap({}, self._memo)
         try:
-            new = own(one, trial)
+            new = _copy_of_scripted(one) if scripted else own(one, trial)
         except Exception:
             return False
         self._alive += trial.maps[0].pop(id(trial), [])
@@ -162,6 +165,15 @@ class _Copies:
             return new
         except Exception:  # a lock, a file, a stream: it is one of a kind
             return self._put(one, one)
+
+
+def _copy_of_scripted(module: Any) -> Any:
+    """Copy a scripted module, which takes no memo but a dictionary, with parameters that can be trained."""
+    with torch.no_grad():  # else they have a history
+        new = copy.deepcopy(module)
+    for mine, theirs in zip(new.parameters(), module.parameters(), strict=True):
+        mine.requires_grad_(theirs.requires_grad)
+    return new
 
 
 _PLAIN = ("__reduce_ex__", "__reduce__", "__getstate__")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,16 @@ def generators() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": np.random.get_state(legacy=False),  # noqa: NPY002  (the one that data loaders may use)
     }
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Put the generators back after the block, also after errors."""
+    states = generators()
+    try:
+        yield
+    finally:
+        restore(states)
 
 
 def check(states: Any) -> None:

@@ -121,6 +121,8 @@ def _check_layer(
 
 def _check_groups(name: str, module: nn.Module, cuts: Mapping[int, Positions]) -> None:
     """Raise `ValueError` unless the groups of a layer can stay alike."""
+    if not cuts:  # of a scripted module too, which is not cut and whose tensors are in no dictionary
+        return
     weight = module._parameters.get("weight")
     groups = getattr(module, "groups", getattr(module, "num_groups", 1))
     if weight is None or groups == 1 or id(weight) not in cuts:

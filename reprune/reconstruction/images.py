@@ -44,7 +44,7 @@ class Reconstruction:
 
         Raises `ValueError` if it fails on them, or makes NaN or infinite values of them.
         """
-        self._uses = _Uses(Consumers(graph), images.count)
+        self._uses = _Uses(Consumers(graph), images)
         self._worths = _run(graph, images, self._uses, progress)
         self._found: dict[str, Picks | None] = {}
 
@@ -90,8 +90,8 @@ class Reconstruction:
 class _Uses:
     """What was seen of each weight that takes channels of a group."""
 
-    def __init__(self, consumers: Consumers, images: int) -> None:
-        self._consumers, self._images = consumers, images
+    def __init__(self, consumers: Consumers, images: Images) -> None:
+        self._consumers, self._images, self._name = consumers, images.count, images.name
         self._tables: dict[str, dict[str, Ints]] = {}
         self._moments: dict[tuple[str, str], Moments] = {}
         self._orders: dict[tuple[str, int], Tensor] = {}
@@ -119,7 +119,7 @@ class _Uses:
             if not bool(torch.isfinite(part).all()):
                 layer = call.name.rpartition(".")[0] or call.name
                 raise ValueError(
-                    f"calibrate: expected images on which all is finite; {layer} takes NaN or inf"
+                    f"{self._name}: expected images on which all is finite; {layer} takes NaN or inf"
                 )
             for group, table in self._tables[call.name].items():
                 key = call.name, group
@@ -187,7 +187,8 @@ def _run_all(
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
         raise ValueError(
-            f"calibrate: the network fails on the images with {type(error).__name__}: {first}"
+            f"{images.name}: the network fails on the images with {type(error).__name__}: {first}; it was "
+            f"given {images.shown()}"
         ) from error
     most = max((event.bytes + event.output for event in events), default=1)
     size = max(2, MEMORY * count // max(most, 1))
