@@ -7,7 +7,7 @@ run with the same scalars.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..modules.slicing import named_tensors, sliced_copy
 from .groups import ChannelGroup
 from .labels import FIXED, LABEL, fixed, is_left
 from .preserving import preserving
+from .state import FREE
 from .steps import Edge, Step, partings
 from .traced import Example, TracedModel, device_of, without_values
 from .tracer import Tracer, run
@@ -123,6 +124,8 @@ def _check_slice(
         if follow and not (failed or faults):
             given = [(ids, labels[key]) for key, ids in traced.labels.items()]
             faults += _other_values(trace, traced, Values(stays, given))
+        elif not (failed or faults or traced.data_dependent):
+            faults += _other_sizes(trace, traced, stays)
     if failed and not faults:  # else that is why it failed
         faults.append(_failure_at(trace, traced, failed))
     return Failure(tuple(faults)) if faults else None
@@ -236,17 +239,45 @@ def _sides(steps: Sequence[Step]) -> list[Ints]:
 
 def _other_values(trace: Tracer, traced: TracedModel, values: Values) -> Iterator[Fault]:
     """Yield where a call gives other values in the slice; both runs have the same calls."""
-    counterparts = _Counterparts(traced)
-    before, after = (
-        [step for step in steps if step.what is not None and counterparts.of_step(step)]
-        for steps in (traced.steps, trace.steps)
-    )
-    for mine, other in zip(before, after, strict=True):
+    for mine, other in _pairs(trace, traced, _Counterparts(traced).of_step):
         if mine.computed and other.computed and values.differ(mine.computed, other.computed):
             yield Fault(
                 f"what stays comes out of {mine.operation} otherwise in the slice (the certificate)",
                 _atoms(traced, mine.touched),
             )
+
+
+def _other_sizes(trace: Tracer, traced: TracedModel, stays: AtomMask) -> Iterator[Fault]:
+    """Yield where a tensor of a slice without labels has other sizes than its labels in the model say.
+
+    A view by a number that stayed the same gives one head of four numbers as two of two: all calls can run.
+    """
+    there, sizes = np.append(stays, True), {}
+    for mine, other in _pairs(trace, traced, lambda step: True):
+        if not (mine.computed and other.computed):
+            continue
+        for one, left in zip(mine.computed.tensors, other.computed.tensors, strict=False):
+            for size, dim, now in zip(one.shape, one.state.dims, left.shape, strict=False):
+                expected = size
+                if dim is FREE:
+                    continue
+                if dim is not None:
+                    if id(dim) not in sizes:
+                        sizes[id(dim)] = int(np.count_nonzero(there[dim]))
+                    expected = sizes[id(dim)]
+                if now != expected:
+                    reason = f"the model hard-codes channel indices or counts at {mine.operation}"
+                    yield Fault(f"{reason} (the certificate)", _atoms(traced, mine.touched))
+                    break
+
+
+def _pairs(trace: Tracer, traced: TracedModel, shown: Callable[[Step], bool]) -> Iterator[tuple[Step, Step]]:
+    """Yield the steps of the model and of its slice that are `shown` and do not only move values."""
+    before, after = (
+        [step for step in steps if step.what is not None and shown(step)]
+        for steps in (traced.steps, trace.steps)
+    )
+    yield from zip(before, after, strict=True)
 
 
 class _Counterparts:
