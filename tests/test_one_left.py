@@ -42,16 +42,17 @@ def test_one_head_is_not_taken_for_several_of_fewer_numbers(name, left, heads):
 class Split(nn.Module):
     """A view by a count that is written out, which one channel fits as well."""
 
-    def __init__(self):
+    def __init__(self, between):
         super().__init__()
         self.a, self.b = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 4, 1)
+        self.between = between
 
     def forward(self, x):
         y = self.a(x)
-        y = y.reshape(len(y), 2, -1).relu().softmax(-1)
-        return self.b(y.reshape(len(y), -1, *x.shape[2:]))
+        return self.b(self.between(y.reshape(len(y), 2, -1)).reshape(len(y), -1, *x.shape[2:]))
 
 
-def test_one_channel_is_not_taken_for_two_halves():
-    with pytest.raises(ValueError, match="a cannot be pruned: the model hard-codes channel indices or counts"):
-        reprune.make_plan(Split(), torch.randn(2, 3, 6, 6), keep={"a": 1})
+@pytest.mark.parametrize("between", [lambda y: y.softmax(-1), lambda y: y.flip(1)], ids=["softmax", "flip"])
+def test_one_channel_is_not_taken_for_two_halves(between):
+    with pytest.raises(ValueError, match="a cannot be pruned: the model hard-codes channel"):
+        reprune.make_plan(Split(between), torch.randn(2, 3, 6, 6), keep={"a": 1})

@@ -18,6 +18,7 @@ from ..aliases import Ints
 from ..modules.heads import for_any_heads
 from ..modules.norms import for_any_width, norms_of
 from ..modules.slicing import named_tensors, sliced_copy
+from .given import Given
 from .groups import ChannelGroup
 from .labels import FIXED, LABEL, fixed, is_left
 from .preserving import preserving
@@ -253,22 +254,42 @@ def _other_sizes(trace: Tracer, traced: TracedModel, stays: AtomMask) -> Iterato
     A view by a number that stayed the same gives one head of four numbers as two of two: all calls can run.
     """
     there, sizes = np.append(stays, True), {}
+
+    def expected(given: Given) -> Iterator[int | None]:
+        """Yield the sizes that are left; None for any."""
+        for size, dim in zip(given.shape, given.state.dims, strict=True):
+            if isinstance(dim, np.ndarray) and id(dim) not in sizes:
+                sizes[id(dim)] = int(np.count_nonzero(there[dim]))
+            yield sizes[id(dim)] if isinstance(dim, np.ndarray) else None if dim is FREE else size
+
+    def differ(full: Given, small: Given) -> bool:
+        return len(full.shape) != len(small.shape) or any(
+            size is not None and size != now for size, now in zip(expected(full), small.shape, strict=True)
+        )
+
     for mine, other in _pairs(trace, traced, lambda step: True):
-        if not (mine.computed and other.computed):
-            continue
-        for one, left in zip(mine.computed.tensors, other.computed.tensors, strict=False):
-            for size, dim, now in zip(one.shape, one.state.dims, left.shape, strict=False):
-                expected = size
-                if dim is FREE:
-                    continue
-                if dim is not None:
-                    if id(dim) not in sizes:
-                        sizes[id(dim)] = int(np.count_nonzero(there[dim]))
-                    expected = sizes[id(dim)]
-                if now != expected:
-                    reason = f"the model hard-codes channel indices or counts at {mine.operation}"
-                    yield Fault(f"{reason} (the certificate)", _atoms(traced, mine.touched))
-                    break
+        if mine.computed and other.computed:
+            pairs = zip(mine.computed.tensors, other.computed.tensors, strict=False)
+            if any(differ(full, small) for full, small in pairs):
+                yield _hard_coded(traced, mine)
+    before, after = ([step for step in steps if step.moved] for steps in (traced.steps, trace.steps))
+    for mine, other in zip(before, after, strict=False):
+        if _kind_of_move(mine) != _kind_of_move(other) or differ(mine.moved, other.moved):  # type: ignore[arg-type]
+            yield _hard_coded(traced, mine)
+            return
+
+
+_RESHAPES = frozenset(("aten.view.default", "aten._unsafe_view.default", "aten._reshape_alias.default"))
+
+
+def _kind_of_move(step: Step) -> str:
+    """Return the operation; by which of several a tensor is reshaped depends on its strides."""
+    return "reshape" if step.operation in _RESHAPES else step.operation
+
+
+def _hard_coded(traced: TracedModel, step: Step) -> Fault:
+    reason = f"the model hard-codes channel indices or counts at {step.operation} (the certificate)"
+    return Fault(reason, _atoms(traced, step.touched))
 
 
 def _pairs(trace: Tracer, traced: TracedModel, shown: Callable[[Step], bool]) -> Iterator[tuple[Step, Step]]:

@@ -24,6 +24,7 @@ from .attributes import Attributes
 from .computed import computed
 from .constants import Constants
 from .functions import attention, batch_norm, linear
+from .given import Given
 from .labels import LABEL
 from .memory import Memory
 from .modes import asking_for_mode, trains_alike
@@ -146,6 +147,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.known.made_of(x, tensors)
         self.constants.note(call, constants)
         to_compare = touched or not self._follows
+        moves = what is None and bool(tensors) and is_movement(call)
         self.steps.append(
             Step(
                 operation=operation.text,
@@ -155,9 +157,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 flowing=flowing,
                 edges=self.known.constraints.edges[united:],
                 computed=computed(call, states, self.known) if to_compare and what is not None else None,
+                moved=self._moved(call) if moves else None,
             )
         )
-        if what is None and tensors and not operation.in_place and is_movement(call):
+        if moves and not operation.in_place:
             self._moves.check(self.known, call, tensors[0], states[0], united)
         for x, state in zip(tensors, states, strict=True):
             if not state.is_activation and id(x) not in own:
@@ -172,6 +175,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.counting and count is not None:
             self.costs.append((flops_of(call, count), scale))
         return call.out
+
+    def _moved(self, call: Call) -> Given | None:
+        outs = call.outputs()
+        return Given(outs[0].shape, outs[0].dtype, self.known.state(outs[0])) if outs else None
 
     def _looked_up(self, call: Call) -> tuple[Rule, Any]:
         found = rule_of(call), self._flops.get(getattr(call.func, "_overloadpacket", None))
