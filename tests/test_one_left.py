@@ -56,3 +56,25 @@ class Split(nn.Module):
 def test_one_channel_is_not_taken_for_two_halves(between):
     with pytest.raises(ValueError, match="a cannot be pruned: the model hard-codes channel"):
         reprune.make_plan(Split(between), torch.randn(2, 3, 6, 6), keep={"a": 1})
+
+
+class ByEinsum(nn.Module):
+    """An attention by einsum, which permutes otherwise where there is one head."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(8, 8) for _ in range(3))
+        self.proj = nn.Linear(8, 8)
+
+    def forward(self, x):
+        q, k, v = (y.view(*y.shape[:2], -1, 4) for y in (self.q(x), self.k(x), self.v(x)))
+        weights = torch.einsum("bnhd,bmhd->bhnm", q, k).softmax(-1)
+        return self.proj(torch.einsum("bhnm,bmhd->bnhd", weights, v).flatten(2))
+
+
+def test_one_head_of_two_is_left_where_products_run_otherwise_for_one():
+    model = randomize(nn.Sequential(nn.Linear(8, 8), ByEinsum())).double().eval()
+    x = torch.randn(2, 5, 8, dtype=torch.float64)
+    small, plan = reprune.prune(model, x, sparsity=0.5, rule="uniform", scope="all", layers="linear")
+    assert small[1].q.out_features == 4
+    assert difference(small(x), masked(model, plan.slices)(x)) < 1e-9

@@ -23,7 +23,7 @@ from .groups import ChannelGroup
 from .labels import FIXED, LABEL, fixed, is_left
 from .preserving import preserving
 from .state import FREE
-from .steps import Edge, Step, partings
+from .steps import Edge, Step, partings, stretches
 from .traced import Example, TracedModel, device_of, without_values
 from .tracer import Tracer, run
 from .values import Values
@@ -272,10 +272,26 @@ def _other_sizes(trace: Tracer, traced: TracedModel, stays: AtomMask) -> Iterato
             pairs = zip(mine.computed.tensors, other.computed.tensors, strict=False)
             if any(differ(full, small) for full, small in pairs):
                 yield _hard_coded(traced, mine)
-    before, after = ([step for step in steps if step.moved] for steps in (traced.steps, trace.steps))
-    for mine, other in zip(before, after, strict=False):
-        if _kind_of_move(mine) != _kind_of_move(other) or differ(mine.moved, other.moved):  # type: ignore[arg-type]
-            yield _hard_coded(traced, mine)
+    for old, new in zip(stretches(traced.steps), stretches(trace.steps), strict=False):
+        yield from _other_views(traced, old, new, differ)
+
+
+def _other_views(
+    traced: TracedModel, before: list[Step], after: list[Step], differ: Callable[[Given, Given], bool]
+) -> Iterator[Fault]:
+    """Yield the first difference if it is the size of a view.
+
+    A product may run as other operations where there is one of something, so that nothing behind can be
+    compared.
+    """
+    moved = ([step for step in steps if step.moved] for steps in (before, after))
+    for mine, other in zip(*moved, strict=False):
+        alike = _kind_of_move(mine) == _kind_of_move(other)
+        assert mine.moved is not None
+        assert other.moved is not None
+        if not alike or differ(mine.moved, other.moved):
+            if alike and mine.operation in _RESHAPES:  # with what came before of the same sizes
+                yield _hard_coded(traced, mine)
             return
 
 
