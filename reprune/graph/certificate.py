@@ -7,7 +7,7 @@ run with the same scalars.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,12 @@ from ..aliases import Ints
 from ..modules.heads import for_any_heads
 from ..modules.norms import for_any_width, norms_of
 from ..modules.slicing import named_tensors, sliced_copy
+from .given import Given
 from .groups import ChannelGroup
 from .labels import FIXED, LABEL, fixed, is_left
 from .preserving import preserving
-from .steps import Edge, Step, partings
+from .state import FREE
+from .steps import Edge, Step, partings, stretches
 from .traced import Example, TracedModel, device_of, without_values
 from .tracer import Tracer, run
 from .values import Values
@@ -123,6 +125,8 @@ def _check_slice(
         if follow and not (failed or faults):
             given = [(ids, labels[key]) for key, ids in traced.labels.items()]
             faults += _other_values(trace, traced, Values(stays, given))
+        elif not (failed or faults or traced.data_dependent):
+            faults += _other_sizes(trace, traced, stays)
     if failed and not faults:  # else that is why it failed
         faults.append(_failure_at(trace, traced, failed))
     return Failure(tuple(faults)) if faults else None
@@ -236,17 +240,81 @@ def _sides(steps: Sequence[Step]) -> list[Ints]:
 
 def _other_values(trace: Tracer, traced: TracedModel, values: Values) -> Iterator[Fault]:
     """Yield where a call gives other values in the slice; both runs have the same calls."""
-    counterparts = _Counterparts(traced)
-    before, after = (
-        [step for step in steps if step.what is not None and counterparts.of_step(step)]
-        for steps in (traced.steps, trace.steps)
-    )
-    for mine, other in zip(before, after, strict=True):
+    for mine, other in _pairs(trace, traced, _Counterparts(traced).of_step):
         if mine.computed and other.computed and values.differ(mine.computed, other.computed):
             yield Fault(
                 f"what stays comes out of {mine.operation} otherwise in the slice (the certificate)",
                 _atoms(traced, mine.touched),
             )
+
+
+def _other_sizes(trace: Tracer, traced: TracedModel, stays: AtomMask) -> Iterator[Fault]:
+    """Yield where a tensor of a slice without labels has other sizes than its labels in the model say.
+
+    A view by a number that stayed the same gives one head of four numbers as two of two: all calls can run.
+    """
+    there, sizes = np.append(stays, True), {}
+
+    def expected(given: Given) -> Iterator[int | None]:
+        """Yield the sizes that are left; None for any."""
+        for size, dim in zip(given.shape, given.state.dims, strict=True):
+            if isinstance(dim, np.ndarray) and id(dim) not in sizes:
+                sizes[id(dim)] = int(np.count_nonzero(there[dim]))
+            yield sizes[id(dim)] if isinstance(dim, np.ndarray) else None if dim is FREE else size
+
+    def differ(full: Given, small: Given) -> bool:
+        return len(full.shape) != len(small.shape) or any(
+            size is not None and size != now for size, now in zip(expected(full), small.shape, strict=True)
+        )
+
+    for mine, other in _pairs(trace, traced, lambda step: True):
+        if mine.computed and other.computed:
+            pairs = zip(mine.computed.tensors, other.computed.tensors, strict=False)
+            if any(differ(full, small) for full, small in pairs):
+                yield _hard_coded(traced, mine)
+    for old, new in zip(stretches(traced.steps), stretches(trace.steps), strict=False):
+        yield from _other_views(traced, old, new, differ)
+
+
+def _other_views(
+    traced: TracedModel, before: list[Step], after: list[Step], differ: Callable[[Given, Given], bool]
+) -> Iterator[Fault]:
+    """Yield the first difference if it is the size of a view.
+
+    A product may run as other operations where there is one of something, so that nothing behind can be
+    compared.
+    """
+    moved = ([step for step in steps if step.moved] for steps in (before, after))
+    for mine, other in zip(*moved, strict=False):
+        alike = _kind_of_move(mine) == _kind_of_move(other)
+        assert mine.moved is not None
+        assert other.moved is not None
+        if not alike or differ(mine.moved, other.moved):
+            if alike and mine.operation in _RESHAPES:  # with what came before of the same sizes
+                yield _hard_coded(traced, mine)
+            return
+
+
+_RESHAPES = frozenset(("aten.view.default", "aten._unsafe_view.default", "aten._reshape_alias.default"))
+
+
+def _kind_of_move(step: Step) -> str:
+    """Return the operation; by which of several a tensor is reshaped depends on its strides."""
+    return "reshape" if step.operation in _RESHAPES else step.operation
+
+
+def _hard_coded(traced: TracedModel, step: Step) -> Fault:
+    reason = f"the model hard-codes channel indices or counts at {step.operation} (the certificate)"
+    return Fault(reason, _atoms(traced, step.touched))
+
+
+def _pairs(trace: Tracer, traced: TracedModel, shown: Callable[[Step], bool]) -> Iterator[tuple[Step, Step]]:
+    """Yield the steps of the model and of its slice that are `shown` and do not only move values."""
+    before, after = (
+        [step for step in steps if step.what is not None and shown(step)]
+        for steps in (traced.steps, trace.steps)
+    )
+    yield from zip(before, after, strict=True)
 
 
 class _Counterparts:

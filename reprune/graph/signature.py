@@ -6,6 +6,7 @@ width). A sliced model whose calls have other scalars is not the model that was 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ def signature(call: Call, known: Propagation) -> tuple[Any, ...] | None:
     if is_movement(call) or call.name in ("clone", "contiguous") or _changes_memory_format(call, known):
         return None
     if call.name in FACTORIES:
-        return (call.name, call["fill_value"] if call.has("fill_value") else None)
+        return (call.name, _equal_to_itself(call["fill_value"]) if call.has("fill_value") else None)
     if call.name == "convolution":
         return (
             call.name,
@@ -34,11 +35,16 @@ def signature(call: Call, known: Propagation) -> tuple[Any, ...] | None:
     if call.name == "native_group_norm":
         return (call.name, call["C"] // call["group"], call["eps"])
     constants = [
-        x.item()
+        _equal_to_itself(x.item())
         for x in call.tensors()
         if x.dim() == 0 and x.device.type == "cpu" and not known.state(x).is_activation
     ]
     return (call.name, *call.scalars(), *constants)
+
+
+def _equal_to_itself(value: Any) -> Any:
+    """Return `value`, or for any NaN the same object: in tuples that is equal to itself."""
+    return value if value == value else math.nan
 
 
 def _changes_memory_format(call: Call, known: Propagation) -> bool:

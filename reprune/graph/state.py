@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -179,8 +180,8 @@ class Call:
             return put(positions.contiguous())
 
     def scalars(self) -> list[Any]:
-        """Return the plain values among the arguments."""
-        return [x for x in self._values if isinstance(x, _PLAIN)]
+        """Return the plain values among the arguments, with one NaN for all, so that it equals itself."""
+        return [x if x == x else math.nan for x in self._values if isinstance(x, _PLAIN)]
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..aliases import Ints
 from .computed import Computed
+from .given import Given
 
 Edge = tuple[Ints, Ints]
 
@@ -34,6 +35,8 @@ class Step(NamedTuple):
     """The positions that it united."""
     computed: Computed | None = None
     """What it was given, if it computes and can be run again on other values."""
+    moved: Given | None = None
+    """Its first result, if it only moves values."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ from ..modules.norms import NormOfFewerChannels, normalised
 from ..modules.wrappers import eagerly
 from .attributes import Attributes
 from .computed import computed
+from .constants import Constants
 from .functions import attention, batch_norm, linear
+from .given import Given
 from .labels import LABEL
 from .memory import Memory
 from .modes import asking_for_mode, trains_alike
@@ -86,6 +88,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._rules: dict[int, tuple[Rule, Any]] = {}
         """By the id of each operation: its rule, and the formula of its FLOPs if it is counted."""
         self._own = {id(x): name for name, x in tensors.items()}
+        self.constants = Constants(self.known, self._own)
+        self._follows = bool(labels)
         self._watch = current()
         # Imported here, as it imports Triton.
         from torch.utils.flop_counter import flop_registry
@@ -108,6 +112,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_activation = any(state.is_activation for state in states)
         if is_activation:
             self.at = states
+        constants = self.constants.are(call, states)
+        met = self.constants.met(call, states, constants) if True in constants else ()
         if self.without_values is None:
             self.preserved.before(call, self.memory.made)
             call.out = func(*args, **call.kwargs)
@@ -139,18 +145,22 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             note_zeros(self.known, call, states)
         for x in call.outputs():
             self.known.made_of(x, tensors)
+        self.constants.note(call, constants)
+        to_compare = touched or not self._follows
+        moves = what is None and bool(tensors) and is_movement(call)
         self.steps.append(
             Step(
                 operation=operation.text,
-                what=what,
+                what=(*(what or (call.name,)), met) if met else what,
                 reads=tuple([own[id(x)] for x in tensors if id(x) in own]),
                 touched=touched,
                 flowing=flowing,
                 edges=self.known.constraints.edges[united:],
-                computed=computed(call, states, self.known) if touched and what is not None else None,
+                computed=computed(call, states, self.known) if to_compare and what is not None else None,
+                moved=self._moved(call) if moves else None,
             )
         )
-        if what is None and tensors and not operation.in_place and is_movement(call):
+        if moves and not operation.in_place:
             self._moves.check(self.known, call, tensors[0], states[0], united)
         for x, state in zip(tensors, states, strict=True):
             if not state.is_activation and id(x) not in own:
@@ -166,6 +176,10 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.costs.append((flops_of(call, count), scale))
         return call.out
 
+    def _moved(self, call: Call) -> Given | None:
+        outs = call.outputs()
+        return Given(outs[0].shape, outs[0].dtype, self.known.state(outs[0])) if outs else None
+
     def _looked_up(self, call: Call) -> tuple[Rule, Any]:
         found = rule_of(call), self._flops.get(getattr(call.func, "_overloadpacket", None))
         self._rules[id(call.operation)] = found
@@ -176,6 +190,7 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.without_values is not None and not self.without_values.has_values(x):
             raise NeedsValuesError(f"it reads values by {how}")
         self.known.pin(x, f"leaves PyTorch by {how}")
+        self.constants.left(x)
         self.known.read(storage_of(x))
         self.preserved.keep(x, self.memory.made)  # numpy may write to it
 

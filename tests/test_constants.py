@@ -1,0 +1,91 @@
+"""Numbers computed from a width that reach the network as tensors, which no scalar and no label shows."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import reprune
+from tests.helpers.masking import difference, masked, randomize
+
+
+class Toy(nn.Module):
+    """Two convolutions, and what a function does in between."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+        self.between = between
+
+    def forward(self, x):
+        return self.b(self.between(self.norm(self.a(x))))
+
+
+def kept_of(between):
+    """Return the plan for half of the channels, or None; the pruned network is the masked one."""
+    model = randomize(Toy(between).double()).eval()
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    try:
+        plan = reprune.make_plan(model, x, keep={"a": 5})
+    except ValueError as error:
+        return str(error)
+    expected = masked(model, plan.slices)(x)
+    reprune.apply(plan, model)
+    assert difference(model(x), expected) < 1e-9
+    return plan.keep["a"].size
+
+
+def filled(x):
+    made = torch.empty(1, dtype=x.dtype)
+    made.fill_(1)
+    return made.mul_(torch.tensor([float(x.shape[1])], dtype=x.dtype))
+
+
+BY_WIDTH = {
+    "sum of ones": lambda x: x / torch.ones_like(x).sum(1, keepdim=True),
+    "norm of ones": lambda x: x * x.new_ones(1, x.shape[1]).norm(dim=1),
+    "list of numbers": lambda x: x * torch.tensor([1.0 / n for n in x.shape], dtype=x.dtype).sum(),
+    "array of numpy": lambda x: x / torch.from_numpy(np.full(1, x.shape[1])),
+    "view of an array": lambda x: x / torch.from_numpy(np.full(1, x.shape[1]))[None, None],
+    "more than is shown": lambda x: x * torch.linspace(0, x.shape[1], 6, dtype=x.dtype),
+    "written in place": lambda x: x * filled(x),
+    "a place that is read": lambda x: x[..., torch.arange(6).roll(x.shape[1])],
+    "written over": lambda x: x.new_zeros(2, 1, 6, 6).add_(torch.full((6,), x.shape[1])) + x,
+}
+
+
+@pytest.mark.parametrize("name", BY_WIDTH)
+def test_a_tensor_that_holds_a_width_keeps_the_channels(name):
+    assert "its calls depend on the number of channels" in kept_of(BY_WIDTH[name])
+
+
+ALIKE = {
+    "ones": lambda x: x * torch.ones_like(x) + x.new_zeros(x.shape[1], 1, 1),
+    "mean of ones": lambda x: x * torch.ones_like(x).mean(1, keepdim=True),
+    "grid": lambda x: x * torch.linspace(0, 1, x.shape[-1], dtype=x.dtype) + torch.arange(6)[:, None],
+    "mask": lambda x: x.masked_fill(torch.ones(6, 6).tril() == 0, 0),
+    "drawn": lambda x: x + 0 * torch.rand(x.shape[1], 1, 1, dtype=x.dtype),
+    "no numbers yet": lambda x: torch.empty_like(x).copy_(x) + torch.empty_like(x).fill_(2),
+    "not a number": lambda x: torch.where(torch.isnan(torch.tensor([float("nan")] * 6)), x, x * 2),
+    "filled with no number": lambda x: torch.where(torch.full((6,), float("nan")) > 0, x, x * 2),
+    "no number in the place of others": lambda x: x.masked_fill(x > 9, float("nan")).nan_to_num(float("nan")),
+    "a tensor of no number": lambda x: torch.where(torch.tensor(float("nan")) > x, x, x * 2),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_a_tensor_that_holds_none_lets_them_leave(name):
+    assert kept_of(ALIKE[name]) == 5
+
+
+def test_what_is_made_of_the_data_is_not_compared():
+    class Told(Toy):
+        """Its result depends on a number that it read from what it computed."""
+
+        def forward(self, x):
+            y = self.b(self.norm(self.a(x)))
+            return y, torch.tensor([float(y.sum()), 1.0]) * y[0, 0, 0, :2]
+
+    model = randomize(Told(None).double()).eval()
+    plan = reprune.make_plan(model, torch.randn(2, 3, 6, 6, dtype=torch.float64), keep={"a": 5})
+    assert plan.keep["a"].size == 5
