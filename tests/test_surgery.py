@@ -169,7 +169,7 @@ def test_a_plan_can_be_applied_only_once():
         reprune.apply(plan, model)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # deprecated since torch 2.9
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # newer versions call it deprecated
 def test_scripted_modules_that_keep_their_channels_do_not_disturb():
     scripted = torch.jit.script(nn.Sequential(nn.ReLU(), nn.Conv2d(6, 4, 1)))
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), scripted)
