@@ -114,3 +114,26 @@ def test_what_is_made_of_the_data_is_not_compared():
     model = randomize(Told(None).double()).eval()
     plan = reprune.make_plan(model, torch.randn(2, 3, 6, 6, dtype=torch.float64), keep={"a": 5})
     assert plan.keep["a"].size == 5
+
+
+@pytest.mark.parametrize(
+    "also, keeps",
+    [
+        (lambda y: torch.tensor([y.shape[1]]), True),
+        (lambda y: {"mean of": torch.ones_like(y).sum(1)}, True),
+        (lambda y: y.new_zeros(y.shape[1]), True),
+        (lambda y: [torch.arange(6), y.new_ones(y.shape[1]).mean(), torch.rand(6)], False),
+    ],
+)
+def test_a_constant_that_the_model_returns(also, keeps):
+    class Two(Toy):
+        def forward(self, x):
+            y = self.norm(self.a(x))
+            return self.b(y), also(y)
+
+    x = torch.randn(2, 3, 6, 6)
+    if keeps:
+        with pytest.raises(ValueError, match=r"its calls depend on the number of channels: \('the output'"):
+            reprune.make_plan(Two(None), x, keep={"a": 5})
+    else:
+        assert reprune.make_plan(Two(None), x, keep={"a": 5}).keep["a"].size == 5

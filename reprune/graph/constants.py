@@ -69,6 +69,15 @@ class Constants:
             and (moves or x.dim() or x.device.type != "cpu")  # else it is a scalar of the call's
         )
 
+    def returned(self, found: Sequence[Tensor]) -> tuple[Any, ...]:
+        """Return the shapes and values of the constants among what was `found` in the model's output."""
+        return tuple(
+            (tuple(x.shape), self._values_of(x, state))
+            for x in found
+            if id(x) not in self._own and self._holds(x)
+            if not (state := self._known.state(x)).is_activation
+        )
+
     def note(self, call: Call, before: Sequence[bool]) -> None:
         """Record whether the results of `call` are constants; `before` says which of its arguments were."""
         if call.name in FACTORIES:

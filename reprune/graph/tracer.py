@@ -185,6 +185,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._rules[id(call.operation)] = found
         return found
 
+    def returns(self, output: Any) -> None:
+        """Note the constants that the model returns, as a call that both runs must have."""
+        found = [x for x in tensors_in(output) if self.known.knows(x) or self.memory.content(x) is None]
+        constants = self.constants.returned(found)
+        if constants:
+            self.steps.append(Step("the output", ("the output", constants), (), [], [], []))
+
     def leaves(self, x: Tensor, how: str) -> None:
         """Pin the values of `x`, which leave PyTorch for an unknown use."""
         if self.without_values is not None and not self.without_values.has_values(x):
@@ -327,6 +334,7 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
     with eagerly(), trace, _Functions(trace):
         output = model(*args, **kwargs)
     pin_outputs(trace.known, trace.memory, output, model)
+    trace.returns(output)
 
 
 def fresh_labels(tensors: Mapping[str, Tensor]) -> tuple[dict[Key, Ints], int]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..aliases import Ints
 from .copying import shared_copy
 from .heads import sync_heads
-from .held import modules_of
+from .held import HOLDERS, exchanged, modules_of
 from .meta import on_meta
 from .norms import Norm, norms_of, sync_norms
 from .sizes import set_widths, sync_groups, sync_layer_sizes
@@ -111,6 +111,9 @@ def replacement(old: Tensor, value: Tensor, moved: Callable[[Tensor], Tensor] | 
     return parameter
 
 
+_STORES = frozenset(("_parameters", "_buffers", "_modules"))
+
+
 def replace_tensors(
     model: nn.Module,
     new: Mapping[Tensor, Tensor],
@@ -131,6 +134,9 @@ def replace_tensors(
             for name, tensor in list(store.items()):
                 if tensor is not None and tensor in new:
                     store[name] = new[tensor]  # type: ignore[assignment]
+        for name, value in list(vars(module).items()):
+            if type(value) in HOLDERS and value and name not in _STORES:
+                vars(module)[name] = exchanged(value, new)
     sync_groups(model, slices or {})
     _resized(model, widths or {}, norms)
 
