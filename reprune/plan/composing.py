@@ -69,11 +69,14 @@ def _is_of(tensor: str, layer: str) -> bool:
 def _outputs(
     name: str, plan: Kept, slices: Slices, shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, int]]:
-    """Yield (tensor, dimension) where the layer's tensors are cut as `plan` cuts its outputs."""
-    kept = plan.keep[name]
+    """Yield (tensor, dimension) where the layer's tensors are cut as `plan` cuts its outputs.
+
+    If it leaves all of them, nothing tells the outputs of a weight from its inputs, but a bias has only those.
+    """
+    kept, whole = plan.keep[name], plan.keep[name].size == plan.channels[name]
     for tensor, dims in slices.items():
         if _is_of(tensor, name):
             for dim in dims:
                 cut = plan.slices.get(tensor, {}).get(dim)
-                if np.array_equal(kept, np.arange(plan.channels[name]) if cut is None else cut):
+                if np.array_equal(kept, cut) if cut is not None else whole and len(shapes[tensor]) == 1:
                     yield tensor, dim
