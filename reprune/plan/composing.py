@@ -71,7 +71,7 @@ def _outputs(
 ) -> Iterator[tuple[str, int]]:
     """Yield (tensor, dimension) where the layer's tensors are cut as `plan` cuts its outputs.
 
-    If it leaves all of them, nothing tells the outputs of a weight from its inputs, but a bias has only those.
+    If it leaves all of them, nothing tells the outputs of a weight from its inputs; a bias has only those.
     """
     kept, whole = plan.keep[name], plan.keep[name].size == plan.channels[name]
     for tensor, dims in slices.items():
