@@ -1,5 +1,7 @@
 """Networks that are pruned again: their files load, and groups of channels that left can come back."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -108,3 +110,17 @@ def test_groups_come_back_to_the_last_one(make, tmp_path):
     assert fewest[0] > min(fewest)
     reprune.save(model, tmp_path / "file")
     assert torch.equal(reprune.load(tmp_path / "file", built(make)).eval()(X), model.eval()(X))
+
+
+def test_a_layer_that_the_second_plan_leaves_whole(tmp_path):
+    """Its weight was cut by the first along its inputs only, which are not its outputs."""
+    sizes = [3, 8, 8, 8, 4]
+    model = built(lambda: nn.Sequential(*(nn.Conv2d(i, o, 1) for i, o in itertools.pairwise(sizes))))
+    for counts in ({"0": 5}, {"1": 8, "2": 5}, {"1": 6}):
+        plan = reprune.make_plan(model, X, keep=counts)
+        assert {name: kept.size for name, kept in plan.keep.items()} == counts
+        reprune.apply(plan, model)
+    reprune.save(model, tmp_path / "file")
+    found = reprune.read_plan(tmp_path / "file")
+    assert found.keep.keys() <= {"0", "1", "2"}
+    assert all(kept.tolist() == found.slices[f"{name}.bias"][0].tolist() for name, kept in found.keep.items())
