@@ -106,7 +106,7 @@ def apply(
         keeper = None if optimizer is None else checked_keeper(optimizer, named_tensors(model), parameters)
         _check_alike(plan, parameters, keeper)
         first = plan_of(model)
-        replace_tensors(twin, slice_model(twin, plan.slices), plan.widths)
+        replace_tensors(twin, slice_model(twin, plan.slices), plan.widths, plan.slices)
 
         def move(name: str, kind: str, value: Tensor, like: Tensor) -> Moved:
             kept = plan.slices.get(name, {})

@@ -59,7 +59,7 @@ def apply(plan: PruningPlan, model: nn.Module, optimizer: torch.optim.Optimizer 
         return slice_tensor(entry.value, plan.slices[entry.name])
 
     carried = keeper.carried(parameters, sliced) if keeper else []
-    replace_tensors(model, new, plan.widths)
+    replace_tensors(model, new, plan.widths, plan.slices)
     if keeper:
         keeper.replace(new, carried)
     remember_plan(model, plan, first)

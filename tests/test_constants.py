@@ -41,6 +41,23 @@ def filled(x):
     return made.mul_(torch.tensor([float(x.shape[1])], dtype=x.dtype))
 
 
+def written_by_numpy(x):
+    made = torch.zeros(2, 6, dtype=x.dtype)
+    made.numpy()[1, 3] = x.shape[1]
+    return made[1] * 2
+
+
+def written_by_numpy_between(x):
+    made = torch.zeros(6, dtype=x.dtype)
+    y = x * made
+    np.asarray(made)[3] = x.shape[1]
+    return y + x * made
+
+
+def seeded():
+    return torch.Generator().manual_seed(3)
+
+
 BY_WIDTH = {
     "sum of ones": lambda x: x / torch.ones_like(x).sum(1, keepdim=True),
     "norm of ones": lambda x: x * x.new_ones(1, x.shape[1]).norm(dim=1),
@@ -50,6 +67,12 @@ BY_WIDTH = {
     "more than is shown": lambda x: x * torch.linspace(0, x.shape[1], 6, dtype=x.dtype),
     "written in place": lambda x: x * filled(x),
     "a place that is read": lambda x: x[..., torch.arange(6).roll(x.shape[1])],
+    "written to by numpy": lambda x: x * written_by_numpy(x),
+    "written to by numpy between two uses": written_by_numpy_between,
+    "sizes as a tensor": lambda x: x / torch._shape_as_tensor(x)[1:2],
+    "sum of numbers from a seed": lambda x: x * torch.randn(x.shape[1], generator=seeded()).sum()[None],
+    "numbers from a seed": lambda x: x * torch.randn(x.shape[1], 1, 1, generator=seeded()),
+    "written from a seed": lambda x: x * torch.empty(x.shape[1], 1, 1).uniform_(generator=seeded()),
     "written over": lambda x: x.new_zeros(2, 1, 6, 6).add_(torch.full((6,), x.shape[1])) + x,
 }
 
@@ -65,6 +88,8 @@ ALIKE = {
     "grid": lambda x: x * torch.linspace(0, 1, x.shape[-1], dtype=x.dtype) + torch.arange(6)[:, None],
     "mask": lambda x: x.masked_fill(torch.ones(6, 6).tril() == 0, 0),
     "drawn": lambda x: x + 0 * torch.rand(x.shape[1], 1, 1, dtype=x.dtype),
+    "drawn from a seed": lambda x: x * torch.randn(6, 6, generator=seeded(), dtype=x.dtype),
+    "alike for numpy too": lambda x: x * torch.ones_like(x) + float(torch.ones(6).numpy().sum()),
     "no numbers yet": lambda x: torch.empty_like(x).copy_(x) + torch.empty_like(x).fill_(2),
     "not a number": lambda x: torch.where(torch.isnan(torch.tensor([float("nan")] * 6)), x, x * 2),
     "filled with no number": lambda x: torch.where(torch.full((6,), float("nan")) > 0, x, x * 2),
@@ -89,3 +114,26 @@ def test_what_is_made_of_the_data_is_not_compared():
     model = randomize(Told(None).double()).eval()
     plan = reprune.make_plan(model, torch.randn(2, 3, 6, 6, dtype=torch.float64), keep={"a": 5})
     assert plan.keep["a"].size == 5
+
+
+@pytest.mark.parametrize(
+    "also, keeps",
+    [
+        (lambda y: torch.tensor([y.shape[1]]), True),
+        (lambda y: {"mean of": torch.ones_like(y).sum(1)}, True),
+        (lambda y: y.new_zeros(y.shape[1]), True),
+        (lambda y: [torch.arange(6), y.new_ones(y.shape[1]).mean(), torch.rand(6)], False),
+    ],
+)
+def test_a_constant_that_the_model_returns(also, keeps):
+    class Two(Toy):
+        def forward(self, x):
+            y = self.norm(self.a(x))
+            return self.b(y), also(y)
+
+    x = torch.randn(2, 3, 6, 6)
+    if keeps:
+        with pytest.raises(ValueError, match=r"its calls depend on the number of channels: \('the output'"):
+            reprune.make_plan(Two(None), x, keep={"a": 5})
+    else:
+        assert reprune.make_plan(Two(None), x, keep={"a": 5}).keep["a"].size == 5

@@ -74,6 +74,34 @@ def test_state_dict_of_the_pruner_and_torch_save(tmp_path, mode, epochs):
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("how", ["channels last", "transposed"])
+def test_a_fused_optimizer_goes_on_alike(tmp_path, how):
+    """It takes parameters and state in their order in memory, so that both must have one."""
+
+    def begun():
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3)]
+        model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+        if how == "transposed":
+            model[6].weight = nn.Parameter(model[6].weight.detach().t().contiguous().t())
+        else:
+            model.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(model.parameters(), 0.01, fused=True)
+        return model, optimizer, reprune.Pruner(model, optimizer, X, sparsity=0.5, interval=1, until=3)
+
+    first, second = begun(), begun()
+    for _ in range(2):
+        epoch(*first)
+    reprune.save_training(tmp_path / "file", *first)
+    reprune.load_training(tmp_path / "file", *second)
+    for _ in range(2):
+        epoch(*first)
+        epoch(*second)
+        assert all(
+            torch.equal(a, b) for a, b in zip(first[0].parameters(), second[0].parameters(), strict=True)
+        )
+
+
 def test_errors_change_nothing(tmp_path):
     path = tmp_path / "training.safetensors"
     model, optimizer, pruner = start()

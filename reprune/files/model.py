@@ -140,8 +140,10 @@ def load(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
         {} if plan is None else {name: kept for name, kept in plan.slices.items() if tensors[name] not in new}
     )
     cut = slice_model(inner, left)  # what is not in the file: buffers that are not persistent
-    replace_tensors(inner, cut | new, {} if plan is None else plan.widths)
-    if plan is not None:
+    if plan is None:
+        replace_tensors(inner, cut | new)
+    else:
+        replace_tensors(inner, cut | new, plan.widths, plan.slices)
         remember_plan(inner, plan, None)
     return model
 

@@ -164,6 +164,7 @@ def _load(
     keep()
     stored.load_model(model, content["model"])
     optimizer.load_state_dict(stored.new(content["optimizer"]))
+    _lay_out_alike(optimizer)
     for name, other in given.items():
         if isinstance(other, nn.Module):
             stored.load_module(other, content["others"][name])
@@ -172,6 +173,20 @@ def _load(
             stored.new(content["others"][name])
         )
     rng.restore(content["random"])
+
+
+@torch.no_grad()
+def _lay_out_alike(optimizer: torch.optim.Optimizer) -> None:
+    """Give the state of each parameter its order in memory, which files do not hold.
+
+    A fused optimizer takes the numbers of both in the order in which they lie in memory.
+    """
+    for parameter, held in optimizer.state.items():
+        for key, value in held.items():
+            if not isinstance(value, torch.Tensor) or value.shape != parameter.shape:
+                continue
+            if value.stride() != parameter.stride():
+                held[key] = torch.empty_like(parameter, dtype=value.dtype, device=value.device).copy_(value)
 
 
 @contextlib.contextmanager

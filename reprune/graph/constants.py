@@ -18,7 +18,7 @@ from .by_tensor import ByTensor
 from .preserving import written_by
 from .propagation import Propagation
 from .rules import FACTORIES, is_movement
-from .state import FREE, Call, State
+from .state import FREE, Call, State, storage_of
 
 SHOWN = 8
 """Constants of at most this many numbers are kept as they are; of larger ones a digest is."""
@@ -44,11 +44,14 @@ class Constants:
         """{constant: (its version, where it is the same all along, its values)}."""
         self.trusted = True
         """Whether what comes from outside of PyTorch is made of sizes and plain numbers only."""
+        self._lent: set[int | None] = set()
+        """Memory that others than PyTorch know too, as an array of numpy, and may write to unseen."""
 
     def left(self, x: Tensor) -> None:
         """Note that the values of `x` leave PyTorch."""
         if id(x) in self._own or not self._holds(x):
             self.trusted = False
+        self._lent.add(storage_of(x))
 
     def met(self, call: Call, states: Sequence[State], constant: Sequence[bool]) -> tuple[Any, ...]:
         """Return the values of the arguments that are `constant` if others of `call` are not.
@@ -64,6 +67,15 @@ class Constants:
             if constant[k]
             and (k or call.name not in _OVERWRITTEN)
             and (moves or x.dim() or x.device.type != "cpu")  # else it is a scalar of the call's
+        )
+
+    def returned(self, found: Sequence[Tensor]) -> tuple[Any, ...]:
+        """Return the shapes and values of the constants among what was `found` in the model's output."""
+        return tuple(
+            (tuple(x.shape), self._values_of(x, state))
+            for x in found
+            if id(x) not in self._own and self._holds(x)
+            if not (state := self._known.state(x)).is_activation
         )
 
     def note(self, call: Call, before: Sequence[bool]) -> None:
@@ -103,11 +115,14 @@ class Constants:
         free = tuple(k for k, dim in enumerate(state.dims) if dim is FREE)
         version = -1 if x.is_inference() else x._version
         kept = self._values.get(x)
-        if kept is not None and kept[:2] == (version, free) and version >= 0:
+        lent = bool(self._lent) and storage_of(x) in self._lent
+        if kept is not None and kept[:2] == (version, free) and version >= 0 and not lent:
             return kept[2]
-        part = x.detach()
+        whole = part = x.detach()
         for k in free:
             part = part.narrow(k, 0, min(1, part.shape[k]))
+        if self._lent and free and not _same_all_along(whole, part):
+            part = whole  # it, or what it was computed from, was written to unseen
         if part.numel() <= SHOWN:
             values: Any = (str(part.dtype), *part.reshape(-1).tolist())
             values = tuple(v if v == v else math.nan for v in values)  # one that equals itself
@@ -116,3 +131,9 @@ class Constants:
             values = ("digest", hash(flat.view(torch.uint8).numpy().tobytes()))
         self._values[x] = version, free, values
         return values
+
+
+def _same_all_along(x: Tensor, part: Tensor) -> bool:
+    """Return whether `x` is `part` expanded, where a NaN equals any other."""
+    alike = x == part
+    return bool((alike | ((x != x) & (part != part))).all())

@@ -24,6 +24,9 @@ def signature(call: Call, known: Propagation) -> tuple[Any, ...] | None:
     """
     if is_movement(call) or call.name in ("clone", "contiguous") or _changes_memory_format(call, known):
         return None
+    if call.operation.draws and call.has("generator") and call["generator"] is not None:
+        # How many numbers are drawn decides which they are, and a generator of the code's own can be seeded
+        return (call.name, *call.scalars(), *(tuple(x.shape) for x in call.outputs()))
     if call.name in FACTORIES:
         return (call.name, _equal_to_itself(call["fill_value"]) if call.has("fill_value") else None)
     if call.name == "convolution":

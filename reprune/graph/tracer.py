@@ -185,6 +185,13 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._rules[id(call.operation)] = found
         return found
 
+    def returns(self, output: Any) -> None:
+        """Note the constants that the model returns, as a call that both runs must have."""
+        found = [x for x in tensors_in(output) if self.known.knows(x) or self.memory.content(x) is None]
+        constants = self.constants.returned(found)
+        if constants:
+            self.steps.append(Step("the output", ("the output", constants), (), [], [], []))
+
     def leaves(self, x: Tensor, how: str) -> None:
         """Pin the values of `x`, which leave PyTorch for an unknown use."""
         if self.without_values is not None and not self.without_values.has_values(x):
@@ -219,7 +226,7 @@ _SEEN = frozenset((*_LEAVING, *_MAKING, _GET, _SET))
 
 
 class _Functions(TorchFunctionMode):
-    """Sees what is no ATen operation, and changes four functions."""
+    """Sees what is no ATen operation, and changes five functions."""
 
     def __init__(self, trace: Tracer) -> None:
         super().__init__()
@@ -237,6 +244,8 @@ class _Functions(TorchFunctionMode):
             return attention(*args, **kwargs)
         if func is normalised:
             return NORMALISED(*args, **kwargs)
+        if func is torch._shape_as_tensor:  # it writes numbers to an empty tensor, unseen
+            return torch.tensor(args[0].shape)
         if func not in _SEEN:
             return func(*args, **kwargs)
         if func in _LEAVING:
@@ -325,6 +334,7 @@ def _pass(model: nn.Module, example: tuple[tuple[Any, ...], dict[str, Any]], tra
     with eagerly(), trace, _Functions(trace):
         output = model(*args, **kwargs)
     pin_outputs(trace.known, trace.memory, output, model)
+    trace.returns(output)
 
 
 def fresh_labels(tensors: Mapping[str, Tensor]) -> tuple[dict[Key, Ints], int]:

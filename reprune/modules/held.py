@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import operator
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import (
     AsyncGeneratorType,
     CodeType,
@@ -56,6 +58,39 @@ def held_by(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> Ite
 def tensors_in(*roots: Any, enter: Callable[[Any], bool] = lambda one: True) -> list[Tensor]:
     """Return all tensors that `roots` hold."""
     return [one for one in held_by(*roots, enter=enter) if isinstance(one, Tensor)]
+
+
+HOLDERS = frozenset((list, dict, OrderedDict, tuple, functools.partial))
+"""Types that hold other objects, in which :func:`exchanged` looks for tensors."""
+
+
+def exchanged(one: Any, new: Mapping[Tensor, Tensor]) -> Any:
+    """Return `one` with the tensors in it replaced by `new` {old: new}, at any depth of plain containers.
+
+    Lists and dictionaries are changed in place, and a tuple or a `functools.partial` is made anew.
+    """
+    seen: set[int] = set()
+
+    def exchange(one: Any) -> Any:
+        if isinstance(one, Tensor):
+            return new.get(one, one)
+        kind = type(one)
+        if kind not in HOLDERS or id(one) in seen:
+            return one
+        seen.add(id(one))
+        if kind is tuple:
+            parts = tuple([exchange(part) for part in one])
+            return one if all(map(operator.is_, parts, one)) else parts
+        if kind is functools.partial:
+            args, named = exchange(one.args), {name: exchange(value) for name, value in one.keywords.items()}
+            same = args is one.args and all(named[name] is value for name, value in one.keywords.items())
+            return one if same else functools.partial(one.func, *args, **named)
+        for key, value in list(enumerate(one) if kind is list else one.items()):
+            if (other := exchange(value)) is not value:
+                one[key] = other
+        return one
+
+    return exchange(one)
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:

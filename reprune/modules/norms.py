@@ -22,7 +22,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from .copying import shared_copy
 from .held import ATOMS
 from .pickling import by_whole_class
-from .sizes import NORMS
+from .sizes import NORMS, is_last_of_groups
 from .wrappers import named_modules
 
 
@@ -179,7 +179,7 @@ def norm_of(module: nn.Module) -> Norm | None:
         return Norm(*(module.__dict__[name] for name in Norm._fields))
     if "norm" not in kind.__name__.lower() and "GRN" not in kind.__name__:
         return None
-    if isinstance(module, NORMS) and getattr(module, "num_groups", 0) != 1:
+    if isinstance(module, NORMS) and (getattr(module, "num_groups", 0) != 1 or is_last_of_groups(module)):
         return None
     weight = module._parameters.get("weight")
     known = _KNOWN.get(f"{kind.__module__}.{kind.__qualname__}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..aliases import Ints
 from .linear import is_turned
 from .wrappers import named_modules
 
@@ -37,13 +39,11 @@ def sync_layer_sizes(module: nn.Module) -> None:
         module.nx, module.nf = weight.shape  # type: ignore[assignment]
     elif isinstance(module, _Conv):
         rows, columns = weight.shape[:2]
-        first, second = (
-            ("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels")
-        )
+        first, second = _sides(module)
         if (
             columns == getattr(module, second) // module.groups
         ):  # else every group lost channels, and all stay
-            module.groups = _scaled(module.groups, rows, getattr(module, first))
+            module.groups = _scaled(module, module.groups, rows, getattr(module, first))
         setattr(module, first, rows)
         setattr(module, second, columns * module.groups)
     elif isinstance(module, nn.Linear):
@@ -54,6 +54,37 @@ def sync_layer_sizes(module: nn.Module) -> None:
         module.num_embeddings, module.embedding_dim = weight.shape
     elif isinstance(module, nn.PReLU):
         module.num_parameters = weight.shape[0]
+
+
+def sync_groups(model: nn.Module, slices: Mapping[str, Mapping[int, Ints]]) -> None:
+    """Set the sizes of grouped convolutions that lost whole groups and, by a later plan, a part of the rest.
+
+    Shapes do not tell how many groups are left then, but positions do. `slices` are those of the weights,
+    and the sizes those from before.
+    """
+    for name, module in named_modules(model).items():
+        cut = slices.get(f"{name}.weight" if name else "weight", {})
+        if not isinstance(module, _Conv) or module.groups == 1 or 0 not in cut:
+            continue
+        first, second = _sides(module)
+        counts = rows_left(cut[0], getattr(module, first), module.groups)
+        width = getattr(module, first) // module.groups
+        if counts.size < module.groups and (1 in cut or counts[0] < width):
+            columns = cut[1].size if 1 in cut else getattr(module, second) // module.groups
+            module.groups = counts.size
+            setattr(module, first, cut[0].size)
+            setattr(module, second, columns * counts.size)
+
+
+def rows_left(kept: Ints, rows: int, groups: int) -> Ints:
+    """Return how many of the `rows` of a weight are `kept` in each group of which any is left."""
+    counts: Ints = np.unique(kept // (rows // groups), return_counts=True)[1]
+    return counts
+
+
+def _sides(module: _Conv) -> tuple[str, str]:
+    """Return the names of the sizes that the first and the second dimension of the weight have."""
+    return ("in_channels", "out_channels") if module.transposed else ("out_channels", "in_channels")
 
 
 def _sync_shape(module: nn.Module) -> None:
@@ -99,12 +130,27 @@ def set_widths(model: nn.Module, widths: Mapping[str, int]) -> None:
 
 def _set_width(module: nn.Module, channels: int) -> None:
     if isinstance(module, nn.GroupNorm):
-        module.num_groups = _scaled(module.num_groups, channels, module.num_channels)
+        module.num_groups = _scaled(module, module.num_groups, channels, module.num_channels)
         module.num_channels = channels
     elif isinstance(module, nn.modules.batchnorm._NormBase):
         module.num_features = channels
 
 
-def _scaled(groups: int, channels: int, before: int) -> int:
-    """Return the number of groups after slicing: groups keep their width."""
-    return channels // (before // groups) if groups > 1 else 1
+_WIDTH = "_reprune_group_width"
+"""Attribute of a layer of which one group is left: the channels of a group, when others may come back."""
+
+
+def is_last_of_groups(module: nn.Module) -> bool:
+    """Return whether `module` had several groups of channels, of which one is left."""
+    return _WIDTH in module.__dict__
+
+
+def _scaled(module: nn.Module, groups: int, channels: int, before: int) -> int:
+    """Return the number of groups of `module` after slicing: groups keep their width."""
+    width = before // groups if groups > 1 else module.__dict__.pop(_WIDTH, None)
+    if width is None:
+        return 1
+    if channels <= width:  # the last group, or by a later plan a part of it
+        module.__dict__[_WIDTH] = width
+        return 1
+    return channels // width

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from ..aliases import Ints
 from .copying import shared_copy
 from .heads import sync_heads
-from .held import modules_of
+from .held import HOLDERS, exchanged, modules_of
 from .meta import on_meta
 from .norms import Norm, norms_of, sync_norms
-from .sizes import set_widths, sync_layer_sizes
+from .sizes import set_widths, sync_groups, sync_layer_sizes
 from .wrappers import first_names, have_wrappers, named_modules, paths, plain_names
 
 Positions = Mapping[int, Ints]
@@ -111,13 +111,20 @@ def replacement(old: Tensor, value: Tensor, moved: Callable[[Tensor], Tensor] | 
     return parameter
 
 
+_STORES = frozenset(("_parameters", "_buffers", "_modules"))
+
+
 def replace_tensors(
-    model: nn.Module, new: Mapping[Tensor, Tensor], widths: Mapping[str, int] | None = None
+    model: nn.Module,
+    new: Mapping[Tensor, Tensor],
+    widths: Mapping[str, int] | None = None,
+    slices: Slices | None = None,
 ) -> None:
     """Replace tensors of `model`, tied ones everywhere, and update the size attributes of its layers.
 
-    `widths` gives the sizes of norms without tensors. Raises `ValueError` if there is no tensor of
-    such a name.
+    `widths` gives the sizes of norms without tensors, and `slices` what the new tensors are of the old ones,
+    which has to be known where that may be the work of several plans. Raises `ValueError` if there is no
+    tensor of such a name.
     """
     for name in sorted((widths or {}).keys() - named_modules(model).keys()):
         raise ValueError(f"plan: made for a model with a norm named {name}; this model has none")
@@ -127,6 +134,10 @@ def replace_tensors(
             for name, tensor in list(store.items()):
                 if tensor is not None and tensor in new:
                     store[name] = new[tensor]  # type: ignore[assignment]
+        for name, value in list(vars(module).items()):
+            if type(value) in HOLDERS and value and name not in _STORES:
+                vars(module)[name] = exchanged(value, new)
+    sync_groups(model, slices or {})
     _resized(model, widths or {}, norms)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..modules.linear import is_linear, is_turned
+from ..modules.sizes import rows_left
 from ..modules.slicing import Slices, named_tensors, sliced_shape
 from ..modules.wrappers import named_modules, named_parameters
 
@@ -127,9 +128,14 @@ def _check_groups(name: str, module: nn.Module, cuts: Mapping[int, Positions]) -
     groups = getattr(module, "groups", getattr(module, "num_groups", 1))
     if weight is None or groups == 1 or id(weight) not in cuts:
         return
-    shape = sliced_shape(weight.shape, cuts[id(weight)])
-    whole = (
-        weight.dim() == 1 or shape[1] == weight.shape[1]
-    )  # they leave as a whole; else all become narrower
-    if shape[0] % (weight.shape[0] // groups if whole else groups):
+    cut = cuts[id(weight)]
+    if weight.dim() == 1:
+        apart = bool(cut[0].size % (weight.shape[0] // groups)) if 0 in cut else False
+    elif 0 in cut:
+        counts = rows_left(cut[0], weight.shape[0], groups)
+        narrowed = 1 in cut or counts.size == 1  # whole groups leave, or all become narrower, or both
+        apart = bool((counts != (counts[0] if narrowed else weight.shape[0] // groups)).any())
+    else:
+        apart = bool(weight.shape[0] % groups)
+    if apart:
         raise ValueError(f"plan: {name} would have groups of different widths")

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..aliases import Ints
 from .check import check_model, check_parts
+from .composing import Kept, composed_keep, composed_slices
 from .text import Lists, fields_of, written
 
 FORMAT = 1
@@ -68,24 +69,20 @@ class PruningPlan:
 
     def composed_with(self, first: PruningPlan) -> PruningPlan:
         """Return this plan, made for a model that `first` had pruned, as one plan for the full model."""
-        slices = {name: dict(dims) for name, dims in first.slices.items()}
-        for name, dims in self.slices.items():
-            mine = slices.setdefault(name, {})
-            for dim, kept in dims.items():
-                mine[dim] = mine[dim][kept] if dim in mine else kept
-        keep = dict(first.keep)
-        for name, kept in self.keep.items():
-            keep[name] = keep[name][kept] if name in keep else kept
+        slices = composed_slices(first.slices, self.slices)
+        shapes = {**self.shapes, **first.shapes}
+        before, then = (Kept(plan.keep, plan.channels, plan.slices) for plan in (first, self))
+        keep, channels = composed_keep(before, then, slices, shapes)
         return PruningPlan(
             keep=keep,
-            channels={**self.channels, **first.channels},
+            channels=channels,
             skipped={name: why for name, why in self.skipped.items() if name not in keep},
             flops=(first.flops[0], self.flops[1]),
             params=(first.params[0], self.params[1]),
             slices=slices,
-            shapes={**self.shapes, **first.shapes},
+            shapes=shapes,
             widths={**first.widths, **self.widths},
-            coverage={**first.coverage, **self.coverage},
+            coverage={k: share for k, share in {**first.coverage, **self.coverage}.items() if k in keep},
             settings=self.settings,
             notes=tuple(dict.fromkeys((*first.notes, *self.notes))),
             fingerprint=first.fingerprint,
