@@ -20,7 +20,6 @@ targets    ten targets of ResNet-50 on one trace, over ten selections and one tr
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import gc
 import json
@@ -141,8 +140,10 @@ def peaks(name: str) -> dict[str, float]:
         for _ in range(2):
             model, example = prepared(name)
             size = size_of(model)  # as it is before
-            with contextlib.suppress(Exception):  # measured() tells which
+            try:
                 found[what] = peak_of(functools.partial(prune, model, example)) / size
+            except Exception:  # measured() tells which
+                break
     return found
 
 
@@ -242,8 +243,7 @@ def page(rows: dict[str, dict[str, Any]]) -> str:
         "certificate), in turns in one process. Seconds are medians of the processor time of one thread, on "
         "a machine with other work on it, so ratios say more. The ratio is reprune's time over "
         "Torch-Pruning's; the peaks are the memory that either allocates besides the network, over that of "
-        "the network, as malloc counts it, in a process of their own. (The rows from swin_t on are of the "
-        "day before, with a slower trace, and count resident memory.)",
+        "the network, as malloc counts it, in a process of their own.",
         "",
         *markdown.table(head, lines, "lrlrrr"),
         "",
@@ -318,7 +318,7 @@ def main() -> None:
             row = in_process("--one", name, "--rounds", str(arguments.rounds))
             row |= {} if name in SPECIAL else in_process("--peaks", name, **COUNTED)
         except subprocess.CalledProcessError as error:
-            print(f"{name}: {error.stderr.strip().splitlines()[-1]}")
+            print(f"{name}: {(error.stderr.strip() or str(error)).splitlines()[-1]}")
             continue
         del row["name"]
         rows[name] = row
