@@ -116,6 +116,29 @@ def test_what_is_made_of_the_data_is_not_compared():
     assert plan.keep["a"].size == 5
 
 
+def test_what_is_made_for_as_many_as_the_data_has_is_not_compared():
+    class Counted(Toy):
+        """Detectors do so, with a row for each box that was found: the slice finds others."""
+
+        def forward(self, x):
+            y = self.a(x).relu()
+            found = torch.nonzero(self.b(y)[:, 0, 0, 0] > self.least).squeeze(1)
+            rows = y.new_zeros(len(found), y.shape[1], 1, 1)
+            rows[torch.arange(len(found))] = y[found, :, :1, :1]
+            counts.append(len(found))
+            return self.b(rows)
+
+    counts = []
+    torch.manual_seed(1)
+    model = randomize(Counted(None).double()).eval()
+    x = torch.randn(8, 3, 6, 6, dtype=torch.float64)
+    with torch.no_grad():
+        model.least = float(model.b(model.a(x).relu())[:, 0, 0, 0].quantile(0.6))
+    plan = reprune.make_plan(model, x, keep={"a": 3})
+    assert len({*counts}) > 1
+    assert plan.keep["a"].size == 3
+
+
 @pytest.mark.parametrize(
     "also, keeps",
     [

@@ -86,6 +86,8 @@ class Constants:
             constant = all(before[1:])
         else:
             constant = all(before) and not call.operation.draws
+        if call.name in FACTORIES or not before:
+            constant = constant and self.trusted  # else its sizes and numbers may be those of the data
         if not constant and (call.operation.asks_data or not call.outputs()):
             self.trusted = False  # how many there are, or what they are, is known outside
         if not constant and not self._any:
