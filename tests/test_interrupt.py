@@ -126,9 +126,9 @@ def test_a_handler_may_call_the_core_and_let_the_call_go_on(on_signal):
     def handler(*_):
         seen.append((reprune.linkage(data[:700]), reprune.select_filters(weight[:700], 300).order))
 
-    on_signal(handler, 0.05)
+    on_signal(handler, 0.01)
     tree = reprune.linkage(data)
-    on_signal(handler, 0.05)
+    on_signal(handler, 0.01)
     order = reprune.select_filters(weight, 4_000).order
     for found, right in ((tree, undisturbed[0]), (order, undisturbed[1])):
         np.testing.assert_array_equal(found, right)
@@ -142,10 +142,14 @@ def test_a_call_of_another_thread_finishes(on_signal):
     data = uneven(9_000, 9)
     expected, results = reprune.linkage(data), []
     other = threading.Thread(target=lambda: results.append(reprune.linkage(data)))
-    other.start()
-    on_signal(stop, 0.05)
-    with pytest.raises(HeardError):  # in the main thread, while it waits
+
+    def start_and_wait():
+        other.start()
         other.join()
+
+    on_signal(stop, 0.01)  # of work, of which there is none before the other thread starts
+    with pytest.raises(HeardError):  # in the main thread, while it waits
+        start_and_wait()
     other.join()
     np.testing.assert_array_equal(results[0], expected)
 
