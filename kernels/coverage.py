@@ -23,6 +23,12 @@ LAYER_WORDS = 8
 """Words of a CoverLayer (csrc/gpu/coverage_layer.hpp)."""
 
 
+def index_words(filters: int, channels: int) -> int:
+    """Return how many words of 16 bits the index of a layer takes; whole 8 bytes, as it must begin at them."""
+    members, where = 4 * (filters // 2) * channels, filters * channels
+    return -(-(members + where) // 4) * 4
+
+
 class CoverLayer(NamedTuple):
     """One layer whose clusters are to be covered, by addresses; its fields are not checked."""
 
@@ -55,7 +61,7 @@ class Coverage:
         self.core, self.layers, self.batches, self.device = core, layers, batches, device
         self.at = np.cumsum([0, *(2 * layer.keep for layer in layers)]).tolist()
         """Where the results of every layer begin, and where the last ones end."""
-        sizes = [layer.channels * (2 * layer.filters + 1) for layer in layers]
+        sizes = [index_words(layer.filters, layer.channels) for layer in layers]
         self._index_at = np.cumsum([0, *sizes]).tolist()
         self._index = torch.empty(sum(sizes), dtype=torch.int16, device=device)
         self._packed: list[tuple[Tensor, tuple[int, int]]] = []

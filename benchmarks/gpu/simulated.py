@@ -18,7 +18,7 @@ import torch
 from benchmarks.gpu.variants import CHIPS, Variant, variant
 from reprune.clustering import reference
 from reprune.clustering.backends import core
-from reprune.kernels import linkage, pairwise, parts, select, square
+from reprune.kernels import coverage, linkage, pairwise, parts, select, square
 from reprune.kernels.launch import ward_tile
 
 COVER_THREADS, INDEX_THREADS, INDEX_BLOCKS = 512, 128, 32  # as csrc/gpu/cover_layers.hpp launches them
@@ -182,7 +182,7 @@ def cover(  # type: ignore[no-untyped-def]
         O, I = labels.shape
         results.append((np.full(keep, -7), np.full(keep, -7)))
         columns = np.ascontiguousarray(labels.T, np.int32)
-        index = np.zeros((I, 2 * O + 1), np.uint16)
+        index = np.zeros(coverage.index_words(O, I), np.uint16)
         layers.append(
             (
                 memory.alloc(columns, ro=True).addr,
@@ -197,7 +197,7 @@ def cover(  # type: ignore[no-untyped-def]
     how = {"seed": seed, "race": race, "memory": memory}
     (indexer, index_name), (coverer, cover_name) = modules
     index_grid, index_shared = (blocks, len(tables)), 4 * (INDEX_THREADS // 32) * clusters
-    cover_shared = 4 * (-(-filters // 4) * 4)
+    cover_shared = 4 * (-(-filters // 4) * 4 + 32)
     stats = [
         indexer.launch(index_name, index_grid, (INDEX_THREADS,), [given], shared=index_shared, **how),
         coverer.launch(cover_name, (len(tables),), (threads,), [given], shared=cover_shared, **how),

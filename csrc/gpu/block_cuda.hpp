@@ -5,6 +5,18 @@
 
 namespace reprune {
 
+// The same number, which the compiler keeps rather than find it out anew after every wait.
+__device__ inline std::uint32_t kept(std::uint32_t x) {
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
+// The same place of shared memory.
+template <class T>
+__device__ T* kept(T* place) {
+    return static_cast<T*>(__cvta_shared_to_generic(kept(static_cast<std::uint32_t>(__cvta_generic_to_shared(place)))));
+}
+
 class CudaWarp {
   public:
     std::uint32_t index = threadIdx.x / 32;
@@ -13,6 +25,11 @@ class CudaWarp {
     __device__ void each(F f) {  // f(lane) on all lanes; what they wrote is seen by all
         f(lane_);
         __syncwarp();
+    }
+
+    template <class F>
+    __device__ void apart(F f) {  // f(lane) on all lanes; none sees what the others wrote
+        f(lane_);
     }
 
     // f(i, values[i]) for all i < n; what it wrote is seen by all
@@ -59,11 +76,11 @@ class CudaBlock {
 
     std::uint32_t threads = blockDim.x;  // a multiple of 32
 
-    __device__ explicit CudaBlock(Candidate<by_norm>* winners) : winners_(winners) {}  // [most_warps], shared
+    __device__ explicit CudaBlock(Candidate<by_norm>* winners) : winners_(winners), thread_(kept(threadIdx.x)) {}  // [most_warps], shared
 
     template <class F>
     __device__ void each(F f) {  // f(thread) on all threads; what they wrote is seen by all
-        f(threadIdx.x);
+        f(thread_);
         __syncthreads();
     }
 
@@ -73,40 +90,46 @@ class CudaBlock {
         f(warp);
     }
 
-    // The best of own(thread) over the first `count` threads or all. Between two calls must lie an `each`, for `winners_` is
-    // used again.
-    template <class F>
-    __device__ Candidate<by_norm> best(std::uint32_t count, F own) {
-        const std::uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        const std::uint32_t warps = min(count + 31, threads) / 32;
-        Candidate<by_norm> candidate;
+    // The best of the first `count` threads or all. most(thread) is the largest gain that a thread has, and among(thread, gain) its
+    // best candidate of that gain. Between two calls must lie an `each`, for `winners_` is used again.
+    template <class Most, class Among>
+    __device__ Candidate<by_norm> best(std::uint32_t count, Most most, Among among) {
+        const std::uint32_t lane = thread_ % 32, warp = thread_ / 32, warps = min(count + 31, threads) / 32;
         if (warp < warps) {
-            candidate = own(threadIdx.x);
-            if (winner(candidate) == lane) winners_[warp] = candidate;
+            const std::int32_t own = most(thread_), gain = __reduce_max_sync(~0U, own);
+            Candidate<by_norm> candidate;
+            if (own == gain) candidate = among(thread_, gain);
+            candidate = best_of_warp(candidate, own == gain, gain);
+            if (lane == 0) winners_[warp] = candidate;
         }
         __syncthreads();
-        candidate = {};
+        Candidate<by_norm> candidate;
         if (lane < warps) candidate = winners_[lane];
-        return winners_[winner(candidate)];
+        const std::int32_t gain = __reduce_max_sync(~0U, candidate.gain);
+        return best_of_warp(candidate, candidate.gain == gain, gain);
     }
 
     __device__ void subtract(std::int32_t* word, std::int32_t x) { atomicSub(word, x); }
 
   private:
-    // The lane with the best candidate of the warp.
-    __device__ static std::uint32_t winner(const Candidate<by_norm>& mine) {
-        bool in = mine.gain == __reduce_max_sync(~0U, mine.gain);
-        if constexpr (by_norm) {  // every lane takes part in every reduction
-            const std::uint32_t high = __reduce_max_sync(~0U, in ? mine.norm_high : 0U);
-            in = in && mine.norm_high == high;
-            const std::uint32_t low = __reduce_max_sync(~0U, in ? mine.norm_low : 0U);
-            in = in && mine.norm_low == low;
+    // The best candidate of the lanes that are in, whose gain this is; every lane takes part in every reduction.
+    __device__ static Candidate<by_norm> best_of_warp(const Candidate<by_norm>& mine, bool in, std::int32_t gain) {
+        Candidate<by_norm> best;
+        best.gain = gain;
+        if constexpr (by_norm) {
+            best.norm_high = __reduce_max_sync(~0U, in ? mine.norm_high : 0U);
+            in = in && mine.norm_high == best.norm_high;
+            best.norm_low = __reduce_max_sync(~0U, in ? mine.norm_low : 0U);
+            in = in && mine.norm_low == best.norm_low;
         }
-        const std::uint32_t value = in ? mine.tie_value : ~0U, least = __reduce_min_sync(~0U, value);
-        return static_cast<std::uint32_t>(__ffs(static_cast<int>(__ballot_sync(~0U, in && value == least))) - 1);
+        best.tie_value = __reduce_min_sync(~0U, in ? mine.tie_value : ~0U);
+        in = in && mine.tie_value == best.tie_value;
+        best.filter = __reduce_max_sync(~0U, in ? mine.filter : 0U);
+        return best;
     }
 
     Candidate<by_norm>* winners_;
+    std::uint32_t thread_;
 };
 
 }  // namespace reprune

@@ -35,6 +35,11 @@ class HostWarp {
     }
 
     template <class F>
+    void apart(F f) {
+        each(f);
+    }
+
+    template <class F>
     void each_of(const std::int32_t* values, std::uint32_t n, F f) {
         each([&](std::uint32_t lane) {
             for (std::uint32_t i = lane; i < n; i += 32) f(i, values[i]);
@@ -83,13 +88,13 @@ class HostBlock {
         }
     }
 
-    template <class F>
-    Candidate<by_norm> best(std::uint32_t count, F own) {
+    template <class Most, class Among>
+    Candidate<by_norm> best(std::uint32_t count, Most most, Among among) {
         Candidate<by_norm> best;
         const HostOrder order(threads, state_);
         for (std::uint32_t k = 0; k < threads; ++k) {
             if (order[k] >= count) continue;
-            const Candidate<by_norm> candidate = own(order[k]);
+            const Candidate<by_norm> candidate = among(order[k], most(order[k]));
             if (better(candidate, best)) best = candidate;
         }
         return best;

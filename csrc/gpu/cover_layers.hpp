@@ -16,7 +16,7 @@ constexpr std::uint32_t index_threads = 128, index_blocks = 32;  // of a block, 
 struct CoverShape {
     std::uint32_t most_filters = 1, most_clusters = 1;
 
-    std::uint32_t cover_words() const { return (most_filters + 3) / 4 * 4; }  // of shared memory
+    std::uint32_t cover_words() const { return (most_filters + 3) / 4 * 4 + spare; }  // of shared memory
     std::uint32_t index_words(std::uint32_t threads) const { return threads / 32 * most_clusters; }
 };
 

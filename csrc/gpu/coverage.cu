@@ -30,9 +30,10 @@ template <bool by_norm>
 __global__ void __launch_bounds__(cover_threads, 1) cover_kernel(const CoverLayer* layers) {
     extern __shared__ Four shared[];
     __shared__ Candidate<by_norm> winners[CudaBlock<by_norm>::most_warps];
-    CudaBlock<by_norm> block(winners);
+    CudaBlock<by_norm> block(kept(winners));
     const CoverLayer layer = layers[blockIdx.x];
-    cover_layer<by_norm>(block, layer, reinterpret_cast<std::uint32_t*>(shared));
+    __builtin_assume(__isGlobal(layer.index));
+    cover_layer<by_norm>(block, layer, reinterpret_cast<std::uint32_t*>(kept(shared)));
 }
 
 __global__ void squares_kernel(SquaresOf table, double* norms) {  // one thread per filter

@@ -3,7 +3,8 @@
 //
 // First, index_layer: in every channel the filters are sorted by cluster, one warp to a channel, on as many blocks as there are.
 // Then, cover_layer, on one block: a pick walks the clusters that it is the first to cover and takes one off the gain of their
-// members, so all picks together touch each kernel at most once: O(O I + keep O).
+// members, so all picks together touch each kernel at most once: O(O I + keep O). A pick waits for what it reads, so it reads
+// little in turn: where its clusters are, for all channels side by side, and then four members at a time.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +17,9 @@ namespace reprune {
 struct CoverLayer {
     const std::int32_t* labels;     // [I, O] the cluster of kernel (i, j), 0 <= . < clusters
     const double* norms;            // [O], or null
-    std::uint16_t* index;           // scratch [I, 2 O + 1], as written by index_channel
+    std::uint16_t* index;           // scratch at 8 bytes: Members [I, O / 2], then where [O, I]; as index_channel writes them
     std::int64_t *order, *gains;    // [keep] the results
-    std::int32_t filters, channels;  // 1 <= O <= most_filters; I (2 O + 1) < 2^32
+    std::int32_t filters, channels;  // 1 <= O <= most_filters; 3 I O < 2^32
     std::int32_t clusters, keep;    // 1 <= clusters, keep <= O
     std::uint32_t tie_key;          // of ties.hpp
 };
@@ -50,46 +51,73 @@ REPRUNE_DEVICE bool better(const Candidate<by_norm>& a, const Candidate<by_norm>
 
 constexpr std::int32_t retired = 1 << 28;  // taken off the gain of what is picked, so that it is never best again
 
-// A row of the index: for every filter, where in the row the members of its cluster begin, or `alone`; the filters sorted by
-// cluster, each as the offset in bytes of its gain and two flags; at last an entry with `first`.
-constexpr std::uint32_t alone = 1U << 15;    // a cluster of one, which nobody else's gain depends on
-constexpr std::uint32_t first = 1U << 15;    // the first of its cluster
-constexpr std::uint32_t covered = 1U << 14;  // on the first one only: a picked filter is in the cluster
-constexpr std::uint32_t member_offset = covered - 1;
+// Four members of a cluster, and flags of the first of them. Empty places name one of `spare` gains that nobody reads, another in
+// every channel, so that no place needs a question and threads seldom meet.
+struct alignas(8) Members {
+    std::uint16_t of[4];
+};
+constexpr std::uint32_t more = 1U << 15;     // from the second four of a cluster on: the next are of it too
+constexpr std::uint32_t covered = 1U << 14;  // in the first four of a cluster: a picked filter is in it
+constexpr std::uint32_t member = covered - 1;
+constexpr std::uint32_t spare = 32;
+
+// Where the cluster of a filter is: which of the channel's fours is its first, and whether it has a second, so that both are read
+// at once.
+constexpr std::uint32_t alone = 0xffff;  // it has none: nobody else's gain depends on a cluster of one
+constexpr std::uint32_t several = 1U << 14;
+constexpr std::uint32_t first = several - 1;
+
+// Where the fours of channel j begin in the index, and after those of all channels `where`.
+REPRUNE_DEVICE inline std::uint32_t members_at(const CoverLayer& layer, std::uint32_t j) {
+    return static_cast<std::uint32_t>(layer.filters) / 2 * 4 * j;
+}
+
+REPRUNE_DEVICE inline std::uint32_t where_at(const CoverLayer& layer) {
+    return members_at(layer, static_cast<std::uint32_t>(layer.channels));
+}
 
 // cursor [clusters]: scratch that the lanes of the warp share.
 template <class Warp>
-REPRUNE_DEVICE void index_channel(Warp& warp, const std::int32_t* labels, std::uint32_t n, std::uint32_t clusters,
-                                  std::uint32_t* cursor, std::uint16_t* row) {
+REPRUNE_DEVICE void index_channel(Warp& warp, const CoverLayer& layer, std::uint32_t j, std::uint32_t* cursor) {
+    const auto n = static_cast<std::uint32_t>(layer.filters), clusters = static_cast<std::uint32_t>(layer.clusters);
+    const std::int32_t* labels = layer.labels + j * n;
+    std::uint16_t* members = layer.index + members_at(layer, j);
+    const std::uint32_t where = where_at(layer) + j;
+    const auto unread = static_cast<std::uint16_t>(n + j % spare);
+    const Members empty = {{unread, unread, unread, unread}};
     warp.each([&](std::uint32_t lane) {
-        const std::uint32_t* last = cursor + clusters;
         REPRUNE_NO_UNROLL
-        for (std::uint32_t* c = cursor + lane; c < last; c += 32) *c = 0;
-        if (lane == 0) row[2 * n] = static_cast<std::uint16_t>(first);
+        for (std::uint32_t c = lane; c < clusters; c += 32) cursor[c] = 0;
     });
     warp.each_of(labels, n, [&](std::uint32_t, std::int32_t label) { warp.add(cursor + label, 1U); });
     // each lane a range of clusters; of odd length, so that the lanes hit different banks
     const std::uint32_t range = (clusters + 31) / 32 | 1;
     const auto end = [&](std::uint32_t lane) { return (lane + 1) * range < clusters ? (lane + 1) * range : clusters; };
+    const auto fours = [](std::uint32_t size) { return size == 1 ? 0 : (size + 3) / 4; };
     warp.scan(
         [&](std::uint32_t lane) {
             std::uint32_t sum = 0;
-            for (std::uint32_t c = lane * range; c < end(lane); ++c) sum += cursor[c];
+            for (std::uint32_t c = lane * range; c < end(lane); ++c) sum += fours(cursor[c]);
             return sum;
         },
-        [&](std::uint32_t lane, std::uint32_t before) {  // from sizes to (next free place) << 16 | first place
-            std::uint32_t place = (n + before) * 0x10001U;
+        [&](std::uint32_t lane, std::uint32_t place) {  // from sizes to (members that have come << 16 | where the cluster is)
             for (std::uint32_t c = lane * range; c < end(lane); ++c) {
                 const std::uint32_t size = cursor[c];
-                cursor[c] = size == 1 ? place | alone : place;
-                place += size * 0x10001U;
+                cursor[c] = size == 1 ? alone : size > 4 ? place | several : place;
+                if (size < 2) continue;
+                place += fours(size);
+                reinterpret_cast<Members*>(members)[place - 1] = empty;
             }
         });
     warp.each_of(labels, n, [&](std::uint32_t i, std::int32_t label) {
-        const std::uint32_t place = warp.add(cursor + label, 1U << 16);
-        const std::uint32_t at = place >> 16, start = place & ~alone & 0xffffU;
-        row[at] = static_cast<std::uint16_t>(at == start ? i * 4 | first : i * 4);
-        row[i] = static_cast<std::uint16_t>(place);
+        const std::uint32_t come = warp.add(cursor + label, 1U << 16), place = come & 0xffff;
+        layer.index[where + i * static_cast<std::uint32_t>(layer.channels)] = static_cast<std::uint16_t>(place);
+        if (place != alone) members[4 * (place & first) + (come >> 16)] = static_cast<std::uint16_t>(i);
+    });
+    warp.apart([&](std::uint32_t lane) {  // who looks at a cluster here is who begins the next channel with it
+        REPRUNE_NO_UNROLL
+        for (std::uint32_t c = lane; c < clusters; c += 32)
+            for (std::uint32_t k = 8; k < cursor[c] >> 16; k += 4) members[4 * (cursor[c] & first) + k - 4] |= more;
     });
 }
 
@@ -109,14 +137,12 @@ struct alignas(16) Four {
 
 REPRUNE_DEVICE inline std::int32_t larger(std::int32_t a, std::int32_t b) { return a > b ? a : b; }
 
-// The better of `best`, whose gain is as large as any now, and filter i.
+// The better of `best` and filter i, which have the same gain.
 template <bool by_norm>
-REPRUNE_DEVICE void consider(Candidate<by_norm>& best, std::int32_t gain, std::uint32_t i, std::uint32_t step_key,
-                             const double* norms) {
+REPRUNE_DEVICE void consider(Candidate<by_norm>& best, std::uint32_t i, std::uint32_t step_key, const double* norms) {
     const std::uint32_t value = tie_value(step_key, i);
-    bool wins = gain == best.gain && value <= best.tie_value;  // equal to that of no other filter, but to what `best` starts with
+    bool wins = value <= best.tie_value;  // equal to that of no other filter, but to what `best` starts with
     if constexpr (by_norm) {
-        if (gain != best.gain || gain < 0) return;
         const std::uint64_t bits = ordered_bits(norms[i]), most = std::uint64_t{best.norm_high} << 32 | best.norm_low;
         wins = bits > most || (bits == most && wins);
         best.norm_high = static_cast<std::uint32_t>((wins ? bits : most) >> 32);
@@ -130,44 +156,92 @@ REPRUNE_DEVICE void consider(Candidate<by_norm>& best, std::int32_t gain, std::u
 template <class Block>
 REPRUNE_DEVICE void index_layer(Block& block, const CoverLayer& layer, std::uint32_t* shared, std::uint32_t part,
                                 std::uint32_t parts) {
-    const auto n = static_cast<std::uint32_t>(layer.filters), clusters = static_cast<std::uint32_t>(layer.clusters);
     const std::uint32_t warps = block.threads / 32;
     block.warps([&](auto& warp) {
         for (std::uint32_t j = part * warps + warp.index; j < static_cast<std::uint32_t>(layer.channels); j += parts * warps)
-            index_channel(warp, layer.labels + j * n, n, clusters, shared + warp.index * clusters,
-                          layer.index + j * (2 * n + 1));
+            index_channel(warp, layer, j, shared + warp.index * static_cast<std::uint32_t>(layer.clusters));
     });
 }
 
-// shared: O words, rounded up to fours, at 16 bytes.
+// Cover the clusters of a filter in the channels t, t + threads, ...; always the same thread for a channel. `side_by_side` of
+// them are read at once.
+template <std::uint32_t side_by_side, class Block>
+REPRUNE_DEVICE void cover_filter(Block& block, const CoverLayer& layer, std::uint32_t filter, std::uint32_t t,
+                                 std::int32_t* gain) {
+    const auto channels = static_cast<std::uint32_t>(layer.channels);
+    const std::uint32_t where = where_at(layer) + filter * channels;
+    const auto read = [&](std::uint32_t at) { return *reinterpret_cast<const Members*>(layer.index + at); };
+    const auto lower = [&](const Members& members) {
+        block.subtract(gain + (members.of[0] & member), 1);
+        for (int k = 1; k < 4; ++k) block.subtract(gain + members.of[k], 1);
+    };
+    REPRUNE_NO_UNROLL
+    for (std::uint32_t from = t; from < channels; from += side_by_side * block.threads) {
+        std::uint32_t place[side_by_side], at[side_by_side];
+        Members own[side_by_side], next[side_by_side];
+        for (std::uint32_t k = 0; k < side_by_side; ++k) {
+            const std::uint32_t j = from + k * block.threads;
+            place[k] = j < channels ? layer.index[where + j] : alone;
+            at[k] = members_at(layer, j) + 4 * (place[k] & first);
+        }
+        for (std::uint32_t k = 0; k < side_by_side; ++k) {
+            own[k].of[0] = covered;
+            if (place[k] == alone) continue;
+            own[k] = read(at[k]);
+            if ((place[k] & several) != 0) next[k] = read(at[k] + 4);
+        }
+        for (std::uint32_t k = 0; k < side_by_side; ++k) {
+            if ((own[k].of[0] & covered) != 0) continue;
+            layer.index[at[k]] = static_cast<std::uint16_t>(own[k].of[0] | covered);
+            lower(own[k]);
+            if ((place[k] & several) == 0) continue;
+            lower(next[k]);
+            REPRUNE_NO_UNROLL
+            for (std::uint32_t rest = at[k] + 8; (next[k].of[0] & more) != 0; rest += 4) {
+                next[k] = read(rest);
+                lower(next[k]);
+            }
+        }
+    }
+}
+
+// shared: O and `spare` words, rounded up to fours, at 16 bytes.
 template <bool by_norm, class Block>
 REPRUNE_DEVICE void cover_layer(Block& block, const CoverLayer& layer, std::uint32_t* shared) {
     const auto n = static_cast<std::uint32_t>(layer.filters), channels = static_cast<std::uint32_t>(layer.channels);
-    const std::uint32_t width = 2 * n + 1;
     auto* gain = reinterpret_cast<std::int32_t*>(shared);  // [O] clusters that a filter would newly cover
-    const auto lower = [&](std::uint32_t member) {
-        block.subtract(reinterpret_cast<std::int32_t*>(reinterpret_cast<char*>(gain) + member), 1);
-    };
+    const auto four = [&](std::uint32_t i) -> const Four& { return *reinterpret_cast<const Four*>(gain + i); };
     const std::uint32_t fours = (n + 3) / 4;
     block.each([&](std::uint32_t t) {
-        for (std::uint32_t i = t; i < 4 * fours; i += block.threads) gain[i] = i < n ? layer.channels : -retired;
+        for (std::uint32_t i = t; i < 4 * fours + spare; i += block.threads) gain[i] = i < n ? layer.channels : -retired;
     });
     for (std::int32_t step = 0; step < layer.keep; ++step) {
-        const std::uint32_t step_key = tie_step(layer.tie_key, static_cast<std::uint32_t>(step));
-        const Candidate<by_norm> pick = block.best(fours, [&](std::uint32_t t) {  // four filters at a time
-            Candidate<by_norm> best;
-            REPRUNE_NO_UNROLL
-            for (std::uint32_t i = 4 * t; i < n; i += 4 * block.threads) {
-                const Four gains = *reinterpret_cast<const Four*>(gain + i);
-                const std::int32_t most = larger(larger(gains.a, gains.b), larger(gains.c, gains.d));
-                if (most > best.gain) best = {most};
-                consider(best, gains.a, i, step_key, layer.norms);
-                consider(best, gains.b, i + 1, step_key, layer.norms);
-                consider(best, gains.c, i + 2, step_key, layer.norms);
-                consider(best, gains.d, i + 3, step_key, layer.norms);
-            }
-            return best;
-        });
+        const Candidate<by_norm> pick = block.best(
+            fours,
+            [&](std::uint32_t t) {  // four filters at a time
+                std::int32_t most = INT32_MIN;
+                REPRUNE_NO_UNROLL
+                for (std::uint32_t i = 4 * t; i < n; i += 4 * block.threads) {
+                    const Four gains = four(i);
+                    most = larger(most, larger(larger(gains.a, gains.b), larger(gains.c, gains.d)));
+                }
+                return most;
+            },
+            [&](std::uint32_t t, std::int32_t most) {
+                Candidate<by_norm> best;
+                best.gain = most;
+                if (most < 0) return best;  // all are picked, or are none
+                const std::uint32_t step_key = tie_step(layer.tie_key, static_cast<std::uint32_t>(step));
+                REPRUNE_NO_UNROLL
+                for (std::uint32_t i = 4 * t; i < n; i += 4 * block.threads) {
+                    const Four gains = four(i);
+                    if (gains.a == most) consider(best, i, step_key, layer.norms);
+                    if (gains.b == most) consider(best, i + 1, step_key, layer.norms);
+                    if (gains.c == most) consider(best, i + 2, step_key, layer.norms);
+                    if (gains.d == most) consider(best, i + 3, step_key, layer.norms);
+                }
+                return best;
+            });
         block.each([&](std::uint32_t t) {
             if (t == 0) {
                 layer.order[step] = pick.filter;
@@ -175,21 +249,8 @@ REPRUNE_DEVICE void cover_layer(Block& block, const CoverLayer& layer, std::uint
                 block.subtract(gain + pick.filter, retired);
             }
             if (pick.gain == 0) return;
-            REPRUNE_NO_UNROLL
-            for (std::uint32_t j = t; j < channels; j += block.threads) {  // always the same thread for a channel
-                std::uint16_t* row = layer.index + j * width;
-                const std::uint32_t start = row[pick.filter];
-                if ((start & alone) != 0) continue;
-                std::uint16_t* entry = row + start;
-                std::uint32_t member = *entry;
-                if ((member & covered) != 0) continue;
-                *entry = static_cast<std::uint16_t>(member | covered);
-                member &= member_offset;
-                do {
-                    lower(member);
-                    member = *++entry;
-                } while ((member & first) == 0);
-            }
+            if (channels <= block.threads) cover_filter<1>(block, layer, pick.filter, t, gain);
+            else cover_filter<4>(block, layer, pick.filter, t, gain);
         });
     }
 }
