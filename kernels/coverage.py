@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from types import ModuleType
 from typing import NamedTuple
 
@@ -49,7 +50,10 @@ class CoverLayer(NamedTuple):
 
 
 class Coverage:
-    """Greedy maximum coverage of many layers, in batches that are launched one by one."""
+    """Greedy maximum coverage of many layers, in batches that are launched one by one.
+
+    What the kernels read is sent to the device at once, on the current stream.
+    """
 
     def __init__(
         self,
@@ -59,31 +63,27 @@ class Coverage:
         device: torch.device,
     ) -> None:
         self.core, self.layers, self.batches, self.device = core, layers, batches, device
-        self.at = np.cumsum([0, *(2 * layer.keep for layer in layers)]).tolist()
+        self.at = list(accumulate((2 * layer.keep for layer in layers), initial=0))
         """Where the results of every layer begin, and where the last ones end."""
         sizes = [index_words(layer.filters, layer.channels) for layer in layers]
-        self._index_at = np.cumsum([0, *sizes]).tolist()
-        self._index = torch.empty(sum(sizes), dtype=torch.int16, device=device)
-        self._packed: list[tuple[Tensor, tuple[int, int]]] = []
-
-    @property
-    def words(self) -> int:
-        """How many words :meth:`put` puts."""
-        return LAYER_WORDS * sum(map(len, self.batches))
-
-    def put(self, words: Words, found: Tensor) -> None:
-        """Put what the kernels read; to `found` int64 [at[-1]] go filters and gains, [2, keep] each."""
-        index, results = self._index.data_ptr(), found.data_ptr()
+        index_at = list(accumulate(sizes, initial=0))
+        self._index = torch.empty(index_at[-1], dtype=torch.int16, device=device)
+        words = Words(LAYER_WORDS * sum(map(len, batches)), self.at[-1], device)
+        self.found = words.room
+        """int64 [at[-1]]: filters and gains, [2, keep] of every layer."""
+        index, results = self._index.data_ptr(), self.found.data_ptr()
         rows = []
-        for layer, start, at in zip(self.layers, self._index_at, self.at, strict=False):
+        for layer, start, at in zip(layers, index_at, self.at, strict=False):
             order = results + 8 * at
             scratch = index + 2 * start, order, order + 8 * layer.keep
             rows.append((layer.labels, layer.norms, *scratch, *layer[2:]))
-        for batch in self.batches:
-            packed, *shape = self.core.pack_layers([rows[k] for k in batch])
+        self._packed: list[tuple[Tensor, tuple[int, int]]] = []
+        for batch in batches:
+            packed, *shape = core.pack_layers([rows[k] for k in batch])
             table = np.frombuffer(packed, np.int64)
             assert table.size == LAYER_WORDS * len(batch)
             self._packed.append((words.put(table), (shape[0], shape[1])))
+        words.send()
 
     def launch(self, batch: int, stream: int, threads: int = 64, order_seed: int = 0) -> None:
         """Start a batch by two launches on a stream of the current device; on the CPU, run it.
@@ -144,13 +144,10 @@ def max_coverage(
         for p in problems
     ]
     coverage = Coverage(core, layers, [range(len(layers))], device)
-    words = Words(coverage.words, coverage.at[-1], device)
-    coverage.put(words, words.room)
-    words.send()
     stream = 0 if device.type == "cpu" else torch.cuda.current_stream(device).cuda_stream
     with device_guard(device):
         coverage.launch(0, stream, threads, order_seed)
-    return [part.view(2, -1) for part in torch.split(words.room, [2 * p.keep for p in problems])]
+    return [part.view(2, -1) for part in torch.split(coverage.found, [2 * p.keep for p in problems])]
 
 
 def squared_norms(core: ModuleType, tables: Sequence[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 The picks of a layer are one block's work, one after the other; meanwhile the next group is linked on the rest
 of the GPU. Groups whose picks take longest come first, so that little is left to wait for after the last.
+While the first is linked, the host prepares what picks need.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from types import ModuleType
 
 import numpy as np
@@ -69,30 +71,27 @@ class Clustering:
     def __init__(self, layers: Sequence[Layer], scratch: int) -> None:
         tables = [table for layer in layers for table in layer.tables]
         urgency = [layer.urgency for layer in layers for _ in layer.tables]
-        self._merges = [layer.filters - layer.keep for layer in layers for _ in layer.tables]
-        self.linkage = Linkage(tables, self._merges, scratch, urgency)
+        merges = [layer.filters - layer.keep for layer in layers for _ in layer.tables]
+        self.linkage = Linkage(tables, merges, scratch, urgency)
         self.device = self.linkage.device
         self.table_at = _starts([len(layer.tables) for layer in layers])
         self.channel_at = _starts([layer.channels for layer in layers])
         self.label_at = _starts([layer.channels * layer.filters for layer in layers])
         """Where the tables, channels and labels of every layer begin, and where the last ones end."""
         self.labels = torch.empty(self.label_at[-1], dtype=torch.int32, device=self.device)
+        words = Words(self.linkage.words + len(tables), -(-self.channel_at[-1] // 2), self.device)
+        self.linkage.put(words)
+        self.cuts = words.put(np.array([NEVER if count == 0 else 0 for count in merges]))
+        words.send()
+        self.linkage.allocate(self.cuts)
+        self.results = words.all[-words.room.numel() - len(tables) :]
+        """int64: the bits of the heights of every table, and behind them the numbers of clusters (int32)."""
+        self.clusters = words.room.view(torch.int32)
+        """int32: of every channel, one layer after the other."""
 
     @property
     def groups(self) -> list[Group]:
         return self.linkage.division.groups
-
-    @property
-    def words(self) -> int:
-        """How many words :meth:`put` puts; the last are the bits of the heights, one for each table."""
-        return self.linkage.words + len(self._merges)
-
-    def put(self, words: Words, clusters: Tensor) -> None:
-        """Put what the kernels read; they write the number of clusters to `clusters` int32 [sum of I]."""
-        self.linkage.put(words)
-        self.cuts = words.put(np.where(np.array(self._merges) == 0, NEVER, 0))
-        self.clusters = clusters
-        self.linkage.allocate(self.cuts)
 
     def run(self, group: Group) -> None:
         """Start linkage and cut of a group, as :meth:`reprune.kernels.linkage.Linkage.run` does."""
@@ -112,8 +111,7 @@ class Clustering:
 
 
 def _starts(lengths: Sequence[int]) -> list[int]:
-    starts: list[int] = np.cumsum([0, *lengths]).tolist()
-    return starts
+    return list(accumulate(lengths, initial=0))
 
 
 def cluster_layers(
@@ -127,9 +125,6 @@ def cluster_layers(
     if not layers:
         return []
     own = Clustering([Layer(tables, keep) for tables, keep in layers], scratch)
-    words = Words(own.words, -(-own.channel_at[-1] // 2), own.device)
-    own.put(words, words.room.view(torch.int32))
-    words.send()
     with device_guard(own.device):
         for group in own.groups:
             own.run(group)
@@ -166,35 +161,27 @@ class Selecting:
     def __init__(self, core: ModuleType, layers: Sequence[Layer], scratch: int = SCRATCH) -> None:
         self.clustering = own = Clustering(layers, scratch)
         self._picked = [k for k, layer in enumerate(layers) if layer.filters <= MOST_FILTERS]
-        self._coverage = coverage = Coverage(
-            core,
-            [
-                CoverLayer(
-                    own.labels.data_ptr() + 4 * own.label_at[k],
-                    0 if (norms := layers[k].norms) is None else norms.data_ptr(),
-                    layers[k].filters,
-                    layers[k].channels,
-                    layers[k].keep,
-                    layers[k].keep,
-                    layers[k].key,
-                )
-                for k in self._picked
-            ],
-            self._batches(layers),
-            own.device,
-        )
-        room = coverage.at[-1] + -(-own.channel_at[-1] // 2)
-        words = Words(own.words + coverage.words, room, own.device)
-        coverage.put(words, words.room)
-        own.put(words, words.room[coverage.at[-1] :].view(torch.int32))
-        words.send()
-        self.results = words.all[-room - own.table_at[-1] :]
-        """int64: the bits of the heights, picks and gains of all layers, and numbers of clusters (int32)."""
         with device_guard(own.device), Beside(own.device) as beside:
             for number, group in enumerate(own.groups):
                 own.run(group)
+                if number == 0:
+                    self._coverage = self._coverage_of(core, layers)
                 beside.follow()
-                coverage.launch(number, beside.handle)
+                self._coverage.launch(number, beside.handle)
+        self.results = own.results, self._coverage.found
+        """int64 each: what :meth:`read` takes."""
+
+    def _coverage_of(self, core: ModuleType, layers: Sequence[Layer]) -> Coverage:
+        own = self.clustering
+        labels = own.labels.data_ptr()
+        covers = []
+        for k in self._picked:
+            layer = layers[k]
+            norms = 0 if layer.norms is None else layer.norms.data_ptr()
+            place = labels + 4 * own.label_at[k]
+            keep = layer.keep
+            covers.append(CoverLayer(place, norms, layer.filters, layer.channels, keep, keep, layer.key))
+        return Coverage(core, covers, self._batches(layers), own.device)
 
     def _batches(self, layers: Sequence[Layer]) -> list[list[int]]:
         """Return which layers can be picked from after each group; those that take longest first."""
@@ -205,21 +192,22 @@ class Selecting:
             batches[max(turn[table] for table in range(*own.table_at[k : k + 2]))].append(at)
         return batches
 
-    def read(self, results: npt.NDArray[np.int64]) -> list[Found]:
-        """Return what was found of each layer, from a copy of `results` on the host."""
+    def read(self, results: Sequence[npt.NDArray[np.int64]]) -> list[Found]:
+        """Return what was found of each layer, from copies of `results` on the host."""
         own, at = self.clustering, self._coverage.at
+        clustered, picked = results
         tables = own.table_at[-1]
-        heights = results[:tables].view(np.float64).tolist()
-        clusters = results[tables + at[-1] :].view(np.int32)
-        picks = dict.fromkeys(range(len(own.table_at) - 1), (tables, tables))
-        picks |= {k: (tables + at[n], tables + at[n + 1]) for n, k in enumerate(self._picked)}
+        heights = clustered[:tables].view(np.float64).tolist()
+        clusters = clustered[tables:].view(np.int32)
+        picks = dict.fromkeys(range(len(own.table_at) - 1), (0, 0))
+        picks |= {k: (at[n], at[n + 1]) for n, k in enumerate(self._picked)}
         found = []
         for k, (begin, end) in picks.items():
             middle = (begin + end) // 2
             found.append(
                 Found(
-                    results[begin:middle],
-                    results[middle:end],
+                    picked[begin:middle],
+                    picked[middle:end],
                     clusters[slice(*own.channel_at[k : k + 2])],
                     tuple(heights[slice(*own.table_at[k : k + 2])]),
                 )

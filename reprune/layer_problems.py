@@ -117,7 +117,7 @@ def choose(
     found = select_layers(
         problems, seed=seed, ties=settings.ties, backend=settings.backend, labels=False, progress=progress
     )
-    return [Chosen(s.keep, int(s.gains.sum()), int(s.clusters.sum())) for s in found]
+    return [Chosen(s.keep, int(np.add.reduce(s.gains)), int(np.add.reduce(s.clusters))) for s in found]
 
 
 def _by_criterion(

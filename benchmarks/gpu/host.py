@@ -78,7 +78,10 @@ def measure(network: str, every: bool) -> dict[str, object]:
     first = once()
     runs = np.array([once() for _ in range(REPEATS)])
     before = no_gpu.counted()
-    once()
+    start = thread_time()
+    spent = once()
+    for name, at in no_gpu.launched(before["launches by Triton"]): print(name, round(1e3*(at-start)-spent[0]-spent[1],3))
+    print(spent)
     calls = {name: count - before[name] for name, count in no_gpu.counted().items()}
     found = {"first": first, "median": np.median(runs, 0).tolist(), "least": runs.min(0).tolist()}
     return {**{name: dict(zip(STAGES, row, strict=True)) for name, row in found.items()}, "calls": calls}

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 HERE = Path(__file__).parent
+LOGGED = 4096  # launches that driver.c remembers
 CALLS = ("launches", "copies to the device", "copies from it", "copies on it")
 CALLS += ("waits of the host", "waits of streams", "allocations")
 
@@ -49,10 +50,11 @@ def build(folder: Path) -> dict[str, str]:
 
 
 def needed(version: str) -> set[str]:
-    """Functions of CUDA's runtime that the libraries of torch and NVIDIA ask for."""
+    """Functions of CUDA's runtime that the libraries of torch, torchvision and NVIDIA ask for."""
     packages = Path(torch.__file__).parents[1]
     found = set()
-    for path in [*(packages / "torch/lib").glob("*.so*"), *(packages / "nvidia").rglob("*.so*")]:
+    libraries = [packages / folder for folder in ("torch/lib", "torchvision", "nvidia")]
+    for path in [path for folder in libraries for path in folder.rglob("*.so*")]:
         run = subprocess.run(["nm", "-D", "--undefined-only", str(path)], capture_output=True, text=True)
         words = run.stdout.split()
         found |= {word.partition("@")[0] for word in words if word.endswith(version)}
@@ -87,3 +89,12 @@ def counted() -> dict[str, int]:
     calls = (ctypes.c_long * len(CALLS)).in_dll(runtime, "no_gpu_calls")
     launches = ctypes.c_long.in_dll(driver, "no_gpu_driver_launches").value
     return {**dict(zip(CALLS, calls, strict=True)), "launches by Triton": launches}
+
+
+def launched(since: int) -> list[tuple[str, float]]:
+    """Triton's launches after the first `since`, at most :data:`LOGGED`: kernel, and the thread's CPU time."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    at = (ctypes.c_double * LOGGED).in_dll(driver, "no_gpu_launched_at")
+    names = (ctypes.c_char_p * LOGGED).in_dll(driver, "no_gpu_launched_kernel")
+    end = ctypes.c_long.in_dll(driver, "no_gpu_driver_launches").value
+    return [(names[k % LOGGED].decode(), at[k % LOGGED]) for k in range(since, end)]

@@ -4,8 +4,12 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+enum { LOGGED = 4096 };
 long no_gpu_driver_launches;
+double no_gpu_launched_at[LOGGED];         // of the last ones: seconds of the thread's CPU time
+const char* no_gpu_launched_kernel[LOGGED];  // and their names; launch k is at k % LOGGED
 
 static int context;
 
@@ -39,7 +43,15 @@ CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfuncti
     return CUDA_SUCCESS;
 }
 CUresult cuLaunchKernelEx(const CUlaunchConfig* how, CUfunction kernel, void** given, void** extra) {
-    return ++no_gpu_driver_launches, CUDA_SUCCESS;
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    const long k = no_gpu_driver_launches++ % LOGGED;
+    no_gpu_launched_at[k] = now.tv_sec + 1e-9 * now.tv_nsec;
+    no_gpu_launched_kernel[k] = (const char*)kernel;
+    return CUDA_SUCCESS;
+}
+CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) {
+    return *status = CU_STREAM_CAPTURE_STATUS_NONE, CUDA_SUCCESS;
 }
 CUresult cuPointerGetAttribute(void* to, CUpointer_attribute attribute, CUdeviceptr p) {
     return *(CUdeviceptr*)to = p, CUDA_SUCCESS;

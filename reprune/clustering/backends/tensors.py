@@ -33,7 +33,7 @@ def to_tensor(x: object, name: str) -> torch.Tensor:
             raise TypeError(f"{name}: expected real numbers of at most 64 bits; got dtype {array.dtype}")
         # torch knows neither another byte order nor negative strides
         tensor = torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
-    if interpreted() or tensor.is_cuda:
+    if tensor.is_cuda or interpreted():
         return tensor
     return tensor.to("cuda")
 

@@ -138,18 +138,19 @@ def select(
         norms = kernel.squared_norms(core(), tables) if ties == "norm" else None
         layers.append(Layer(tables, p.keep, reference.tie_key(seed, p.name), norms))
     started = Selecting(core(), layers)
-    (results,) = together([started.results])
+    results = together(started.results)
     selections = []
+    nothing = started.clustering.labels[:0, None].T
     for k, (found, problem) in enumerate(zip(started.read(results), problems, strict=True)):
         order, gains, own = found.order, found.gains, started.clustering
         if layers[k].filters > kernel.MOST_FILTERS:
             norms = layers[k].norms
-            table = own.labels_of(k).T.cpu().numpy()
+            host = own.labels_of(k).T.cpu().numpy()
             order, gains = cpp.cover(
-                table, problem.keep, seed, problem.name, None if norms is None else norms.cpu().numpy()
+                host, problem.keep, seed, problem.name, None if norms is None else norms.cpu().numpy()
             )
-        columns = own.labels_of(k) if labels else own.labels[:0, None]
-        selections.append(Selection(np.sort(order), order, gains, found.heights, columns.T, found.clusters))
+        table = own.labels_of(k).T if labels else nothing
+        selections.append(Selection(np.sort(order), order, gains, found.heights, table, found.clusters))
     if report is not None:
         report(len(problems))
     return selections

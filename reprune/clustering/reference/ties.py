@@ -14,6 +14,7 @@ are modulo `2**32`::
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +35,7 @@ def _mix(x: Words) -> Words:
     return x ^ (x >> 16)
 
 
+@lru_cache(maxsize=2**14)  # a model's layers are asked for again and again
 def tie_key(seed: int, name: str) -> int:
     """Return the hash key of one layer; `seed` is taken modulo `2**64`."""
     key = 0x811C9DC5
