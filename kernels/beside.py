@@ -17,19 +17,22 @@ class Beside:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = None
-        if device.type == "cuda":
-            self.stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+        self.stream: torch.cuda.Stream | None = None  # made when it is asked for: it takes the host a while
 
     @property
     def handle(self) -> int:
         """The stream, as CUDA's functions take it."""
-        return 0 if self.stream is None else self.stream.cuda_stream
+        return 0 if self.device.type == "cpu" else self._own().cuda_stream
 
     def follow(self) -> None:
         """Let what comes next wait for all that was started on the current stream."""
-        if self.stream is not None:
-            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        if self.device.type != "cpu":
+            self._own().wait_stream(torch.cuda.current_stream(self.device))
+
+    def _own(self) -> torch.cuda.Stream:
+        if self.stream is None:
+            self.stream = torch.cuda.Stream(self.device, priority=-1)  # type: ignore[no-untyped-call]
+        return self.stream
 
     def __enter__(self) -> Beside:
         return self

@@ -25,7 +25,7 @@ LAYER_WORDS = 8
 
 
 def index_words(filters: int, channels: int) -> int:
-    """Return how many words of 16 bits the index of a layer takes; whole 8 bytes, as it must begin at them."""
+    """Return how many words of 16 bits the index of a layer takes: whole 8 bytes, for the next one's sake."""
     members, where = 4 * (filters // 2) * channels, filters * channels
     return -(-(members + where) // 4) * 4
 

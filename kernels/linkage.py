@@ -61,15 +61,16 @@ class Linkage:
         urgency: Sequence[float] | None = None,
     ) -> None:
         self.tables, self.device, self._cutting = tables, tables[0].device, merges is not None
+        shapes = tuple(map(Shape.of, tables))
         self.division = divide(
-            tuple(map(Shape.of, tables)),
+            shapes,
             None if merges is None else tuple(merges),
             None if urgency is None else tuple(urgency),
             scratch,
             chip_of(self.device),
         )
-        sizes, counts = [t.shape[1] for t in tables], [t.shape[0] for t in tables]
-        total = sum(n * count for n, count in zip(sizes, counts, strict=True))
+        sizes, counts = [s.points for s in shapes], [s.problems for s in shapes]
+        total = sum(s.points * s.problems for s in shapes)
         self.trees = Trees(sizes, counts, self._new((total, 3), torch.int32), self._new(total, torch.float64))
 
     def _new(self, shape: int | tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -36,9 +36,25 @@ def test_problems_side_by_side():
     assert times[-1] == pytest.approx(10 * times[3])
 
 
-@pytest.mark.parametrize("filters, channels", [(2048, 512), (4096, 64)])
-def test_picks_that_were_not_fitted_to(filters, channels):
-    from benchmarks.gpu import cycles
+def test_a_pick_that_was_not_fitted_to():
+    from benchmarks.gpu import picks
 
-    measured = 1e-6 * cycles.PICKS[filters, channels]
-    assert cycles.pick_seconds(channels) == pytest.approx(measured, rel=0.1)
+    for pick, us in picks.MEASURED.items():
+        others = picks.fit({row: time for row, time in picks.MEASURED.items() if row != pick})
+        assert picks.seconds(pick, others) == pytest.approx(1e-6 * us, rel=0.2)
+
+
+def test_reads_that_follow_each_other():
+    from benchmarks.gpu.picks import reads_in_turn
+
+    alone = np.arange(20)[:, None].repeat(3, 1)
+    assert reads_in_turn(alone, np.arange(5)) == 1  # where the cluster is
+    one = np.zeros((20, 3), int)  # and its members, 20 of them: eight, and three times four
+    assert reads_in_turn(one, np.array([7])) == 5
+    assert (
+        reads_in_turn(one, np.array([7, 8])) == (5 + 2) / 2
+    )  # nothing new, as the first read of members tells
+    mixed = np.concatenate([alone, one, alone], 1)
+    assert reads_in_turn(mixed, np.array([7])) == 5  # the longest of a warp
+    for channels, turns in ((512, 1), (2048, 1), (2049, 2)):
+        assert reads_in_turn(np.zeros((4, channels), int), np.array([0])) == 2 * turns

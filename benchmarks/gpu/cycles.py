@@ -17,9 +17,6 @@ I instructions, F of them in float64, and S sectors for each of its warps, N bar
 scheduler (at least 1); M = (1 - L1 / state)^2 is about the share of sectors that L1 does not hold, of all
 states on a multiprocessor. a and c are what throughput costs, b and d latency. All are at least 0, fitted by
 least squares of relative errors; L1 = 256 kB and the square were chosen by looking at all rows.
-
-A pick of the coverage kernel takes `PICK + TURN * ceil(channels / 512)`: a block has 512 threads, and a
-thread walks its channels one after the other.
 """
 
 import json
@@ -37,12 +34,6 @@ HELD_OUT = (128, 512, 2048)
 
 MULTIPROCESSORS, HERTZ, L1 = 132, 1.98e9, 256e3
 NAMES = ("issue", "latency", "float64 issue", "float64 latency", "L1 misses", "barriers")
-
-PICK, TURN = 0.60e-6, 1.34e-6
-"""Seconds, from 512 x 512 and 2048 x 2048 (2.0 and 5.96 us a pick); see :data:`PICKS`."""
-PICKS = {(512, 512): 2.0, (2048, 2048): 5.96, (2048, 512): 2.1, (4096, 64): 1.86}
-"""Filters and channels: microseconds a pick, of half of the filters. The first is the kernel's own time, the
-others what was left of a whole call less 0.3 ms of the host; the last two were not fitted to."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +101,6 @@ def seconds(launch: Launch, coefficients: npt.NDArray[np.float64]) -> float:
     return launch.rounds * float(launch.features() @ coefficients) / HERTZ
 
 
-def pick_seconds(channels: int) -> float:
-    """Of one pick."""
-    return PICK + TURN * math.ceil(channels / 512)
-
-
 def errors(rows: list[Row], coefficients: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Predicted / measured."""
     return np.array([seconds(row.launch, coefficients) / row.seconds for row in rows])
@@ -144,8 +130,6 @@ def main() -> None:
                     f"  {row.kernel:14} {row.dtype} {at.points:5} points x {at.problems:4}, {at.warps} warps:"
                     f" {1e6 * row.seconds / at.problems:8.3f} us, {ratio:.2f}"
                 )
-    for (filters, channels), us in PICKS.items():
-        print(f"a pick, {filters} x {channels}: {us} us, predicted {1e6 * pick_seconds(channels):.2f}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ Run: python -m benchmarks.gpu.host [--network resnet50] [--all] [--json FILE]
 A second process runs on a CUDA that computes nothing (benchmarks/gpu/no_gpu). It selects half of the filters
 of the layers that scope="internal" decides about, or with --all of all convolutions: first the check that the
 weights are finite, then the tables of kernels, then the selection. Times are CPU times of the thread: the
-first selection (Triton's kernels are loaded or compiled), and of the others the median and the least.
+first selection (Triton's kernels are loaded or compiled), and of the others the median and the least. Of the
+groups of layers that are clustered together, it says when the first and the last launch is made, in the
+median, from the beginning of the selection.
 """
 
 import argparse
@@ -61,13 +63,17 @@ def measure(network: str, every: bool) -> dict[str, object]:
             for layer in layers
         ]
 
+    begun: list[tuple[float, dict[str, int]]] = []  # of each stage of the last run: when, and what was called
+
     def once() -> list[float]:
         times = []
+        begun.clear()
 
         def clocked(call: Callable[[], object]) -> object:
-            start = thread_time()
+            called = no_gpu.counted()
+            begun.append((thread_time(), called))
             result = call()
-            times.append(1e3 * (thread_time() - start))
+            times.append(1e3 * (thread_time() - begun[-1][0]))
             return result
 
         clocked(lambda: layer_problems.require_finite(weights, scales))
@@ -75,16 +81,27 @@ def measure(network: str, every: bool) -> dict[str, object]:
         clocked(lambda: layer_problems.choose(problems, settings, 0))  # type: ignore[arg-type]
         return times
 
-    first = once()
-    runs = np.array([once() for _ in range(REPEATS)])
-    before = no_gpu.counted()
-    start = thread_time()
-    spent = once()
-    for name, at in no_gpu.launched(before["launches by Triton"]): print(name, round(1e3*(at-start)-spent[0]-spent[1],3))
-    print(spent)
-    calls = {name: count - before[name] for name, count in no_gpu.counted().items()}
+    first, groups, runs = once(), [], np.empty((REPEATS, len(STAGES)))
+    for k in range(REPEATS):
+        runs[k] = once()
+        start, called = begun[-1]
+        groups.append(group_launches(called["launches by Triton"], start))
+    calls = {name: count - called[name] for name, count in no_gpu.counted().items()}
     found = {"first": first, "median": np.median(runs, 0).tolist(), "least": runs.min(0).tolist()}
-    return {**{name: dict(zip(STAGES, row, strict=True)) for name, row in found.items()}, "calls": calls}
+    stages = {name: dict(zip(STAGES, row, strict=True)) for name, row in found.items()}
+    case = network + (", all convolutions" if every else "")
+    return {**stages, "calls": calls, "case": case, "groups": np.median(groups, 0).tolist()}
+
+
+def group_launches(since: int, start: float) -> list[tuple[float, float]]:
+    """Seconds from `start` to the first and the last of Triton's launches of each group, which cuts it."""
+    found, first = [], None
+    for kernel, at in no_gpu.launched(since):
+        first = at if first is None else first
+        if kernel == "label_kernel":
+            found.append((first - start, at - start))
+            first = None
+    return found
 
 
 def main() -> None:
@@ -107,7 +124,9 @@ def main() -> None:
         row = found[name]
         each = "  ".join(f"{stage} {row[stage]:8.2f}" for stage in STAGES)  # type: ignore[index]
         print(f"{name:7} {each}  all {sum(row.values()):8.2f} ms")  # type: ignore[attr-defined]
-    print(", ".join(f"{count} {name}" for name, count in found["calls"].items() if count))  # type: ignore[attr-defined]
+    for begin, end in found["groups"]:  # type: ignore[attr-defined]
+        print(f"group: launches from {1e3 * begin:.2f} to {1e3 * end:.2f} ms of the selection")
+    print("selection: " + ", ".join(f"{count} {name}" for name, count in found["calls"].items() if count))  # type: ignore[attr-defined]
     if arguments.json is not None:
         write_text(arguments.json, json.dumps(found))
 

@@ -170,7 +170,7 @@ def cuda_variants() -> tuple[list[Variant], str]:
         return [], "no CUDA compiler nvcc"
     layers = {"layers": "const CoverLayer* (csrc/gpu/coverage_layer.hpp)"}
     table = {"table": "SquaresOf (csrc/gpu/cover_layers.hpp), by value", "norms": "double*"}
-    most = "4 * (most filters of a layer, rounded up to 4) bytes"
+    most = "4 * (most filters of a layer, rounded up to 4, and 32) bytes"
     kernels = (
         ("cover random", "cover_kernelILb0E", 512, "layers", layers, most),
         ("cover norm", "cover_kernelILb1E", 512, "layers", layers, most),

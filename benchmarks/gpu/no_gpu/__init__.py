@@ -92,7 +92,7 @@ def counted() -> dict[str, int]:
 
 
 def launched(since: int) -> list[tuple[str, float]]:
-    """Triton's launches after the first `since`, at most :data:`LOGGED`: kernel, and the thread's CPU time."""
+    """Triton's launches but for the first `since`, at most :data:`LOGGED`: kernel, CPU time of the thread."""
     driver = ctypes.CDLL("libcuda.so.1")
     at = (ctypes.c_double * LOGGED).in_dll(driver, "no_gpu_launched_at")
     names = (ctypes.c_char_p * LOGGED).in_dll(driver, "no_gpu_launched_kernel")

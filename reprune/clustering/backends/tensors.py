@@ -26,7 +26,7 @@ def to_tensor(x: object, name: str) -> torch.Tensor:
     if isinstance(x, torch.Tensor):
         if x.layout != torch.strided or x.is_quantized:
             raise TypeError(f"{name}: expected a dense tensor; got {x.layout} of {x.dtype}")
-        tensor = x.detach()
+        tensor = x.detach() if x.requires_grad else x
     else:
         array = to_numpy(x, name)
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
@@ -48,10 +48,11 @@ def to_float_tensor(x: object, name: str) -> torch.Tensor:
     import torch
 
     tensor = to_tensor(x, name)
-    if tensor.dtype in (torch.float16, torch.bfloat16):
-        return tensor.float()
-    if tensor.dtype in (torch.float32, torch.float64):
+    dtype = tensor.dtype
+    if dtype == torch.float32 or dtype == torch.float64:
         return tensor
+    if dtype in (torch.float16, torch.bfloat16):
+        return tensor.float()
     if tensor.dtype == torch.bool or tensor.is_complex():
         raise TypeError(f"{name}: expected real numbers of at most 64 bits; got dtype {tensor.dtype}")
     return tensor.double()

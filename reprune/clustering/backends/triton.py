@@ -128,15 +128,18 @@ def select(
     from ...kernels import coverage as kernel
     from ...kernels.select import Layer, Selecting
 
-    for problem in problems:
-        _require_few(problem.tables[0].shape[1], f"layer {problem.name!r}: expected", "filters")
+    for p in problems:
+        if (filters := p.tables[0].shape[1]) > MOST_ON_GPU:
+            _require_few(filters, f"layer {p.name!r}: expected", "filters")
     if not problems:
         return []
     layers = []
     for p in problems:
         tables = [to_float_tensor(table, "tables") for table in p.tables]
-        norms = kernel.squared_norms(core(), tables) if ties == "norm" else None
-        layers.append(Layer(tables, p.keep, reference.tie_key(seed, p.name), norms))
+        layers.append(Layer(tables, p.keep, reference.tie_key(seed, p.name)))
+    if ties == "norm":
+        for layer in layers:
+            layer.norms = kernel.squared_norms(core(), layer.tables)
     started = Selecting(core(), layers)
     results = together(started.results)
     selections = []
