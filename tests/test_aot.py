@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.helpers.forked import one_process
-from tests.helpers.ptx import benchmarks, needs_nvcc, needs_triton
+from tests.helpers.ptx import benchmarks, needs_nvcc, needs_triton, older_triton
 
 pytestmark = needs_triton
 
@@ -33,7 +33,8 @@ def report(variant, target):
 )
 def test_ward_spills_little(d, n, target):  # for any number of points of a tile: it is no constant
     own = report(benchmarks()[0].ward_variant(d, n, target), target)
-    assert own.stack <= (32 if d <= 16 else 2048)  # kernels of 5x5 and more do spill
+    least = 64 if older_triton else 32
+    assert own.stack <= (least if d <= 16 else 2048)  # kernels of 5x5 and more do spill
     if d == 9:
         assert own.per_pair <= 24
         # else the count missed a part of the loop; Blackwell adds and multiplies two float32 at once

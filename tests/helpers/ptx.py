@@ -19,6 +19,8 @@ needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None or backends._triton_version() < backends.OLDEST_TRITON,
     reason="Triton is not installed, or older than its backend needs",
 )
+older_triton = backends._triton_version() < (3, 8)
+"""An older assembler, which spills more; an older interpreter, which numpy 2.4 breaks."""
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler nvcc")
 needs_simulator = pytest.mark.skipif(
     not (SIMULATOR / "ptxsim.py").is_file(), reason=f"no PTX simulator in {SIMULATOR}"
