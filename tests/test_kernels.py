@@ -31,9 +31,7 @@ IGNORED = "ignore:Conversion of an array with ndim:DeprecationWarning"  # of Tri
 
 
 @needs_triton
-@pytest.mark.skipif(
-    older_triton and NUMPY >= (2, 4), reason="numpy 2.4 breaks the interpreter of this Triton"
-)
+@pytest.mark.skipif(older_triton and NUMPY >= (2, 4), reason="numpy 2.4 breaks this interpreter")
 def test_under_the_interpreter(monkeypatch):
     monkeypatch.delenv("REPRUNE_BACKEND", raising=False)
     ids = [f"{TABLE}::test_trees[{kind}-{n}-{d}-{dtype}]" for kind, n, d, dtype in TREES]

@@ -8,5 +8,6 @@ binaries        what a compiled kernel takes of a multiprocessor
 simulated       the compiled kernels run in a PTX simulator; tests use it too
 host            how long the host takes to start a selection, on a CUDA without a GPU (the folder no_gpu)
 cycles          how long launches take on an H200, fitted to what was measured
+picks           how long a pick of the coverage kernel takes there, fitted the same way
 predict         how long whole networks would take there, from the simulator's counts
 """
