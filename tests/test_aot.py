@@ -15,6 +15,7 @@ def report(variant, target):
     return binaries.report_of(variant, target, variant.compile(target))
 
 
+@pytest.mark.skipif(older_triton, reason="the bounds are for the assembler that Triton 3.8 brings")
 @pytest.mark.parametrize(
     "d, n, target",
     [
@@ -33,8 +34,7 @@ def report(variant, target):
 )
 def test_ward_spills_little(d, n, target):  # for any number of points of a tile: it is no constant
     own = report(benchmarks()[0].ward_variant(d, n, target), target)
-    least = 64 if older_triton else 32
-    assert own.stack <= (least if d <= 16 else 2048)  # kernels of 5x5 and more do spill
+    assert own.stack <= (32 if d <= 16 else 2048)  # kernels of 5x5 and more do spill
     if d == 9:
         assert own.per_pair <= 24
         # else the count missed a part of the loop; Blackwell adds and multiplies two float32 at once

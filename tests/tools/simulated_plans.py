@@ -21,6 +21,7 @@ from reprune.kernels import select  # noqa: F401  # kernels are compiled ones if
 from tests.helpers import nine_kinds
 from tests.helpers.ptx import benchmarks, simulator
 
+WEIGHTS = ("as drawn", "of nine kinds")
 HOW = {"sparsity": 0.5, "scope": "all", "layers": "all", "rule": "uniform"}
 
 
@@ -54,13 +55,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--only", nargs="+", metavar="NAME")
+    parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=WEIGHTS, help="default: both")
     parser.add_argument("--target", default="sm_90", help="chip; default: sm_90")
     options = parser.parse_args()
     (ptxsim, _), begun, wrong, compared = simulator(), time.monotonic(), [], 0
     for network in networks("torchvision"):
         if network.kind != "classifier" or (options.only and network.name not in options.only):
             continue
-        for kind in ("as drawn", "of nine kinds"):
+        for kind in options.weights:
             if time.monotonic() - begun > 60 * options.minutes:
                 continue
             model = network.build().eval()
