@@ -154,9 +154,12 @@ def squared_norms(core: ModuleType, tables: Sequence[Tensor]) -> Tensor:
     """Return the squared L2 norms, float64 [O], of the filters of tables [I, O, d].
 
     Added up in float64 in the order (table, channel, coordinate), bit for bit as the other backends do: norms
-    that differ in the last bit are not tied.
+    that differ in the last bit are not tied. Where a square would overflow or vanish, all numbers are scaled
+    first, as :func:`reprune.clustering.reference.selection.squared_norms` says.
     """
     device = tables[0].device
+    if any(table.dtype == torch.float64 for table in tables):  # squares of float32 do neither
+        tables = _scaled(tables)
     norms = torch.zeros(tables[0].shape[1], dtype=torch.float64, device=device)
     for table in tables:
         given = (table.data_ptr(), table.dtype == torch.float64, tuple(table.shape), table.stride())
@@ -167,3 +170,18 @@ def squared_norms(core: ModuleType, tables: Sequence[Tensor]) -> Tensor:
                 stream = torch.cuda.current_stream(device)
                 core.add_squares(*given, norms.data_ptr(), device.index, stream.cuda_stream)
     return norms
+
+
+def _scaled(tables: Sequence[Tensor]) -> list[Tensor]:
+    """Return float64 tables, the largest number scaled to 2^480 if a square would overflow or vanish.
+
+    Nothing waits for the device.
+    """
+    zero = torch.zeros(1, dtype=torch.float64, device=tables[0].device)
+    sizes = torch.cat([*(table.double().abs().flatten() for table in tables), zero])
+    largest, least = sizes.max(), sizes.where(sizes > 0, torch.inf).min()
+    extreme = (largest >= 2.0**480) | (least < 2.0**-500)
+    shift = torch.where(extreme, 480 - torch.frexp(largest).exponent, 0).long()
+    first = shift.clamp(max=1000)  # 2^1554, for the least number, is none
+    powers = [((part + 1023) << 52).view(torch.float64) for part in (first, shift - first)]
+    return [table.double() * powers[0] * powers[1] for table in tables]

@@ -79,3 +79,15 @@ def test_squared_norms_to_the_last_bit(dtype):
     ]
     norms = squared_norms(core(), [torch.from_numpy(table) for table in tables])
     np.testing.assert_array_equal(norms.numpy(), reference.selection.squared_norms(tables))
+
+
+@pytest.mark.parametrize("scale", [2.0**500, 2.0**1021, 1e-200, 1e-310, 5e-324, 0.0])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_squared_norms_of_numbers_whose_squares_overflow_or_vanish(scale, mixed):
+    rng = np.random.default_rng(0)
+    tables = [scale * rng.integers(-3, 4, size=(4, 20, 2)), scale * rng.normal(size=(0, 20, 9))]
+    if mixed:
+        tables.append(rng.normal(size=(3, 20, 1)).astype(np.float32))
+    norms = squared_norms(core(), [torch.from_numpy(table) for table in tables])
+    np.testing.assert_array_equal(norms.numpy(), reference.selection.squared_norms(tables))
+    assert norms.isfinite().all()
