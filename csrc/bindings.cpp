@@ -238,6 +238,12 @@ SquaresOf squares_of(std::uintptr_t points, bool is_double, const std::array<std
 void bind_gpu(py::module_& m) {
     m.attr("most_filters_on_gpu") = most_filters;
     m.def("pack_layers", &bind_pack_layers, py::arg("layers"));
+    m.def("shared_words_on_gpu",
+          [](const Shape& shape) {
+              const CoverShape own{std::get<0>(shape), std::get<1>(shape)};
+              return std::pair(own.index_words(index_threads), own.cover_words());
+          },
+          py::arg("shape"));
     m.def("cover_layers_on_host", &bind_cover_on_host, py::arg("layers"), py::arg("count"), py::arg("shape"),
           py::arg("by_norm"), py::arg("threads"), py::arg("seed"));
     m.def("add_squares_on_host",

@@ -24,6 +24,11 @@ LAYER_WORDS = 8
 """Words of a CoverLayer (csrc/gpu/coverage_layer.hpp)."""
 
 
+def has_room(filters: int, channels: int) -> bool:
+    """Return whether the kernel covers such a layer: places of its index are words, gains less than 2^28."""
+    return filters <= MOST_FILTERS and 3 * filters * channels < 2**32 and channels < 2**28
+
+
 def index_words(filters: int, channels: int) -> int:
     """Return how many words of 16 bits the index of a layer takes: whole 8 bytes, for the next one's sake."""
     members, where = 4 * (filters // 2) * channels, filters * channels

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .beside import Beside
-from .coverage import MOST_FILTERS, Coverage, CoverLayer
+from .coverage import Coverage, CoverLayer, has_room
 from .cut import label_kernel
 from .launch import EXACT, SCRATCH, Words, chip_of, device_guard, label_tile, launch
 from .linkage import Linkage
@@ -144,7 +144,7 @@ class Found:
 
     order: npt.NDArray[np.int64]
     gains: npt.NDArray[np.int64]
-    """[keep] each; empty for a layer of more than :data:`MOST_FILTERS` filters."""
+    """[keep] each; empty for a layer that the kernel has no room for."""
     clusters: npt.NDArray[np.int32]
     """[sum of I]: the number of clusters."""
     heights: tuple[float, ...]
@@ -159,7 +159,7 @@ class Selecting:
 
     def __init__(self, core: ModuleType, layers: Sequence[Layer], scratch: int = SCRATCH) -> None:
         self.clustering = own = Clustering(layers, scratch)
-        self._picked = [k for k, layer in enumerate(layers) if layer.filters <= MOST_FILTERS]
+        self._picked = [k for k, layer in enumerate(layers) if has_room(layer.filters, layer.channels)]
         with device_guard(own.device), Beside(own.device) as beside:
             for number, group in enumerate(own.groups):
                 own.run(group)

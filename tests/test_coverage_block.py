@@ -8,6 +8,7 @@ from reprune.clustering import reference
 from reprune.clustering.backends import core
 from reprune.kernels.coverage import MOST_FILTERS, CoverProblem, max_coverage, squared_norms
 
+NORMS = (-1.0, -5e-324, -0.0, 0.0, 5e-324, 1.0, 1 + 2.0**-52)  # of the last two only the low words differ
 KINDS = ("uniform", "one cluster", "all alone", "skewed")
 
 
@@ -41,7 +42,7 @@ def test_picks_of_the_reference_on_1000_tables(ties):
     rng = np.random.default_rng(1)
     tables = [draw(rng) for _ in range(1000)]
     keeps = [int(rng.integers(1, len(labels) + 1)) for labels in tables]
-    norms = [rng.integers(-1, 2, len(labels)) / 4 if ties == "norm" else None for labels in tables]
+    norms = [rng.choice(NORMS, len(labels)) if ties == "norm" else None for labels in tables]
     problems = [
         problem(labels, keep, str(k), norm, seed=k)
         for k, (labels, keep, norm) in enumerate(zip(tables, keeps, norms, strict=True))
@@ -68,6 +69,20 @@ def test_the_most_filters():
         labels = rng.integers(clusters, size=(MOST_FILTERS, 3)).astype(np.int32)
         (found,) = max_coverage(core(), [problem(labels, 40, "")])
         np.testing.assert_array_equal(found.numpy(), reference.max_coverage(labels, 40, 0, "", None))
+
+
+def test_the_most_fours_of_members():
+    pairs = np.random.default_rng(0).permutation(MOST_FILTERS)[:, None].astype(np.int32) // 2
+    (found,) = max_coverage(core(), [problem(pairs, MOST_FILTERS, "")])
+    np.testing.assert_array_equal(found.numpy(), reference.max_coverage(pairs, MOST_FILTERS, 0, "", None))
+
+
+@pytest.mark.parametrize("channels", [511, 512, 513, 2047, 2048, 2049])
+def test_channels_that_are_read_at_once(channels):
+    labels = np.arange(5)[:, None].repeat(channels, 1).astype(np.int32)  # what is alone keeps its gain
+    labels[:, ::3] = np.random.default_rng(0).integers(3, size=(5, -(-channels // 3)))
+    (found,) = max_coverage(core(), [problem(labels, 5, "")], threads=512)
+    np.testing.assert_array_equal(found.numpy(), reference.max_coverage(labels, 5, 0, "", None))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -88,6 +88,29 @@ def test_picks_are_made_while_the_next_layers_are_clustered(log):
         assert (after[0] == "cover") == (before[0] == "follow")
 
 
+def test_every_layer_has_an_index_of_its_own_at_8_bytes(log):
+    from reprune.kernels.coverage import Coverage, CoverLayer
+
+    core, shapes = Core(log), [(1, 1), (3, 3), (5, 7), (3, 1), (7, 5)]
+    layers = [CoverLayer(0, 0, O, I, O, O, 0) for O, I in shapes]
+    Coverage(core, layers, [range(len(layers))], torch.device("cpu"))
+    begins = [row[2] for row in core.rows]
+    assert all(begin % 8 == 0 for begin in begins)
+    for (O, I), (begin, end) in zip(shapes, pairwise(begins), strict=False):
+        assert end - begin >= 2 * (4 * (O // 2) * I + O * I)
+
+
+def test_layers_that_the_kernel_has_no_room_for_are_not_covered_by_it(log):
+    from reprune.kernels.coverage import has_room
+    from reprune.kernels.select import Selecting
+
+    Selecting(Core(log), [layer(4096, 1, 1), layer(4097, 1, 1)])
+    assert [entry for entry in log if entry[0] == "cover"] == [("cover", 1)]
+    assert has_room(4096, 349_525)  # three words of 16 bits for each kernel, at 32 bits
+    assert not has_room(4096, 349_526)
+    assert not has_room(1, 2**28)
+
+
 def test_the_host_calls_torch_as_often_for_many_layers_as_for_few(log):
     from reprune.kernels.select import Selecting
 

@@ -57,11 +57,13 @@ def draw(shapes, ties, seed=0):
     rng = np.random.default_rng(seed)
     tables = [np.minimum(rng.geometric(min(1, 2 / c), size=(O, I)) - 1, min(c, O) - 1) for O, I, c in shapes]
     keeps = [len(labels) for labels in tables]
-    norms = [rng.integers(-1, 2, len(labels)) / 4 if ties == "norm" else None for labels in tables]
+    norms = [rng.choice(NORMS, len(labels)) if ties == "norm" else None for labels in tables]
     return tables, keeps, norms
 
 
-SHAPES = [(1, 1, 1), (3, 5, 2), (64, 40, 9), (65, 1, 40), (200, 33, 90)]
+# the last: a warp whose filters are all picked, beside places of no filter
+SHAPES = [(1, 1, 1), (3, 5, 2), (64, 40, 9), (65, 1, 40), (200, 33, 90), (199, 1, 60)]
+NORMS = (-1.0, -0.0, 0.0, 1.0, 1 + 2.0**-52)  # of the last two only the low words differ
 
 
 @pytest.mark.parametrize("ties", ["random", "norm"])

@@ -192,14 +192,14 @@ def cover(  # type: ignore[no-untyped-def]
                 *(O, I, int(labels.max()) + 1, keep, reference.tie_key(seed, str(k))),
             )
         )
-    packed, filters, clusters = core().pack_layers(layers)
+    packed, *shape = core().pack_layers(layers)
+    index_words, cover_words = core().shared_words_on_gpu(tuple(shape))
     given = memory.alloc(np.frombuffer(packed, np.uint8).copy(), ro=True)
     how = {"seed": seed, "race": race, "memory": memory}
     (indexer, index_name), (coverer, cover_name) = modules
-    index_grid, index_shared = (blocks, len(tables)), 4 * (INDEX_THREADS // 32) * clusters
-    cover_shared = 4 * (-(-filters // 4) * 4 + 32)
+    grid = blocks, len(tables)
     stats = [
-        indexer.launch(index_name, index_grid, (INDEX_THREADS,), [given], shared=index_shared, **how),
-        coverer.launch(cover_name, (len(tables),), (threads,), [given], shared=cover_shared, **how),
+        indexer.launch(index_name, grid, (INDEX_THREADS,), [given], shared=4 * index_words, **how),
+        coverer.launch(cover_name, (len(tables),), (threads,), [given], shared=4 * cover_words, **how),
     ]
     return stats, results

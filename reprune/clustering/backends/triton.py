@@ -1,8 +1,8 @@
 """Cluster every channel, cut each layer and cover, on the GPU: all layers at once.
 
 Everything is started before anything is waited for, and one copy to the host at the end brings what a plan
-needs; label tables stay on the GPU. Only layers of more filters than the coverage kernel has room for
-(:data:`reprune.kernels.coverage.MOST_FILTERS`) are covered by the C++ core, from a copy of their labels.
+needs; label tables stay on the GPU. Only layers that the coverage kernel has no room for
+(:func:`reprune.kernels.coverage.has_room`) are covered by the C++ core, from a copy of their labels.
 """
 
 from __future__ import annotations
@@ -86,13 +86,13 @@ def pairwise(batches: Sequence[torch.Tensor], names: Sequence[str]) -> list[torc
 def cover(
     labels: torch.Tensor, keep: int, seed: int, name: str, norms: npt.NDArray[np.float64] | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cover on the GPU, or on the host where there are more filters than the kernel has room for."""
+    """Cover on the GPU, or on the host what the kernel has no room for."""
     import torch
 
     from ...kernels import coverage as kernel
 
     O = len(labels)
-    if O > kernel.MOST_FILTERS:
+    if not kernel.has_room(*labels.shape):
         order, gains = cpp.cover(labels.cpu().numpy(), keep, seed, name, norms)
         return torch.from_numpy(order).to(labels.device), torch.from_numpy(gains).to(labels.device)
     columns = labels.T.contiguous()
@@ -146,7 +146,7 @@ def select(
     nothing = started.clustering.labels[:0, None].T
     for k, (found, problem) in enumerate(zip(started.read(results), problems, strict=True)):
         order, gains, own = found.order, found.gains, started.clustering
-        if layers[k].filters > kernel.MOST_FILTERS:
+        if not kernel.has_room(layers[k].filters, layers[k].channels):
             norms = layers[k].norms
             host = own.labels_of(k).T.cpu().numpy()
             order, gains = cpp.cover(
