@@ -76,7 +76,8 @@ class CudaBlock {
 
     std::uint32_t threads = blockDim.x;  // a multiple of 32
 
-    __device__ explicit CudaBlock(Candidate<by_norm>* winners) : winners_(winners), thread_(kept(threadIdx.x)) {}  // [most_warps], shared
+    // winners [most_warps]: shared memory
+    __device__ explicit CudaBlock(Candidate<by_norm>* winners) : winners_(winners), thread_(kept(threadIdx.x)) {}
 
     template <class F>
     __device__ void each(F f) {  // f(thread) on all threads; what they wrote is seen by all
