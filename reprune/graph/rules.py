@@ -115,6 +115,7 @@ RULES: dict[str, Rule] = {
     "index_put": shape.index_put,
     "torchvision::roi_align": compute.roi_align,
     "as_strided": shape.as_strided,
+    "resize": shape.resize,
     "view_as_complex": shape.as_complex,
     "view_as_real": shape.as_real,
     **dict.fromkeys(("_conj", "_neg_view"), shape.conjugate),
