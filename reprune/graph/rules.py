@@ -114,6 +114,8 @@ RULES: dict[str, Rule] = {
     "glu": shape.glu,
     "index_put": shape.index_put,
     "torchvision::roi_align": compute.roi_align,
+    **dict.fromkeys(("grid_sampler_2d", "grid_sampler_3d", "cudnn_grid_sampler"), compute.grid_sampler),
+    "affine_grid_generator": compute.affine_grid,
     "as_strided": shape.as_strided,
     "resize": shape.resize,
     "view_as_complex": shape.as_complex,

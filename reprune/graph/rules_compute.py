@@ -167,6 +167,22 @@ def roi_align(known: Propagation, call: Call, is_activation: bool) -> None:
     known.set(call.out, [None, known.state(x).dims[1], None, None], is_activation)
 
 
+def grid_sampler(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Follow images that are resampled at the places of a grid, the same ones of each channel."""
+    x, grid = call.tensors()
+    known.pin(x, f"is a spatial dimension of {call.func}", list(range(2, x.dim())))
+    known.pin(grid, f"is a place of {call.func}", list(range(1, grid.dim())))
+    images, channels = known.state(x).dims[:2]
+    batch = known.unite(images, known.state(grid).dims[0], "meets a fixed batch")
+    known.set(call.out, [batch, channels, *[None] * (x.dim() - 2)], is_activation)
+
+
+def affine_grid(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Follow a matrix for each image, of which a grid is made."""
+    known.pin(call["theta"], f"is a number of a matrix of {call.func}", [1, 2])
+    known.set(call.out, [known.state(call["theta"]).dims[0], *[None] * (call.out.dim() - 1)], is_activation)
+
+
 def batch_norm(known: Propagation, call: Call, is_activation: bool) -> None:
     """Unite the channels with the affine parameters and the statistics."""
     x = call["input"]
