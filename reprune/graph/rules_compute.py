@@ -42,11 +42,15 @@ def _grouped(
     """Keep or remove whole groups: input channels, rows of the kernels, output channels.
 
     If there are fewer groups than channels per group, and as many input as output channels per group, every
-    group loses channels instead: the same positions in each, of its input and of its output channels.
+    group loses channels instead: the same positions in each, of its input and of its output channels. But
+    not where the width of the groups is already known to stay, as in a weight norm over it.
     """
-    rows, width = known.state(kernel).labels(0), kernel.shape[1]
+    (rows, columns), width = (known.state(kernel).labels(k) for k in (0, 1)), kernel.shape[1]
     square = kernel.shape[0] == groups * width
-    if square and known.choose(int(width > groups and rows is not None)):
+    within = square and width > groups and rows is not None
+    if within and columns is not None:
+        within = not known.constraints.is_pinned(columns)
+    if square and known.choose(int(within)):
         return _within_groups(known, incoming, kernel, groups)
     known.pin(kernel, "is the width of a group of channels", [1])
     if rows is None:  # kernels that nothing may cut
