@@ -7,14 +7,27 @@ rule has to know this form.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
+from .memory import Memory
+from .preserving import Preserved
+from .propagation import Propagation
 from .state import FREE, Call, operation_of
 
-if TYPE_CHECKING:
-    from .tracer import Tracer
+
+class Trace(Protocol):
+    """What of a tracer is needed here; inside its block operations are followed."""
+
+    known: Propagation
+    preserved: Preserved
+    memory: Memory
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(self, *error: Any) -> Any: ...
+
 
 _OF_NEW_TENSORS = frozenset(("dtype", "layout", "device", "pin_memory"))
 """What `torch.ones` is told where no tensor is given."""
@@ -33,7 +46,7 @@ def plain_form(func: Any) -> Any:
     return None
 
 
-def plainly(call: Call, plain: Any, trace: Tracer) -> Any:
+def plainly(call: Call, plain: Any, trace: Trace) -> Any:
     """Run the `plain` form of `call` under `trace` and return the given tensors, to which its results go."""
     given: list[Tensor] = [call[name] for name in call.operation.outs]
     kwargs = {name: value for name, value in call.kwargs.items() if name not in call.operation.outs}
@@ -51,7 +64,7 @@ def plainly(call: Call, plain: Any, trace: Tracer) -> Any:
     return given[0] if len(given) == 1 else tuple(given)
 
 
-def _resize(x: Tensor, result: Tensor, trace: Tracer) -> None:
+def _resize(x: Tensor, result: Tensor, trace: Trace) -> None:
     """Give `x` the shape of `result`, and no values yet."""
     trace.preserved.keep(x, trace.memory.made)
     x.resize_(result.shape)
