@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import reprune
 from tests.helpers.masking import difference, masked, randomize
@@ -40,6 +41,13 @@ def grouped(norm=None, groups=4):
     )
 
 
+def normalised(groups):
+    """The width of its groups has to stay, so whole groups leave, few and wide as they are."""
+    model = grouped(groups=groups)
+    parametrizations.weight_norm(model[3])
+    return model
+
+
 def plain(norm):
     return nn.Sequential(nn.Conv2d(3, 24, 3), norm, nn.ReLU(), nn.Conv2d(24, 5, 1), nn.Flatten())
 
@@ -66,6 +74,8 @@ def test_plans_of_other_layers_that_cut_the_same_channels(order, tmp_path):
 NETWORKS = {
     "groups of six": lambda: grouped(groups=4),
     "groups of two": lambda: grouped(groups=12),
+    "groups of six under a weight norm": lambda: normalised(4),
+    "groups of four under a weight norm": lambda: normalised(6),
     "groups of four and a norm": lambda: grouped(nn.GroupNorm(6, 24), 6),
     "norm": lambda: plain(nn.GroupNorm(4, 24)),
     "norm without tensors": lambda: plain(nn.GroupNorm(4, 24, affine=False)),
@@ -90,7 +100,7 @@ def test_groups_that_leave_until_one_is_left(make, tmp_path):
         assert torch.equal(other(X), model(X))
 
 
-@pytest.mark.parametrize("make", [lambda: grouped(groups=6), *list(NETWORKS.values())[2:]])
+@pytest.mark.parametrize("make", [lambda: grouped(groups=6), *list(NETWORKS.values())[4:]])
 def test_groups_come_back_to_the_last_one(make, tmp_path):
     """Layers have as many groups as their channels say, after every event."""
     model = built(make)

@@ -1,5 +1,7 @@
 """Channels are ordered by what they explain of each other: by least squares, consumer by consumer."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import reprune
-from reprune.compensation.calls import Call
 from reprune.compensation.images import collected
 from reprune.compensation.sequence import observed
 from reprune.reconstruction import images as runs
 from reprune.reconstruction.greedy import RIDGE, picks
 from reprune.reconstruction.images import Reconstruction
-from reprune.reconstruction.moments import Moments, drawn
 from tests.helpers.networks import Residual, images
 
 
@@ -46,13 +46,17 @@ def by_trying(consumers):
     return order, gains
 
 
-def shrunk(rows, calls=1, taps=1):
-    """Rows [.., A] of 24 images in turns, or of several calls, and rows that shrink their covariance."""
+def shrunk(rows, calls=1, taps=1, constant=True):
+    """Rows [.., A] of 24 images in turns, or of several calls, and rows that shrink their covariance.
+
+    That is around zero where the consumer cannot make up for a `constant`.
+    """
     image = np.arange(len(rows)) // (len(rows) // (24 * calls)) % 24
 
     def covariance(some):
         some = some.reshape(-1, taps, some.shape[1])
-        return np.einsum("nta,ntb->ab", some - some.mean(0), some - some.mean(0)) / len(some)
+        some = some - some.mean(0) * constant
+        return np.einsum("nta,ntb->ab", some, some) / len(some)
 
     first, second, whole = (covariance(x) for x in (rows[image % 2 == 0], rows[image % 2 == 1], rows))
     size, mean = len(whole), np.trace(whole) / len(whole)
@@ -151,6 +155,20 @@ def centred(rows):
     return rows - rows.mean(0)
 
 
+def with_zeros(rows, share):
+    """Rows of each of 24 images, of which as many are zeros as are taken where they are this `share`."""
+    rows = rows.reshape(24, -1, rows.shape[1])
+    zeros = rows.shape[1] * (1 - share) / share
+    among = np.zeros((24, zeros.numerator, rows.shape[2]))
+    return np.concatenate([np.repeat(rows, zeros.denominator, 1), among], 1).reshape(-1, rows.shape[2])
+
+
+PADDED = Fraction(16, 18) ** 2
+"""Of what three kernel sides take along six places, with a zero at each end."""
+SPREAD = Fraction(18, 39) ** 2
+"""Of what three kernel sides take for thirteen outputs of six inputs, of a transposed convolution."""
+
+
 def weights_of(layer):
     """[I, M] of a convolution."""
     return layer.weight.detach().transpose(0, 1).flatten(1).double().numpy()
@@ -182,19 +200,18 @@ def a_flattened(model, x):
 
 
 def a_transposed(model, x):
-    rows = shrunk(centred(flat(torch.relu(model[0](x)))))
+    rows = shrunk(centred(with_zeros(flat(torch.relu(model[0](x))), SPREAD)))
     return [(rows, model[2].weight.detach().flatten(1).double().numpy())]
 
 
 def a_grouped(model, x):
-    """Two groups of 4 to 4 channels: place p of both leaves together."""
-    y = flat(torch.relu(model[0](x))).reshape(-1, 2, 4)
-    rows = (y - y.mean(0)).reshape(-1, 4)
+    """Two groups of 4 to 4 channels: place p of both leaves together; the first has no bias."""
+    rows = flat(torch.relu(model[0](x))).reshape(-1, 4)
     weights = model[2].weight.detach().double().numpy().reshape(2, 4, 4, -1)  # [group, O, I, sides]
     last = flat(torch.relu(model[2](torch.relu(model[0](x))))).reshape(-1, 2, 4)
     after = model[4].weight.detach().double().numpy().reshape(3, 2, 4)
     return [
-        (shrunk(rows, taps=2), weights.transpose(2, 0, 1, 3).reshape(4, -1)),
+        (shrunk(rows, taps=2, constant=False), weights.transpose(2, 0, 1, 3).reshape(4, -1)),
         (shrunk((last - last.mean(0)).reshape(-1, 4), taps=2), after.transpose(2, 0, 1).reshape(4, -1)),
     ]
 
@@ -208,7 +225,7 @@ def a_residual(model, x):
     y = model[0](x)
     first = model[1]
     return [
-        (shrunk(centred(flat(y))), weights_of(first.conv1)),
+        (shrunk(centred(with_zeros(flat(y), PADDED))), weights_of(first.conv1)),
         (shrunk(centred(flat(model[1](y)))), weights_of(model[2])),
     ]
 
@@ -294,20 +311,6 @@ def test_whole_groups_that_leave_take_nothing_from_the_others(monkeypatch):
     np.testing.assert_allclose(found.gains, gains, rtol=1e-3, atol=1e-5)
 
 
-def test_channels_may_have_fewer_taps_than_others():
-    rng = np.random.default_rng(0)
-    x, weight = rng.standard_normal((40, 5)) + 2, rng.standard_normal((3, 5))
-    arguments = {"input": torch.from_numpy(x), "weight": torch.from_numpy(weight)}
-    found = Moments(np.array([[0, 3], [1, -1], [4, 2]]), Call(F.linear, arguments, {"weight": "w"}))
-    for half in (0, 1):
-        found.add(torch.from_numpy(x[half::2]), half)
-    first, second = x[:, [0, 1, 4]], x[:, [3, 0, 2]] * (1, 0, 1)
-    expected = sum(np.cov(tap.T, bias=True) for tap in (first, second))
-    np.testing.assert_allclose(found.covariance().numpy(), expected, atol=1e-12)
-    w, more = weight[:, [0, 1, 4]], weight[:, [3, 0, 2]] * (1, 0, 1)
-    np.testing.assert_allclose(found.weights.numpy(), w.T @ w + more.T @ more)
-
-
 class Several(nn.Module):
     """As networks that squeeze a batch of one: it takes no image alone."""
 
@@ -330,17 +333,6 @@ def test_batches_have_no_influence(monkeypatch):
         parts = reconstruction(model, x, "0")
         assert whole.order.tolist() == parts.order.tolist()
         np.testing.assert_allclose(whole.gains, parts.gains, rtol=1e-6, atol=1e-12)
-
-
-def test_drawn_positions_differ_between_images_and_cover_all():
-    x = torch.arange(3 * 6).view(3, 6, 1)  # value: 6 * image + position
-    order = torch.tensor([3, 1, 5, 0, 2, 4])
-    (rows,) = drawn(x, 2, 0, order)
-    assert rows[:, 0].tolist() == [3, 1, 6 + 5, 6 + 0, 12 + 2, 12 + 4]
-    (later,) = drawn(x[1:], 2, 1, order)
-    assert later.tolist() == rows[2:].tolist()
-    (every,) = drawn(x, 6, 0, order)
-    assert every[:, 0].tolist() == list(range(18))
 
 
 def test_the_model_is_left_as_it_was():

@@ -151,10 +151,8 @@ def test_places_are_not_taken_for_a_width():
     assert heads_found(Turned) == [4, 4]
 
 
-class Stateful(Plain):
-    """It says itself what is pickled of it, and how a class of it is set."""
-
-    __slots__ = ("slot",)
+class Stateful(nn.Module):
+    """It has what cannot be pickled, and says what is."""
 
     def __init__(self, *sizes):
         super().__init__(*sizes)
@@ -166,6 +164,12 @@ class Stateful(Plain):
     def __setstate__(self, state):
         super().__setstate__(state)
         self.made = len
+
+
+class StatefulAttention(Stateful, Plain):
+    """It says how a class of it is set, too."""
+
+    __slots__ = ("slot",)
 
     def __setattr__(self, name, value):
         if name == "__class__":
@@ -181,13 +185,13 @@ class Stateful(Plain):
 
 @pytest.mark.parametrize("protocol", [0, 2, pickle.HIGHEST_PROTOCOL])
 def test_a_class_pickles_as_it_says(protocol):
-    assert heads_found(Stateful) == [4, 4]
-    small = Stateful(12, 4)
-    object.__setattr__(small, "__class__", class_with_own_width(Stateful))
+    assert heads_found(StatefulAttention) == [4, 4]
+    small = StatefulAttention(12, 4)
+    object.__setattr__(small, "__class__", class_with_own_width(StatefulAttention))
     small.__dict__.update(width_of_heads=12, width_of_input=12)
     for again in (pickle.loads(pickle.dumps(small, protocol)), copy.deepcopy(small)):
         assert isinstance(again, WithOwnWidth)
-        assert isinstance(again, Stateful)
+        assert isinstance(again, StatefulAttention)
         assert again.made is len
 
 
@@ -203,19 +207,8 @@ def test_without_a_source_it_says_why_it_cannot_be_unpickled(monkeypatch):
         pickle.loads(saved)
 
 
-class StatefulNorm(nn.LayerNorm):
-    """It has what cannot be pickled, and says what is."""
-
-    def __init__(self, width):
-        super().__init__(width)
-        self.made = lambda x: x
-
-    def __getstate__(self):
-        return {name: value for name, value in self.__dict__.items() if name != "made"}
-
-    def __setstate__(self, state):
-        super().__setstate__(state)
-        self.made = len
+class StatefulNorm(Stateful, nn.LayerNorm):
+    pass
 
 
 def test_a_norm_pickles_as_it_says():
@@ -223,6 +216,7 @@ def test_a_norm_pickles_as_it_says():
     x = torch.randn(2, 5, 8)
     small, _ = reprune.prune(model, x, sparsity=0.5, rule="uniform", layers="linear")
     assert isinstance(small[1], NormOfFewerChannels)
+    small[1].made = lambda x: x
     for again in (pickle.loads(pickle.dumps(small)), copy.copy(small)):
         assert type(again[1]) is type(small[1])
         assert torch.equal(again(x), small(x))

@@ -36,14 +36,15 @@ def computed(call: Call, states: Sequence[State], known: Propagation) -> Compute
     """Return what `call` was, with tensors in `states` before it; None for calls that are not checked here.
 
     Those that only move values are checked on their own; those that draw have other values (of attention it
-    is checked what it gives without dropout); what is not ATen's may read memory by values.
+    is checked what it gives without dropout); of what is resized nothing is left; what is not ATen's may read
+    memory by values.
     """
     operation = call.operation
     draws = operation.draws and call.name not in FUSED
     plain = operation.text.startswith("aten.") and not (draws or operation.asks_data)
     if known.unread and any(storage_of(x) in known.unread for x in call.outputs()):
         return None  # nothing reads it, or nothing that it was made of may leave
-    if not plain or not states or call.name in FACTORIES or is_movement(call):
+    if not plain or not states or call.name in FACTORIES or call.name == "resize" or is_movement(call):
         return None
     tensors = [Given(x.shape, x.dtype, s) for x, s in zip(call.tensors(), states, strict=True)]
     outs = [Given(x.shape, x.dtype, known.state(x)) for x in call.outputs()]

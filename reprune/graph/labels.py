@@ -69,6 +69,10 @@ class Constraints:
         """Require the positions to be kept; `why` is told to the user."""
         self.pins.append((a, why))
 
+    def is_pinned(self, a: Ints) -> bool:
+        """Return whether some of the positions are pinned so far, they themselves and not by others."""
+        return any(np.isin(a, ids).any() for ids, _ in self.pins)
+
     def meet(self, a: Ints, b: Ints) -> None:
         """Record that channels of two layers meet in an addition."""
         differ = (a != b) & (a != FIXED) & (b != FIXED)

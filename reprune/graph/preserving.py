@@ -79,6 +79,7 @@ class Preserved:
         objects = islice(held_by(*functions, enter=_may_change), MOST_HELD)
         self._objects = [restore_one for one in objects if (restore_one := _snapshot(one)) is not None]
         self._storages: dict[int, tuple[Any, Any]] = {}
+        self._written: dict[int, tuple[Tensor, Tensor]] = {}
         self._drawn = 0
 
     @property
@@ -104,9 +105,13 @@ class Preserved:
             self.keep(x, new)
 
     def keep(self, x: Tensor, new: Container[int]) -> None:
-        """Save the values of `x`, which may be written to."""
+        """Save the values of `x`, which may be written to, and its shape, which an empty tensor may lose."""
         where = None if x.is_meta else storage_of(x)
-        if where is not None and where not in new and where not in self._storages:
+        if where is None or where in new:
+            return
+        if id(x) not in self._written:  # empty memory may grow, and be shown by others then
+            self._written[id(x)] = x, x.detach() if x.untyped_storage().nbytes() else torch.empty_like(x)
+        if where not in self._storages:
             self._storages[where] = (x.untyped_storage(), x.untyped_storage().clone())  # type: ignore[no-untyped-call]
 
     def _seed(self, call: Call) -> None:
@@ -129,7 +134,7 @@ class Preserved:
 
     def _restore(self) -> None:
         for storage, values in self._storages.values():
-            storage.copy_(values)
+            _fill(storage, values)
         for x, was, requires_grad, grad, marks in self._tensors:
             if not _same_memory(x, was):
                 x.data = was
@@ -139,6 +144,9 @@ class Preserved:
                 x.grad = grad
             if marks or x.__dict__:
                 _put_back_dict(x.__dict__, marks)
+        for x, was in self._written.values():
+            if not _same_memory(x, was):
+                x.data = was
         for generator, state in self._states:
             generator.set_state(state)
         random.setstate(self._python)
@@ -190,6 +198,16 @@ def _generators(devices: set[torch.device]) -> list[torch.Generator]:
             module = torch.get_device_module(device)
             found.append(module.default_generators[device.index or 0])
     return found
+
+
+def _fill(storage: Any, values: Any) -> None:
+    """Copy `values` to the beginning of `storage`, which may have grown; views may show what it has more."""
+    if storage.nbytes() == values.nbytes():
+        storage.copy_(values)
+    elif values.nbytes():
+        size = (values.nbytes(),)
+        begin, whole = (torch.empty(0, dtype=torch.uint8, device=values.device) for _ in range(2))
+        begin.set_(storage, 0, size, (1,)).copy_(whole.set_(values, 0, size, (1,)))
 
 
 def _same_memory(x: Tensor, was: Tensor) -> bool:

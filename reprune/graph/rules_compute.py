@@ -42,11 +42,15 @@ def _grouped(
     """Keep or remove whole groups: input channels, rows of the kernels, output channels.
 
     If there are fewer groups than channels per group, and as many input as output channels per group, every
-    group loses channels instead: the same positions in each, of its input and of its output channels.
+    group loses channels instead: the same positions in each, of its input and of its output channels. But
+    not where the width of the groups is already known to stay, as in a weight norm over it.
     """
-    rows, width = known.state(kernel).labels(0), kernel.shape[1]
+    (rows, columns), width = (known.state(kernel).labels(k) for k in (0, 1)), kernel.shape[1]
     square = kernel.shape[0] == groups * width
-    if square and known.choose(int(width > groups and rows is not None)):
+    within = square and width > groups and rows is not None
+    if within and columns is not None:
+        within = not known.constraints.is_pinned(columns)
+    if square and known.choose(int(within)):
         return _within_groups(known, incoming, kernel, groups)
     known.pin(kernel, "is the width of a group of channels", [1])
     if rows is None:  # kernels that nothing may cut
@@ -165,6 +169,22 @@ def roi_align(known: Propagation, call: Call, is_activation: bool) -> None:
     known.pin(x, f"is a spatial dimension of {call.func}", [k for k in range(x.dim()) if k != 1])
     known.pin(boxes, f"is a box of {call.func}")
     known.set(call.out, [None, known.state(x).dims[1], None, None], is_activation)
+
+
+def grid_sampler(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Follow images that are resampled at the places of a grid, the same ones of each channel."""
+    x, grid = call.tensors()
+    known.pin(x, f"is a spatial dimension of {call.func}", list(range(2, x.dim())))
+    known.pin(grid, f"is a place of {call.func}", list(range(1, grid.dim())))
+    images, channels = known.state(x).dims[:2]
+    batch = known.unite(images, known.state(grid).dims[0], "meets a fixed batch")
+    known.set(call.out, [batch, channels, *[None] * (x.dim() - 2)], is_activation)
+
+
+def affine_grid(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Follow a matrix for each image, of which a grid is made."""
+    known.pin(call["theta"], f"is a number of a matrix of {call.func}", [1, 2])
+    known.set(call.out, [known.state(call["theta"]).dims[0], *[None] * (call.out.dim() - 1)], is_activation)
 
 
 def batch_norm(known: Propagation, call: Call, is_activation: bool) -> None:

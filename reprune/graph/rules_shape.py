@@ -266,6 +266,13 @@ def as_strided(known: Propagation, call: Call, is_activation: bool) -> None:
     known.set(call.out, [None] * call.out.dim(), is_activation)
 
 
+def resize(known: Propagation, call: Call, is_activation: bool) -> None:
+    """Forget a tensor that is emptied, to take the next result, and pin it if anything is left."""
+    if call.out.numel():
+        known.pin(call["self"], f"is rearranged in an unsupported way by {call.func}")
+    known.set(call.out, [None] * call.out.dim(), is_activation and bool(call.out.numel()))
+
+
 def as_complex(known: Propagation, call: Call, is_activation: bool) -> None:
     """Take the two numbers along the last dimension for one, as rotary embeddings do."""
     x = call["self"]

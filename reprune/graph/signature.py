@@ -37,6 +37,9 @@ def signature(call: Call, known: Propagation) -> tuple[Any, ...] | None:
         )
     if call.name == "native_group_norm":
         return (call.name, call["C"] // call["group"], call["eps"])
+    if call.name == "affine_grid_generator":  # told of the images' channels too, which are not of the grid
+        images, _, *sides = call["size"]
+        return (call.name, images, *sides, call["align_corners"])
     constants = [
         _equal_to_itself(x.item())
         for x in call.tensors()

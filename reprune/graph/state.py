@@ -69,6 +69,8 @@ class Operation:
     """{argument: (position, default)}."""
     written: tuple[str, ...]
     """The arguments that it writes to."""
+    outs: tuple[str, ...]
+    """Those among them that take its results, `out=`."""
     draws: bool
     """Whether it draws random numbers."""
     is_view: bool
@@ -106,6 +108,7 @@ def _read(func: Any) -> Operation:
         in_place=full.endswith("_") and not full.endswith("__"),
         arguments={a.name: (k, a.default_value) for k, a in enumerate(arguments)},
         written=tuple(written),
+        outs=tuple(a.name for a in arguments if a.is_out),
         draws=torch.Tag.nondeterministic_seeded in func.tags,
         is_view=bool(func.is_view),
         is_pointwise=torch.Tag.pointwise in func.tags,

@@ -25,6 +25,7 @@ from .computed import computed
 from .constants import Constants
 from .functions import attention, batch_norm, linear
 from .given import Given
+from .given_out import plain_form, plainly
 from .labels import LABEL
 from .memory import Memory
 from .modes import asking_for_mode, trains_alike
@@ -107,6 +108,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if operation.has_parts and not has_rule(call):
             with self:  # as it does without inference mode
                 return func.decompose(*args, **call.kwargs)
+        if operation.outs and (plain := plain_form(func)) is not None:
+            return plainly(call, plain, self)
         self.reached, tensors = func, call.tensors()
         states = [self.known.state(x) for x in tensors]
         is_activation = any(state.is_activation for state in states)

@@ -117,7 +117,8 @@ def check_zeros(graph: ChannelGraph, kept: AtomMask, where: Layout, zeros: Layou
         what = f"{bad[0]} gives NaN or infinite values" if bad else "the model is not as it is without them"
         raise ValueError(
             f"mode: 'mask' sets dropped channels to zero, and with zeros {what}; use mode='shrink', or a "
-            "model in which zeros take channels out"
+            "model in which zeros take channels out (kernels that are computed need not be zero where their "
+            "parameters are: those of W + 0.1 or softplus(W) are not)"
         )
 
 
