@@ -1,8 +1,10 @@
 """On a GPU: every size and kind of data, repeats, and that nothing waits before the end. `pytest -m gpu`.
 
-Under Triton's interpreter, where it runs too, the problems are small.
+Under Triton's interpreter, where it runs too, problems are small; in a simulator they have up to 200 points
+(tests/tools/simulated_gpu.py).
 """
 
+import os
 import warnings
 
 import numpy as np
@@ -17,10 +19,13 @@ from reprune.clustering.selection import select_layers
 from tests.helpers import nine_kinds
 from tests.helpers.networks import images, small_resnet
 
-SMALL = backend.interpreted()
-WHERE = "cpu" if SMALL else "cuda"
-N = (1, 2, 3, 9) if SMALL else (1, 2, 3, 17, 64, 65, 200, 512, 2048)
-REPEATS = 2 if SMALL else 20
+ON_CPU = backend.interpreted()
+RUN_BY = os.environ.get("REPRUNE_GPU_TESTS", "interpreter" if ON_CPU else "gpu")
+SMALL = RUN_BY == "interpreter"
+WHERE = "cpu" if ON_CPU else "cuda"
+SIZES = (1, 2, 3, 17, 64, 65, 200, 512, 2048)
+N = {"interpreter": (1, 2, 3, 9), "simulated": SIZES[:7], "gpu": SIZES}[RUN_BY]
+REPEATS = 2 if ON_CPU else 20
 
 pytestmark = pytest.mark.gpu
 if reason := backend.unavailable("triton"):
@@ -68,7 +73,7 @@ def test_repeats_are_bit_identical_and_cpps(ties):
             assert torch.equal(one.labels, again.labels)
 
 
-@pytest.mark.skipif(SMALL, reason="nothing to wait for in the interpreter")
+@pytest.mark.skipif(ON_CPU, reason="nothing to wait for on the CPU")
 def test_one_synchronisation_for_all_layers():
     placed = device.on_gpu(layers())
     select_layers(placed, backend="triton", ties="norm")  # compiles
@@ -83,7 +88,7 @@ def test_one_synchronisation_for_all_layers():
     assert len([w for w in caught if "synchroniz" in str(w.message)]) == 1
 
 
-@pytest.mark.skipif(SMALL, reason="no streams in the interpreter")
+@pytest.mark.skipif(ON_CPU, reason="no streams on the CPU")
 def test_on_another_stream():
     problems = layers()[:2]
     placed = device.on_gpu(problems)

@@ -12,5 +12,6 @@ core_without_python     its program, in C++
 installed               whether an installed wheel is all there, run by cibuildwheel outside the checkout
 simulated_kernels       drawn problems in the compiled kernels of the GPU, in the PTX simulator
 simulated_plans         plans of torchvision's classifiers by these kernels, there
+simulated_gpu           the tests for a GPU, there: a plugin of pytest
 interpreted_kernels     Ward in Triton under its interpreter, a thousand cases; run by pytest
 """
