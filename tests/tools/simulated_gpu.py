@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from reprune.kernels import select  # noqa: F401  # kernels are compiled ones if imported before TRITON_INTERPRET
+from reprune.kernels import pairwise, select, square  # noqa: F401  # compiled ones, as TRITON_INTERPRET comes later
 from tests.helpers.ptx import benchmarks, open_files, simulator
 
 os.environ["TRITON_INTERPRET"] = "1"
