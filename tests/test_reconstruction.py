@@ -1,7 +1,5 @@
 """Channels are ordered by what they explain of each other: by least squares, consumer by consumer."""
 
-from fractions import Fraction
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,7 @@ from reprune.compensation.sequence import observed
 from reprune.reconstruction import images as runs
 from reprune.reconstruction.greedy import RIDGE, picks
 from reprune.reconstruction.images import Reconstruction
-from reprune.reconstruction.moments import Moments, drawn, share_inside
+from reprune.reconstruction.moments import Moments, drawn
 from tests.helpers.networks import Residual, images
 
 
@@ -48,17 +46,13 @@ def by_trying(consumers):
     return order, gains
 
 
-def shrunk(rows, calls=1, taps=1, constant=True):
-    """Rows [.., A] of 24 images in turns, or of several calls, and rows that shrink their covariance.
-
-    That is around zero where the consumer cannot make up for a `constant`.
-    """
+def shrunk(rows, calls=1, taps=1):
+    """Rows [.., A] of 24 images in turns, or of several calls, and rows that shrink their covariance."""
     image = np.arange(len(rows)) // (len(rows) // (24 * calls)) % 24
 
     def covariance(some):
         some = some.reshape(-1, taps, some.shape[1])
-        some = some - some.mean(0) * constant
-        return np.einsum("nta,ntb->ab", some, some) / len(some)
+        return np.einsum("nta,ntb->ab", some - some.mean(0), some - some.mean(0)) / len(some)
 
     first, second, whole = (covariance(x) for x in (rows[image % 2 == 0], rows[image % 2 == 1], rows))
     size, mean = len(whole), np.trace(whole) / len(whole)
@@ -157,20 +151,6 @@ def centred(rows):
     return rows - rows.mean(0)
 
 
-def with_zeros(rows, share):
-    """Rows of each of 24 images, of which as many are zeros as are taken where they are this `share`."""
-    rows = rows.reshape(24, -1, rows.shape[1])
-    zeros = rows.shape[1] * (1 - share) / share
-    among = np.zeros((24, zeros.numerator, rows.shape[2]))
-    return np.concatenate([np.repeat(rows, zeros.denominator, 1), among], 1).reshape(-1, rows.shape[2])
-
-
-PADDED = Fraction(16, 18) ** 2
-"""Of what three kernel sides take along six places, with a zero at each end."""
-SPREAD = Fraction(18, 39) ** 2
-"""Of what three kernel sides take for thirteen outputs of six inputs, of a transposed convolution."""
-
-
 def weights_of(layer):
     """[I, M] of a convolution."""
     return layer.weight.detach().transpose(0, 1).flatten(1).double().numpy()
@@ -202,18 +182,19 @@ def a_flattened(model, x):
 
 
 def a_transposed(model, x):
-    rows = shrunk(centred(with_zeros(flat(torch.relu(model[0](x))), SPREAD)))
+    rows = shrunk(centred(flat(torch.relu(model[0](x)))))
     return [(rows, model[2].weight.detach().flatten(1).double().numpy())]
 
 
 def a_grouped(model, x):
-    """Two groups of 4 to 4 channels: place p of both leaves together; the first has no bias."""
-    rows = flat(torch.relu(model[0](x))).reshape(-1, 4)
+    """Two groups of 4 to 4 channels: place p of both leaves together."""
+    y = flat(torch.relu(model[0](x))).reshape(-1, 2, 4)
+    rows = (y - y.mean(0)).reshape(-1, 4)
     weights = model[2].weight.detach().double().numpy().reshape(2, 4, 4, -1)  # [group, O, I, sides]
     last = flat(torch.relu(model[2](torch.relu(model[0](x))))).reshape(-1, 2, 4)
     after = model[4].weight.detach().double().numpy().reshape(3, 2, 4)
     return [
-        (shrunk(rows, taps=2, constant=False), weights.transpose(2, 0, 1, 3).reshape(4, -1)),
+        (shrunk(rows, taps=2), weights.transpose(2, 0, 1, 3).reshape(4, -1)),
         (shrunk((last - last.mean(0)).reshape(-1, 4), taps=2), after.transpose(2, 0, 1).reshape(4, -1)),
     ]
 
@@ -227,7 +208,7 @@ def a_residual(model, x):
     y = model[0](x)
     first = model[1]
     return [
-        (shrunk(centred(with_zeros(flat(y), PADDED))), weights_of(first.conv1)),
+        (shrunk(centred(flat(y))), weights_of(first.conv1)),
         (shrunk(centred(flat(model[1](y)))), weights_of(model[2])),
     ]
 
@@ -325,17 +306,6 @@ def test_channels_may_have_fewer_taps_than_others():
     np.testing.assert_allclose(found.covariance().numpy(), expected, atol=1e-12)
     w, more = weight[:, [0, 1, 4]], weight[:, [3, 0, 2]] * (1, 0, 1)
     np.testing.assert_allclose(found.weights.numpy(), w.T @ w + more.T @ more)
-
-
-@pytest.mark.parametrize("how", [{}, {"padding": 2}, {"padding": "same"}, {"stride": 2, "padding": (1, 0)}])
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_the_share_of_what_kernels_take_inside(how, dilation):
-    layer, x = nn.Conv2d(3, 4, 3, dilation=dilation, **how), images(2)
-    arguments = {"input": x, "weight": layer.weight, "dilation": dilation, **how}
-    padding = dilation if how.get("padding") == "same" else how.get("padding", 0)
-    taken = F.unfold(torch.ones(1, 1, 8, 8), 3, dilation, padding, how.get("stride", 1))
-    assert share_inside(Call(torch.conv2d, arguments, {"weight": "w"})) == pytest.approx(float(taken.mean()))
-    assert share_inside(Call(F.linear, {"input": x, "weight": layer.weight}, {"weight": "w"})) == 1
 
 
 class Several(nn.Module):

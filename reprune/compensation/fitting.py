@@ -131,8 +131,9 @@ class Fitting:
         """Solve, take the new values, and return what became of the layer."""
         if problem.reason is not None or problem.same or problem.rows is None:
             return replace(layer, reason=problem.reason or _ALIKE)
-        small = self._pair.sequences[1]
-        fit = problem.solved(small.takes_constant(event), self._ridge, torch.finfo(call.weight.dtype).eps)
+        free_bias = event.bias is not None and event.bias not in self._pair.sequences[1].shared_biases
+        meets = all(other.meets_norm for other in self._pair.events if other.name == event.name)
+        fit = problem.solved(free_bias or meets, self._ridge, torch.finfo(call.weight.dtype).eps)
         layer = replace(
             layer,
             images=problem.images,
@@ -141,7 +142,7 @@ class Fitting:
             before=fit.before,
             after=fit.after,
         )
-        new = new_values(fit, call, with_bias=small.has_free_bias(event))
+        new = new_values(fit, call, with_bias=free_bias)
         if not all(bool(torch.isfinite(value).all()) for value in new.values()):
             reason = f"what would do better is too large for {str(call.weight.dtype).removeprefix('torch.')}"
             return replace(layer, ridge=None, after=layer.before, reason=reason)

@@ -52,15 +52,6 @@ class Sequence:
     shared_biases: frozenset[str] = frozenset()
     """Biases of more than one weight, which have to stay."""
 
-    def has_free_bias(self, event: Event) -> bool:
-        """Return whether the layer has a bias of its own."""
-        return event.bias is not None and event.bias not in self.shared_biases
-
-    def takes_constant(self, event: Event) -> bool:
-        """Return whether the layer can add a constant to its outputs, or a BatchNorm behind takes it in."""
-        meets = all(other.meets_norm for other in self.events if other.name == event.name)
-        return self.has_free_bias(event) or meets
-
 
 @dataclass
 class _Observed:

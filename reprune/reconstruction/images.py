@@ -25,7 +25,7 @@ from ..modules.rng import generators, restore
 from ..modules.wrappers import eagerly
 from .consumers import Consumers
 from .greedy import Picks, picks
-from .moments import Moments, drawn, positions, share_inside
+from .moments import Moments, drawn, positions
 from .sensitivity import sensitivities
 
 PROBED = 4
@@ -95,13 +95,9 @@ class _Uses:
         self._tables: dict[str, dict[str, Ints]] = {}
         self._moments: dict[tuple[str, str], Moments] = {}
         self._orders: dict[tuple[str, int], Tensor] = {}
-        self._shares: dict[tuple[str, tuple[int, ...]], float] = {}
 
-    def add(self, call: Call, probe: tuple[int, ...], batch: range, centred: bool) -> None:
-        """Add the inputs of `call` on the images `batch`; `probe` is the shape of its input on a few.
-
-        `centred` says whether least squares may add a constant to its outputs.
-        """
+    def add(self, call: Call, probe: tuple[int, ...], batch: range) -> None:
+        """Add the inputs of `call` on the images `batch`; `probe` is the shape of its input on a few."""
         if call.is_norm:
             return
         if call.name not in self._tables:
@@ -109,7 +105,6 @@ class _Uses:
         if not self._tables[call.name]:
             return
         x = call.input
-        share = self._share(call)
         if x.dim() < 2 + call.dimensions:
             x = x[None]
         elif not call.dimensions:
@@ -129,11 +124,11 @@ class _Uses:
             for group, table in self._tables[call.name].items():
                 key = call.name, group
                 if key not in self._moments:
-                    self._moments[key] = Moments(table, call, centred)
+                    self._moments[key] = Moments(table, call)
                 of_entries = part.view(x.shape[0], -1, part.shape[1])
                 for half in (0, 1):
                     mine = (image % 2 == half).to(part.device)
-                    self._moments[key].add(of_entries[mine].flatten(0, 1), half, share)
+                    self._moments[key].add(of_entries[mine].flatten(0, 1), half)
 
     def of(
         self, group: str, worths: Mapping[str, float] | None
@@ -153,13 +148,6 @@ class _Uses:
             1.0 if worths is None else worths[name] * one.variance()
             for name, one in zip(names, moments, strict=True)
         ]
-
-    def _share(self, call: Call) -> float:
-        """Return :func:`share_inside`, which is the same for all inputs of one size."""
-        key = call.name, tuple(call.input.shape[-call.dimensions :]) if call.dimensions else ()
-        if key not in self._shares:
-            self._shares[key] = share_inside(call)
-        return self._shares[key]
 
     def _order(self, name: str, count: int) -> Tensor:
         """Return the order in which the positions of an input are drawn."""
@@ -195,15 +183,13 @@ def _run_all(
     how = tensors[0].device, kinds.pop() if len(kinds) == 1 else None
     try:
         count = min(PROBED, images.count)
-        sequence = observed(model, images.inputs(0, count, *how))
+        events = observed(model, images.inputs(0, count, *how)).events
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
         raise ValueError(
             f"{images.name}: the network fails on the images with {type(error).__name__}: {first}; it was "
             f"given {images.shown()}"
         ) from error
-    events = sequence.events
-    centred = {event.name: sequence.takes_constant(event) for event in events if not event.is_norm}
     most = max((event.bytes + event.output for event in events), default=1)
     size = max(2, MEMORY * count // max(most, 1))
     probes = {event.name: event.shape for event in reversed(events)}
@@ -213,7 +199,7 @@ def _run_all(
             progress("calibrate", start, images.count)
 
         def answer(call: Call, batch: range = range(start, stop)) -> Tensor:
-            uses.add(call, probes.get(call.name, ()), batch, centred.get(call.name, "bias" in call.names))
+            uses.add(call, probes.get(call.name, ()), batch)
             return call.run({})
 
         args, kwargs = images.inputs(start, stop, *how)

@@ -17,51 +17,36 @@ _ELEMENTS = 2**22
 class Moments:
     """Sums over positions of what one consumer takes from the atoms of a group, in two halves of the images.
 
-    All taps of an atom count alike, each around its own mean where a bias makes up for that, else around
-    zero.
+    All taps of an atom count alike, each around its own mean: a bias makes up for that.
     """
 
-    def __init__(self, columns: Ints, call: Call, centred: bool = True) -> None:
+    def __init__(self, columns: Ints, call: Call) -> None:
         """Begin with no rows; `columns` [A, taps] are the input channels of each atom, -1 for none."""
         device = call.input.device
         self._columns = torch.from_numpy(columns).to(device)
         atoms, taps = columns.shape
         self._products = torch.zeros(2, atoms, atoms, dtype=torch.float64, device=device)
         self._sums = torch.zeros(2, taps, atoms, dtype=torch.float64, device=device)
-        self._centred = centred
         self._origin: Tensor | None = None
-        self._rows = [0.0, 0.0]
+        self._rows = [0, 0]
         self.weights = self._products_of_weights(call)
         """[A, A]: the products of the atoms' weights, summed over outputs, sides and taps."""
 
-    def add(self, x: Tensor, half: int, share: float = 1.0) -> None:
-        """Add positions of the input, [rows, I], of images of one half, 0 or 1.
-
-        They are this `share` of what the consumer takes; the rest are zeros.
-        """
+    def add(self, x: Tensor, half: int) -> None:
+        """Add positions of the input, [rows, I], of images of one half, 0 or 1."""
         for part in torch.split(x, max(1, _ELEMENTS // self._columns.numel())):
             u = _picked(part.T, self._columns).permute(2, 1, 0).double()  # [rows, taps, A]
             if self._origin is None:  # so that large means cancel nothing
-                self._origin = u.mean(0) if self._centred else torch.zeros_like(u[0])
+                self._origin = u.mean(0)
             u = u - self._origin
             self._sums[half] += u.sum(0)
             u = u.flatten(0, 1)
             self._products[half].addmm_(u.T, u)
         self._rows[half] += len(x)
-        if share < 1 and self._origin is not None:
-            zeros = len(x) * (1 - share) / share
-            self._sums[half] -= zeros * self._origin
-            self._products[half].addmm_(self._origin.T, self._origin, alpha=zeros)
-            self._rows[half] += zeros
 
     def covariance(self) -> Tensor:
-        """Return [A, A], summed over taps; products that are not around means if a bias makes up for none."""
-        return self._of(self._products.sum(0), self._sums.sum(0), sum(self._rows))
-
-    def _of(self, products: Tensor, sums: Tensor, rows: float) -> Tensor:
-        """Return [A, A] of sums over `rows`: `products` [A, A] and `sums` [taps, A]."""
-        means = sums / rows
-        return products / rows - means.T @ means if self._centred else products / rows
+        """Return [A, A], summed over taps."""
+        return _covariance(self._products.sum(0), self._sums.sum(0), sum(self._rows))
 
     def variance(self) -> float:
         """Return that of the consumer's outputs, summed over them, as far as it comes from these inputs.
@@ -85,7 +70,7 @@ class Moments:
         if not all(self._rows):
             return whole
         of_halves = zip(self._products, self._sums, self._rows, strict=True)
-        first, second = (self._of(*half) for half in of_halves)
+        first, second = (_covariance(*half) for half in of_halves)
         parts = self._rows[0] * self._rows[1] / sum(self._rows) ** 2
         target = torch.eye(len(whole), dtype=whole.dtype, device=whole.device) * whole.diagonal().mean()
         off = (whole - target).square().sum()
@@ -101,18 +86,10 @@ class Moments:
         return total
 
 
-def share_inside(call: Call) -> float:
-    """Return which part of what the kernels of `call` take are values of its input.
-
-    The rest are zeros around the input, or between the values of a transposed convolution.
-    """
-    if not call.dimensions:
-        return 1.0
-    ones = {"input": call.input, "weight": call.weight}
-    sizes = {name: (1, 1, *x.shape[-call.dimensions :]) for name, x in ones.items()}
-    ones = {name: torch.ones(size, dtype=torch.float64) for name, size in sizes.items()}
-    taken = call.func(**{**call.arguments, **ones, "bias": None, "groups": 1})
-    return float(taken.mean()) / ones["weight"].numel()
+def _covariance(products: Tensor, sums: Tensor, rows: int) -> Tensor:
+    """Return [A, A] of sums over `rows`: `products` [A, A] and `sums` [taps, A]."""
+    means = sums / rows
+    return products / rows - means.T @ means
 
 
 def _picked(x: Tensor, columns: Tensor) -> Tensor:
