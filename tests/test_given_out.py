@@ -138,6 +138,32 @@ def test_what_is_written_to_a_given_tensor_is_checked(between, why):
         reprune.make_plan(toy(between), INPUT, keep={"a": 5, "b": 5}, scope="all")
 
 
+def over_what_it_shows(_, a, b):
+    torch.mul(b, 2, out=a.detach().resize_(0))
+    return a
+
+
+def shown_before(_, a, b):
+    out = torch.mul(a, 2, out=empty())
+    shown = out[:]
+    torch.mul(b, 3, out=out.resize_(0))
+    return shown
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("with_values", [True, False], ids=("with values", "without values"))
+@pytest.mark.parametrize(
+    "between",
+    [over_what_it_shows, shown_before],
+    ids=lambda between: between.__name__,
+)
+def test_what_shows_the_memory_of_a_tensor_that_is_resized_stays(between, with_values, monkeypatch):
+    """Its own labels say nothing about what is in it."""
+    monkeypatch.setattr(traced, "LARGE_BYTES", 2**30 if with_values else 0)
+    with pytest.raises(ValueError, match="a: shares its memory with "):
+        reprune.make_plan(toy(between), INPUT, sparsity=0.5, rule="uniform", scope="all")
+
+
 @torch.no_grad()
 def test_a_result_that_a_pass_leaves_elsewhere_stays_whole():
     left = []

@@ -67,6 +67,7 @@ def plainly(call: Call, plain: Any, trace: Trace) -> Any:
 def _resize(x: Tensor, result: Tensor, trace: Trace) -> None:
     """Give `x` the shape of `result`, and no values yet."""
     trace.preserved.keep(x, trace.memory.made)
+    trace.known.resized(x, "shares its memory with a tensor that takes the size of a result")
     x.resize_(result.shape)
     if x.untyped_storage().nbytes() >= result.untyped_storage().nbytes():
         x.as_strided_(result.shape, result.stride())

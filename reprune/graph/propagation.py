@@ -144,6 +144,14 @@ class Propagation:
         self._bases[view] = base
         self._viewed[base] = True
 
+    def resized(self, x: Tensor, why: str) -> None:
+        """Record that the memory of `x` is laid out anew: what else is known by it has to stay as it is."""
+        if x in self._bases or x in self._viewed:
+            shown: Tensor | None = x
+            while shown is not None:
+                self.pin(shown, why)
+                shown = self._bases.get(shown)
+
     def write(self, x: Tensor, dims: list[Dim], is_activation: bool, why: str) -> None:
         """Record that `x` was written in place.
 

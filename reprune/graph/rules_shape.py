@@ -267,7 +267,8 @@ def as_strided(known: Propagation, call: Call, is_activation: bool) -> None:
 
 
 def resize(known: Propagation, call: Call, is_activation: bool) -> None:
-    """Forget a tensor that is emptied, to take the next result, and pin it if anything is left."""
+    """Forget a tensor that is emptied, to take the next result; pin it if anything is left or shows it."""
+    known.resized(call["self"], f"shares its memory with what is resized by {call.func}")
     if call.out.numel():
         known.pin(call["self"], f"is rearranged in an unsupported way by {call.func}")
     known.set(call.out, [None] * call.out.dim(), is_activation and bool(call.out.numel()))
